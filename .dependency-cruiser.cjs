@@ -1,0 +1,31 @@
+/** Who may import whom: the module table of ARCHITECTURE.md as rules. */
+const modules = ['cli', 'migrate', 'hypervisor', 'hosts', 'relay', 'stream', 'qmp', 'guest-agent', 'disk', 'lab', 'bench'];
+
+const mayImport = {
+  cli: ['migrate', 'lab'],
+  migrate: ['hypervisor', 'hosts', 'relay', 'stream', 'qmp', 'guest-agent', 'disk'],
+  hypervisor: ['qmp', 'disk'],
+  hosts: [],
+  relay: ['stream', 'disk', 'guest-agent'],
+  stream: [],
+  qmp: [],
+  'guest-agent': [],
+  disk: [],
+  lab: ['qmp', 'hosts'],
+  bench: ['stream', 'qmp', 'lab', 'migrate', 'relay', 'disk', 'guest-agent'],
+};
+
+module.exports = {
+  forbidden: [
+    ...modules.map((from) => ({
+      name: `${from}-imports`,
+      comment: `${from}/ may import ${mayImport[from].join(', ') || 'no other module'}`,
+      severity: 'error',
+      from: { path: `^${from}/` },
+      to: { path: `^(${modules.filter((to) => to !== from && !mayImport[from].includes(to)).join('|')})/` },
+    })),
+    { name: 'no-circular', severity: 'error', from: {}, to: { circular: true } },
+    { name: 'no-test-code', severity: 'error', from: { path: `^(${modules.join('|')})/` }, to: { path: '^test/' } },
+  ],
+  options: { tsConfig: { fileName: 'tsconfig.json' }, tsPreCompilationDeps: true, doNotFollow: { path: 'node_modules' } },
+};
