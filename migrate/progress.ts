@@ -1,0 +1,69 @@
+/**
+ * What a running migration tells: one event type for every renderer. As NDJSON it is the
+ * `rawjson` progress format, so fields may be added and never renamed.
+ */
+import type { MigrationMode, MigrationReport, PhaseName } from './report.js';
+
+export const progressSchema = 'vmmig.progress/1';
+
+export interface StartEvent {
+  readonly type: 'start';
+  readonly schema: typeof progressSchema;
+  readonly id: string;
+  readonly vm: string;
+  readonly from: string;
+  readonly to: string;
+  readonly mode: MigrationMode;
+  /** ISO 8601, UTC. */
+  readonly at: string;
+}
+
+export interface PhaseEvent {
+  readonly type: 'phase';
+  readonly name: PhaseName;
+  readonly state: 'begin' | 'end';
+  /** Since the command's start. */
+  readonly atMs: number;
+  /** How the phase ended, for people: `26,114 cached pages in 4 files systems`. */
+  readonly detail?: string;
+}
+
+/** About ten a second while pages move. Counters only grow. */
+export interface SampleEvent {
+  readonly type: 'sample';
+  readonly atMs: number;
+  readonly phase: PhaseName;
+  /** Pages of guest memory in all. */
+  readonly totalPages: number;
+  readonly pages: {
+    readonly zero: number;
+    readonly teleported: number;
+    readonly sent: number;
+    readonly restored: number;
+    readonly mismatched: number;
+  };
+  readonly bytes: { readonly wire: number; readonly stream: number; readonly restored: number };
+  readonly wireBps: number;
+  /** Bytes of memory the guest dirties each second; null before QEMU has measured it. */
+  readonly dirtyBytesPerSecond: number | null;
+  /** What QEMU says is still to be read. */
+  readonly remainingBytes: number;
+  /** Null while no honest estimate can be made. */
+  readonly etaMs: number | null;
+}
+
+export interface NoticeEvent {
+  readonly type: 'notice';
+  readonly severity: 'info' | 'warn';
+  readonly atMs: number;
+  readonly code: string;
+  readonly message: string;
+}
+
+/** The last event of every migration. */
+export interface EndEvent {
+  readonly type: 'end';
+  readonly report: MigrationReport;
+}
+
+export type ProgressEvent = StartEvent | PhaseEvent | SampleEvent | NoticeEvent | EndEvent;

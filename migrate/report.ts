@@ -1,0 +1,121 @@
+/**
+ * The report: the document every migration leaves behind, whatever became of it.
+ * Scripts rely on it, so fields may be added and never renamed.
+ */
+
+export const reportSchema = 'vmmig.report/1';
+
+export type MigrationMode = 'teleport' | 'switch';
+export type MigrationResult = 'moved' | 'failed' | 'cancelled' | 'refused' | 'interrupted' | 'unknown';
+export type VmLocation = 'source' | 'destination' | 'unknown';
+
+/** The phases in the order in which they begin. */
+export const phaseNames = [
+  'preflight',
+  'prepare destination',
+  'scan',
+  'precopy',
+  'switch-over',
+  'restore',
+  'verify',
+  'release source',
+] as const;
+export type PhaseName = (typeof phaseNames)[number];
+
+export interface PhaseTiming {
+  readonly name: PhaseName;
+  /** Since the command's start. Phases may overlap. */
+  readonly startMs: number;
+  readonly ms: number;
+}
+
+export interface ReportError {
+  readonly code: string;
+  readonly message: string;
+  readonly phase: PhaseName | null;
+  readonly retryable: boolean;
+}
+
+/** Something preflight found; `refuse` stops the migration before anything is changed. */
+export interface Finding {
+  readonly severity: 'refuse' | 'warn';
+  readonly code: string;
+  readonly message: string;
+  readonly remedy: string;
+}
+
+export interface MigrationReport {
+  readonly schema: typeof reportSchema;
+  readonly id: string;
+  readonly vm: string;
+  readonly from: string;
+  readonly to: string;
+  readonly mode: MigrationMode;
+  readonly result: MigrationResult;
+  readonly vmLocation: VmLocation;
+  readonly error: ReportError | null;
+  /** ISO 8601, UTC. */
+  readonly startedAt: string;
+  readonly totalMs: number;
+  /** From the guest's stop on the source to its start on the destination. */
+  readonly downtimeMs: number;
+  /** From the command's start to the guest running on the destination. */
+  readonly switchoverMs: number;
+  /** From the command's start until the source host holds nothing of the guest. */
+  readonly releasedMs: number;
+  readonly phases: readonly PhaseTiming[];
+  readonly bytes: {
+    /** What crossed the network in both directions, framing, encryption and control included. */
+    readonly wire: number;
+    /** What the source QEMU wrote into its migration stream. */
+    readonly stream: number;
+    /** What the destination read from its disk image. */
+    readonly restored: number;
+  };
+  readonly pages: {
+    readonly seen: number;
+    readonly zero: number;
+    readonly teleported: number;
+    readonly sent: number;
+    readonly mismatched: number;
+    readonly faulted: number;
+  };
+  /** The guest agent's part; null when the guest has none that answers. */
+  readonly agent: {
+    readonly scanMs: number;
+    readonly pages: number;
+    readonly scans: number;
+    /** Cached pages that cannot be teleported, by reason. */
+    readonly skipped: Readonly<Record<string, number>>;
+  } | null;
+  readonly link: { readonly connections: number; readonly rttMs: number; readonly reconnects: number };
+  /** Whether the digest roots of both sides were compared and equal; null when it never came to that. */
+  readonly verified: boolean | null;
+  /** What preflight found. */
+  readonly findings: readonly Finding[];
+  /** Sections of the migration stream that were relayed without being understood. */
+  readonly opaqueSections: readonly string[];
+}
+
+/** Exit codes say where the guest is. */
+export const exitCodes = {
+  moved: 0,
+  failed: 1,
+  usage: 2,
+  cancelled: 3,
+  unreachable: 4,
+  refused: 5,
+  interrupted: 6,
+  unknown: 7,
+} as const;
+
+/** The exit code of a finished migration. */
+export function exitCodeOf(report: Pick<MigrationReport, 'result' | 'error'>): number {
+  if (report.result === 'failed' && report.error !== null && isUnreachable(report.error)) return exitCodes.unreachable;
+  return exitCodes[report.result];
+}
+
+/** A host that cannot be reached before anything was changed has its own exit code. */
+function isUnreachable(error: ReportError): boolean {
+  return error.phase === 'preflight' && /^VMMIG_(SSH|HOST)_/.test(error.code);
+}
