@@ -1,0 +1,120 @@
+/**
+ * The migration stream that the destination QEMU is given: the source's bytes where they are not RAM,
+ * and RAM sections of this relay's own making, in whatever order the pages become available.
+ */
+import { once } from 'node:events';
+import { createConnection, type Socket } from 'node:net';
+import { StreamEncoder } from '../../stream/encoder.js';
+import type { RamBlock } from '../../stream/handler.js';
+import { pageBytes } from '../digest.js';
+import { RelayError } from '../errors.js';
+
+/** A section this long is written out, so that the encoder's buffer stays small. */
+const maxSectionBytes = 1024 * 1024;
+
+export class QemuStream {
+  readonly #socket: Socket;
+  readonly #encoder = new StreamEncoder();
+  #sectionId = 0;
+  #blocks: readonly RamBlock[] = [];
+  #isInSection = false;
+  bytesWritten = 0;
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+  }
+
+  /** Connects to the socket on which the destination QEMU waits for its migration. */
+  static async connect(path: string, lost: (error: RelayError) => void): Promise<QemuStream> {
+    const socket = createConnection({ path });
+    try {
+      await once(socket, 'connect');
+    } catch (cause) {
+      throw new RelayError('VMMIG_RELAY_QEMU', `the destination QEMU does not listen on ${path}`, cause);
+    }
+    socket.on('error', (cause) => lost(new RelayError('VMMIG_RELAY_QEMU', 'the destination QEMU hung up', cause)));
+    socket.on('close', () => lost(new RelayError('VMMIG_RELAY_QEMU', 'the destination QEMU hung up')));
+    socket.resume(); // plain migration says nothing; without reading, its end would go unnoticed
+    return new QemuStream(socket);
+  }
+
+  useBlocks(sectionId: number, blocks: readonly RamBlock[]): void {
+    this.#sectionId = sectionId;
+    this.#blocks = blocks;
+  }
+
+  raw(bytes: Buffer): void {
+    this.#closeSection();
+    this.#encoder.raw(bytes);
+    this.#write();
+  }
+
+  /** Pages that lie one after the other in `bytes`, from `start` on. */
+  pages(block: number, page: number, count: number, bytes: Buffer, start: number): void {
+    this.#openSection();
+    const target = this.#blocks[block]!;
+    for (let at = 0; at < count; at++) this.#encoder.page(target, page + at, bytes, start + at * pageBytes);
+    this.#writeIfLong();
+  }
+
+  fill(block: number, page: number, count: number, fill: number): void {
+    this.#openSection();
+    const target = this.#blocks[block]!;
+    for (let at = 0; at < count; at++) this.#encoder.zeroPage(target, page + at, fill);
+    this.#writeIfLong();
+  }
+
+  /** Ends the section that pages were put into, if one is open. */
+  flush(): void {
+    this.#closeSection();
+    this.#write();
+  }
+
+  endOfRam(): void {
+    this.#closeSection();
+    this.#encoder.sectionContinue('end', this.#sectionId);
+    this.#encoder.eos();
+    this.#encoder.footer(this.#sectionId);
+    this.#write();
+  }
+
+  /** Waits until QEMU has taken most of what was written. */
+  async drained(): Promise<void> {
+    if (this.#socket.writableNeedDrain && !this.#socket.destroyed)
+      await Promise.race([once(this.#socket, 'drain'), once(this.#socket, 'close')]);
+  }
+
+  /** The stream is complete. QEMU sees the end of file. */
+  async end(): Promise<void> {
+    this.flush();
+    await new Promise<void>((resolve) => this.#socket.end(resolve));
+  }
+
+  destroy(): void {
+    this.#socket.destroy();
+  }
+
+  #openSection(): void {
+    if (this.#isInSection) return;
+    this.#encoder.sectionContinue('part', this.#sectionId);
+    this.#isInSection = true;
+  }
+
+  #closeSection(): void {
+    if (!this.#isInSection) return;
+    this.#encoder.eos();
+    this.#encoder.footer(this.#sectionId);
+    this.#isInSection = false;
+  }
+
+  #writeIfLong(): void {
+    if (this.#encoder.pendingBytes >= maxSectionBytes) this.flush();
+  }
+
+  #write(): void {
+    if (this.#encoder.pendingBytes === 0) return;
+    const bytes = this.#encoder.take();
+    this.bytesWritten += bytes.length;
+    this.#socket.write(bytes);
+  }
+}

@@ -1,0 +1,108 @@
+/**
+ * The frames of the link, without any I/O. docs/link-protocol.md has the same grammar as a table.
+ *
+ *   frame    = be32 payload length, u8 type, be32 sequence, payload
+ *
+ * Types below 16 are *ordered*: the source numbers them 0, 1, 2, … over all connections, and the destination
+ * handles them in that order. The others are handled as they arrive, and `sequence` names the
+ * ordered frame they speak of (or is 0).
+ */
+import { RelayError } from '../errors.js';
+
+export const linkVersion = 1;
+
+export const frameType = {
+  // ordered, source to destination
+  blocks: 1,
+  raw: 2,
+  batch: 3,
+  endOfRam: 4,
+  tail: 5,
+  root: 6,
+  // as they arrive
+  hello: 16,
+  welcome: 17,
+  refuse: 18,
+  acknowledge: 19,
+  resendRequest: 20,
+  resend: 21,
+  rootResult: 22,
+  ping: 23,
+  pong: 24,
+  failure: 25,
+} as const;
+
+export const frameHeaderBytes = 9;
+/** A frame never carries more than a batch at its bounds needs. */
+export const maxFramePayloadBytes = 4 * 1024 * 1024;
+
+export interface Frame {
+  readonly type: number;
+  readonly sequence: number;
+  readonly payload: Buffer;
+}
+
+export function isOrdered(type: number): boolean {
+  return type < 16;
+}
+
+export function encodeFrameHeader(type: number, sequence: number, payloadBytes: number): Buffer {
+  const header = Buffer.allocUnsafe(frameHeaderBytes);
+  header.writeUInt32BE(payloadBytes, 0);
+  header[4] = type;
+  header.writeUInt32BE(sequence, 5);
+  return header;
+}
+
+const knownTypes = new Set<number>(Object.values(frameType));
+
+/** Cuts bytes in any chunking into frames. What it cannot be sure of is a protocol error. */
+export class FrameDecoder {
+  #chunks: Buffer[] = [];
+  #bufferedBytes = 0;
+
+  *feed(chunk: Buffer): Generator<Frame> {
+    this.#chunks.push(chunk);
+    this.#bufferedBytes += chunk.length;
+    while (this.#bufferedBytes >= frameHeaderBytes) {
+      const header = this.#front(frameHeaderBytes);
+      const payloadBytes = header.readUInt32BE(0);
+      const type = header[4]!;
+      if (payloadBytes > maxFramePayloadBytes)
+        throw new RelayError('VMMIG_LINK_PROTOCOL', `the other relay announced a frame of ${payloadBytes} bytes`);
+      if (!knownTypes.has(type))
+        throw new RelayError('VMMIG_LINK_PROTOCOL', `the other relay sent a frame of unknown type ${type}`);
+      if (this.#bufferedBytes < frameHeaderBytes + payloadBytes) return;
+      const frame = this.#front(frameHeaderBytes + payloadBytes);
+      this.#consume(frame.length);
+      yield { type, sequence: frame.readUInt32BE(5), payload: frame.subarray(frameHeaderBytes) };
+    }
+  }
+
+  /** Takes the bytes that are not yet part of a frame that was handed out. */
+  takeRest(): Buffer {
+    const rest = Buffer.concat(this.#chunks, this.#bufferedBytes);
+    this.#chunks = [];
+    this.#bufferedBytes = 0;
+    return rest;
+  }
+
+  /** The first `lengthBytes`, contiguous; joins chunks only when they do not lie in the first. */
+  #front(lengthBytes: number): Buffer {
+    const first = this.#chunks[0]!;
+    if (first.length >= lengthBytes) return first.subarray(0, lengthBytes);
+    let joinedBytes = 0;
+    let count = 0;
+    while (joinedBytes < lengthBytes) joinedBytes += this.#chunks[count++]!.length;
+    const joined = Buffer.concat(this.#chunks.splice(0, count), joinedBytes);
+    this.#chunks.unshift(joined);
+    return joined.subarray(0, lengthBytes);
+  }
+
+  #consume(lengthBytes: number): void {
+    const first = this.#chunks[0]!;
+    if (first.length === lengthBytes) this.#chunks.shift();
+    else this.#chunks[0] = first.subarray(lengthBytes);
+    this.#bufferedBytes -= lengthBytes;
+  }
+}

@@ -1,0 +1,210 @@
+/**
+ * The link: frames over one or several connections. Ordered frames go out on whichever connection is
+ * least busy and are handed over in their order; all others as they arrive. Knows nothing of what
+ * frames mean, but for the pings by which it measures the round trip and notices a dead peer.
+ */
+import { RelayError } from '../errors.js';
+import type { LinkConnection } from './connection.js';
+import { encodeFrameHeader, type Frame, FrameDecoder, frameHeaderBytes, frameType, isOrdered } from './frames.js';
+import type { TokenBucket } from './tokenBucket.js';
+
+export interface LinkHandlers {
+  /** An ordered frame, in order. */
+  ordered?(frame: Frame): void;
+  /** Any other frame, as it arrives. */
+  immediate(frame: Frame): void;
+  /** Once, when the link is gone; not after `close()`. */
+  lost(cause: RelayError): void;
+}
+
+export interface LinkOptions {
+  /** A peer that has been silent for so long is gone. */
+  readonly silenceLimitMs?: number;
+  /** Caps what is sent. */
+  readonly bucket?: TokenBucket | null;
+}
+
+const pingIntervalMs = 500;
+const defaultSilenceLimitMs = 10_000;
+/** More than a source that keeps to its window can have under way. */
+const maxReorderedBytes = 96 * 1024 * 1024;
+
+export class Link implements AsyncDisposable {
+  readonly connections: number;
+  readonly #peers: LinkConnection[];
+  readonly #handlers: LinkHandlers;
+  readonly #bucket: TokenBucket | null;
+  readonly #timer: NodeJS.Timeout;
+  readonly #early = new Map<number, Frame>();
+  #earlyBytes = 0;
+  #nextToSend = 0;
+  #nextToHandle = 0;
+  #lastHeardAtMs = performance.now();
+  #rttMs = 0;
+  #ended = false;
+  #queue: Buffer[] = [];
+  #draining = false;
+
+  constructor(peers: LinkConnection[], handlers: LinkHandlers, options: LinkOptions = {}) {
+    this.#peers = peers;
+    this.connections = peers.length;
+    this.#handlers = handlers;
+    this.#bucket = options.bucket ?? null;
+    for (const peer of peers) this.#attach(peer);
+    const silenceLimitMs = options.silenceLimitMs ?? defaultSilenceLimitMs;
+    this.#timer = setInterval(() => this.#beat(silenceLimitMs), pingIntervalMs);
+    this.#timer.unref();
+  }
+
+  /** Smallest round trip measured, 0 before the first. */
+  get rttMs(): number {
+    return this.#rttMs;
+  }
+
+  /** What crossed the network in both directions: TLS records and handshakes, without TCP/IP headers. */
+  get bytesOnWire(): number {
+    return this.#peers.reduce((sum, { socket }) => sum + socket.bytesRead + socket.bytesWritten, 0);
+  }
+
+  /** @returns the frame's sequence number. */
+  sendOrdered(type: number, payload: Buffer): number {
+    const sequence = this.#nextToSend++;
+    this.#write(type, sequence, payload);
+    return sequence;
+  }
+
+  send(type: number, sequence: number, payload: Buffer): void {
+    this.#write(type, sequence, payload);
+  }
+
+  /** Ends the link without calling `lost`. What was sent before is flushed. */
+  async close(): Promise<void> {
+    if (!this.#ended) {
+      this.#ended = true;
+      clearInterval(this.#timer);
+      for (const { tls } of this.#peers) tls.end();
+    }
+    await Promise.all(this.#peers.map(({ tls }) => closed(tls)));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** Ends the link at once and tells the handler why. */
+  fail(cause: RelayError): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    clearInterval(this.#timer);
+    for (const { tls } of this.#peers) tls.destroy();
+    this.#handlers.lost(cause);
+  }
+
+  #attach({ tls }: LinkConnection): void {
+    const decoder = new FrameDecoder();
+    tls.on('data', (chunk: Buffer) => {
+      this.#lastHeardAtMs = performance.now();
+      try {
+        for (const frame of decoder.feed(chunk)) if (!this.#ended) this.#receive(frame);
+      } catch (thrown) {
+        this.fail(
+          thrown instanceof RelayError ? thrown : new RelayError('VMMIG_LINK_PROTOCOL', String(thrown), thrown),
+        );
+      }
+    });
+    tls.on('error', (cause) =>
+      this.fail(new RelayError('VMMIG_LINK_LOST', 'the link between the relays broke', cause)),
+    );
+    tls.on('close', () => this.fail(new RelayError('VMMIG_LINK_LOST', 'the other relay closed the link')));
+  }
+
+  #receive(frame: Frame): void {
+    if (frame.type === frameType.ping) return this.send(frameType.pong, 0, frame.payload);
+    if (frame.type === frameType.pong) return this.#measure(frame.payload);
+    if (!isOrdered(frame.type)) return this.#handlers.immediate(frame);
+    if (frame.sequence < this.#nextToHandle || this.#early.has(frame.sequence))
+      throw new RelayError('VMMIG_LINK_PROTOCOL', `the other relay sent frame ${frame.sequence} twice`);
+    this.#early.set(frame.sequence, frame);
+    this.#earlyBytes += frame.payload.length;
+    if (this.#earlyBytes > maxReorderedBytes)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the other relay ignores the window');
+    for (
+      let next = this.#early.get(this.#nextToHandle);
+      next !== undefined;
+      next = this.#early.get(this.#nextToHandle)
+    ) {
+      this.#early.delete(this.#nextToHandle++);
+      this.#earlyBytes -= next.payload.length;
+      this.#handlers.ordered?.(next);
+    }
+  }
+
+  #write(type: number, sequence: number, payload: Buffer): void {
+    if (this.#ended) return;
+    const header = encodeFrameHeader(type, sequence, payload.length);
+    if (this.#bucket === null || !isOrdered(type)) {
+      this.#bucket?.take(payload.length + frameHeaderBytes);
+      return this.#put(header, payload);
+    }
+    this.#queue.push(header, payload);
+    if (!this.#draining) void this.#drainAtRate(this.#bucket);
+  }
+
+  /** Sends what is queued as fast as the bandwidth cap allows. */
+  async #drainAtRate(bucket: TokenBucket): Promise<void> {
+    this.#draining = true;
+    while (this.#queue.length > 0 && !this.#ended) {
+      const [header, payload] = this.#queue.splice(0, 2) as [Buffer, Buffer];
+      await bucket.wait(header.length + payload.length);
+      if (!this.#ended) this.#put(header, payload);
+    }
+    this.#draining = false;
+  }
+
+  #put(header: Buffer, payload: Buffer): void {
+    let idlest = this.#peers[0]!;
+    for (const peer of this.#peers)
+      if (
+        peer.tls.writableLength + peer.socket.writableLength <
+        idlest.tls.writableLength + idlest.socket.writableLength
+      )
+        idlest = peer;
+    idlest.tls.cork();
+    idlest.tls.write(header);
+    if (payload.length > 0) idlest.tls.write(payload);
+    idlest.tls.uncork();
+  }
+
+  #beat(silenceLimitMs: number): void {
+    const silentMs = performance.now() - this.#lastHeardAtMs;
+    if (silentMs > silenceLimitMs)
+      return this.fail(
+        new RelayError('VMMIG_LINK_LOST', `the other relay has been silent for ${Math.round(silentMs)} ms`),
+      );
+    this.ping();
+  }
+
+  ping(): void {
+    const payload = Buffer.alloc(8);
+    payload.writeDoubleBE(performance.now());
+    this.send(frameType.ping, 0, payload);
+  }
+
+  #measure(payload: Buffer): void {
+    if (payload.length !== 8) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the other relay sent a malformed pong');
+    const elapsedMs = performance.now() - payload.readDoubleBE(0);
+    if (elapsedMs >= 0 && (this.#rttMs === 0 || elapsedMs < this.#rttMs)) this.#rttMs = elapsedMs;
+  }
+}
+
+/** A peer that does not close its side in time is closed on. */
+function closed(tls: LinkConnection['tls']): Promise<void> {
+  if (tls.closed) return Promise.resolve();
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => tls.destroy(), 1000);
+    tls.once('close', () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}

@@ -1,0 +1,239 @@
+/**
+ * The relay beside the source QEMU: takes its migration stream, sends what the destination cannot get
+ * from its own disk, and keeps every teleported page until the destination has it. When the link
+ * is slower than QEMU, QEMU waits: nothing is buffered beyond the window.
+ */
+import { rm } from 'node:fs/promises';
+import { createServer, type Server, type Socket } from 'node:net';
+import { StreamDecoder } from '../../stream/decoder.js';
+import { newCounters, type RelayCounters } from '../counters.js';
+import { RelayError } from '../errors.js';
+import { packPages } from '../link/batch.js';
+import type { Endpoint, LinkCredentials } from '../link/connection.js';
+import { type Frame, frameHeaderBytes, frameType } from '../link/frames.js';
+import { dial } from '../link/handshake.js';
+import { Link } from '../link/link.js';
+import { TokenBucket } from '../link/tokenBucket.js';
+import { StreamToFrames } from './streamToFrames.js';
+import type { CacheMap } from './teleportMap.js';
+import { SendWindow } from './window.js';
+
+export interface SourceRelayOptions {
+  /** Where QEMU's `migrate unix:…` connects to. Made with mode 0600, removed at the end. */
+  readonly socketPath: string;
+  readonly endpoint: Endpoint;
+  readonly credentials: LinkCredentials;
+  readonly connections: number;
+  readonly bandwidthBps: number | null;
+  readonly elide: boolean;
+  readonly compress: boolean;
+  readonly silenceLimitMs?: number;
+}
+
+/** What the policy needs in order to decide when to switch over. */
+export interface SourceRelayState {
+  readonly counters: RelayCounters;
+  /** Sent and not yet acknowledged. */
+  readonly backlogBytes: number;
+  readonly bytesOnWire: number;
+  readonly rttMs: number;
+  readonly connections: number;
+  /** QEMU has sent the guest's RAM whole: the guest is stopped. */
+  readonly ramEnded: boolean;
+  readonly opaqueSections: readonly string[];
+}
+
+export class SourceRelay implements AsyncDisposable {
+  /** Resolves once both sides have compared their memory and found it equal; rejects with a `RelayError`. */
+  readonly finished: Promise<void>;
+  readonly #counters = newCounters();
+  readonly #window = new SendWindow();
+  readonly #frames: StreamToFrames;
+  readonly #decoder: StreamDecoder;
+  readonly #server: Server;
+  readonly #socketPath: string;
+  #link!: Link;
+  #qemu: Socket | null = null;
+  #ramEnded = false;
+  #streamEnded = false;
+  #settle!: { resolve: () => void; reject: (error: RelayError) => void };
+  #settled = false;
+
+  private constructor(options: SourceRelayOptions) {
+    this.#socketPath = options.socketPath;
+    this.#frames = new StreamToFrames(
+      {
+        ordered: (type, payload, retained) => {
+          const sequence = this.#link.sendOrdered(type, payload);
+          this.#window.add(sequence, payload.length + frameHeaderBytes, retained);
+        },
+        ramEnded: () => {
+          this.#ramEnded = true;
+        },
+      },
+      this.#counters,
+      options,
+    );
+    this.#decoder = new StreamDecoder(this.#frames);
+    this.#server = createServer((socket) => this.#accept(socket));
+    this.finished = new Promise((resolve, reject) => {
+      this.#settle = { resolve, reject };
+    });
+    this.finished.catch(() => {});
+  }
+
+  /** Connects to the destination relay, then listens for QEMU. */
+  static async start(options: SourceRelayOptions): Promise<SourceRelay> {
+    const relay = new SourceRelay(options);
+    const peers = await dial(options.endpoint, options.credentials, { connections: options.connections });
+    const bucket = options.bandwidthBps === null ? null : new TokenBucket(options.bandwidthBps);
+    relay.#link = new Link(
+      peers,
+      { immediate: (frame) => relay.#answer(frame), lost: (cause) => relay.#fail(cause) },
+      { bucket, ...(options.silenceLimitMs === undefined ? {} : { silenceLimitMs: options.silenceLimitMs }) },
+    );
+    relay.#link.ping();
+    try {
+      await relay.#listen();
+    } catch (thrown) {
+      await relay[Symbol.asyncDispose]();
+      throw thrown;
+    }
+    return relay;
+  }
+
+  get state(): SourceRelayState {
+    return {
+      counters: this.#counters,
+      backlogBytes: this.#window.frameBytes,
+      bytesOnWire: this.#link.bytesOnWire,
+      rttMs: this.#link.rttMs,
+      connections: this.#link.connections,
+      ramEnded: this.#ramEnded,
+      opaqueSections: this.#frames.opaqueSections,
+    };
+  }
+
+  /** Replaces the cache map: pages that QEMU sends from now on are looked up in the new one. */
+  setCacheMap(map: CacheMap): void {
+    this.#frames.setCacheMap(map);
+  }
+
+  /** Gives up: the link and QEMU's connection are closed, which makes QEMU's migration fail and its guest go on. */
+  abort(): void {
+    this.#fail(new RelayError('VMMIG_RELAY_ABORTED', 'the migration was aborted'));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#settled) this.abort();
+    this.#qemu?.destroy();
+    if (this.#server.listening) await new Promise((resolve) => this.#server.close(resolve));
+    await rm(this.#socketPath, { force: true });
+    await this.#link.close();
+  }
+
+  async #listen(): Promise<void> {
+    const previousMask = process.umask(0o177);
+    try {
+      await new Promise<void>((resolve, reject) => {
+        this.#server.once('error', reject);
+        this.#server.listen(this.#socketPath, resolve);
+      });
+    } catch (cause) {
+      throw new RelayError('VMMIG_RELAY_QEMU', `could not listen for QEMU on ${this.#socketPath}`, cause);
+    } finally {
+      process.umask(previousMask);
+    }
+  }
+
+  #accept(socket: Socket): void {
+    if (this.#qemu !== null) return void socket.destroy();
+    this.#qemu = socket;
+    this.#server.close();
+    socket.on('data', (chunk: Buffer) => this.#feed(chunk));
+    socket.on('end', () => this.#endOfStream());
+    socket.on('error', (cause) =>
+      this.#fail(new RelayError('VMMIG_RELAY_QEMU', "QEMU's migration socket broke", cause)),
+    );
+    socket.on('close', () => {
+      if (!this.#streamEnded) this.#fail(new RelayError('VMMIG_RELAY_QEMU', 'QEMU closed its migration socket'));
+    });
+  }
+
+  #feed(chunk: Buffer): void {
+    this.#counters.bytes.stream += chunk.length;
+    try {
+      this.#decoder.feed(chunk);
+    } catch (cause) {
+      return this.#fail(streamError(cause));
+    }
+    if (!this.#window.isOpen) this.#qemu?.pause();
+  }
+
+  #endOfStream(): void {
+    try {
+      this.#decoder.end();
+    } catch (cause) {
+      return this.#fail(streamError(cause));
+    }
+    this.#streamEnded = true;
+    this.#frames.flush();
+    this.#link.sendOrdered(frameType.root, this.#frames.root());
+  }
+
+  #answer(frame: Frame): void {
+    switch (frame.type) {
+      case frameType.acknowledge:
+        for (let at = 0; at + 4 <= frame.payload.length; at += 4)
+          if (!this.#window.acknowledge(frame.payload.readUInt32BE(at), this.#link.rttMs))
+            throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination acknowledged what was not sent');
+        if (this.#window.isOpen && this.#qemu?.isPaused()) this.#qemu.resume();
+        break;
+      case frameType.resendRequest:
+        this.#resend(frame);
+        break;
+      case frameType.rootResult:
+        this.#conclude(frame.payload[0] === 1);
+        break;
+      case frameType.failure:
+        this.#fail(
+          new RelayError('VMMIG_RELAY_QEMU', `the destination relay gave up: ${frame.payload.toString('utf8')}`),
+        );
+        break;
+      default:
+        throw new RelayError('VMMIG_LINK_PROTOCOL', `the destination relay sent a frame of type ${frame.type}`);
+    }
+  }
+
+  /** The destination's disk does not hold what the cache map says: the kept bytes go out. */
+  #resend(frame: Frame): void {
+    const record = frame.payload.length === 2 ? frame.payload.readUInt16BE(0) : -1;
+    const run = this.#window.retained(frame.sequence, record);
+    if (run === null)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination asked again for what was not sent as a reference');
+    this.#counters.pages.mismatched += run.count;
+    this.#counters.pages.sent += run.count;
+    this.#link.send(frameType.resend, frame.sequence, Buffer.concat([frame.payload, packPages(run.bytes)]));
+  }
+
+  #conclude(isEqual: boolean): void {
+    if (!this.#streamEnded) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination compared before the end');
+    if (!isEqual)
+      return this.#fail(new RelayError('VMMIG_RELAY_VERIFY', "the destination's memory is not the source's"));
+    this.#settled = true;
+    this.#settle.resolve();
+  }
+
+  #fail(error: RelayError): void {
+    if (this.#settled) return;
+    this.#settled = true;
+    this.#link.fail(error);
+    this.#qemu?.destroy();
+    this.#settle.reject(error);
+  }
+}
+
+function streamError(cause: unknown): RelayError {
+  const message = cause instanceof Error ? cause.message : String(cause);
+  return new RelayError('VMMIG_RELAY_STREAM', `QEMU's migration stream cannot be relayed: ${message}`, cause);
+}

@@ -1,0 +1,203 @@
+/**
+ * Turns QEMU's migration stream into frames: the decision, page by page, between nothing (zero), a
+ * reference to the disk, and the bytes. What is not RAM pages is handed on byte for byte.
+ */
+import { StreamEncoder } from '../../stream/encoder.js';
+import type { RamBlock, Section, StreamConfiguration, StreamHandler, TailReason } from '../../stream/handler.js';
+import type { RelayCounters } from '../counters.js';
+import { digestBytes, digestPage, digestRun, MemoryDigest, pageBytes } from '../digest.js';
+import { BatchBuilder, maxReferencePages } from '../link/batch.js';
+import { frameType } from '../link/frames.js';
+import { type CacheMap, TeleportMap } from './teleportMap.js';
+import type { RetainedRun } from './window.js';
+
+/** Tells the destination what the blocks are called and which section they belong to. */
+export interface BlocksFrame {
+  readonly sectionId: number;
+  readonly blocks: readonly { readonly name: string; readonly lengthBytes: number }[];
+}
+
+export interface FrameSink {
+  ordered(type: number, payload: Buffer, retained: ReadonlyMap<number, RetainedRun>): void;
+  /** The source guest has stopped: its RAM is complete. */
+  ramEnded(): void;
+}
+
+export interface EncodingOptions {
+  /** Send page cache as references. */
+  readonly elide: boolean;
+  readonly compress: boolean;
+}
+
+const maxTailPayloadBytes = 1024 * 1024;
+const nothingRetained: ReadonlyMap<number, RetainedRun> = new Map();
+
+export class StreamToFrames implements StreamHandler {
+  readonly #sink: FrameSink;
+  readonly #counters: RelayCounters;
+  readonly #options: EncodingOptions;
+  readonly #encoder = new StreamEncoder();
+  readonly #batch = new BatchBuilder();
+  readonly opaqueSections: string[] = [];
+  #blocks: readonly RamBlock[] = [];
+  #digest: MemoryDigest | null = null;
+  #cacheMap: CacheMap | null = null;
+  #teleportMap: TeleportMap | null = null;
+  #retained = new Map<number, RetainedRun>();
+  // the reference that is being collected
+  readonly #runBytes = Buffer.allocUnsafe(maxReferencePages * pageBytes);
+  #runBlock = 0;
+  #runPage = 0;
+  #runCount = 0;
+  #runDisk = 0;
+  #runOffsetBytes = 0;
+
+  constructor(sink: FrameSink, counters: RelayCounters, options: EncodingOptions) {
+    this.#sink = sink;
+    this.#counters = counters;
+    this.#options = options;
+  }
+
+  /** Takes effect with the next page. */
+  setCacheMap(map: CacheMap): void {
+    this.#cacheMap = map;
+    if (this.#blocks.length > 0) this.#teleportMap = new TeleportMap(this.#blocks, map);
+  }
+
+  root(): Buffer {
+    return (this.#digest ?? new MemoryDigest([])).root();
+  }
+
+  header(version: number): void {
+    this.#encoder.header(version);
+  }
+
+  configuration(raw: Buffer, _decoded: StreamConfiguration): void {
+    this.#encoder.configuration(raw);
+  }
+
+  command(command: number, data: Buffer): void {
+    this.flush();
+    this.#encoder.command(command, data);
+    this.#flushRaw();
+  }
+
+  packaged(nested: Buffer): void {
+    this.flush();
+    this.#encoder.packaged(nested);
+    this.#flushRaw();
+  }
+
+  sectionStart(section: Section): void {
+    if (section.type === 'start' || section.type === 'full')
+      this.#encoder.sectionStart(section.type, section.id, section.name, section.instance, section.version);
+  }
+
+  ramBlocks(blocks: readonly RamBlock[], raw: Buffer): void {
+    this.#blocks = blocks;
+    this.#digest = new MemoryDigest(blocks);
+    this.#counters.totalPages = blocks.reduce((sum, block) => sum + Math.ceil(block.lengthBytes / pageBytes), 0);
+    if (this.#cacheMap !== null) this.#teleportMap = new TeleportMap(blocks, this.#cacheMap);
+    this.#encoder.raw(raw);
+  }
+
+  page(block: RamBlock, pageIndex: number, source: Buffer, start: number): void {
+    const digests = this.#digest!.digestsOf(block.index);
+    this.#counters.pages.seen++;
+    digestPage(source, start, digests, pageIndex * digestBytes);
+    const map = this.#teleportMap;
+    if (this.#options.elide && map?.find(block.index, pageIndex)) {
+      this.#collect(block.index, pageIndex, source, start, map.disk, map.diskOffsetBytes);
+      return;
+    }
+    this.#closeRun();
+    this.#batch.addPage(block.index, pageIndex, source, start);
+    this.#counters.pages.sent++;
+    if (this.#batch.isFull) this.flush();
+  }
+
+  zeroPage(block: RamBlock, pageIndex: number, fill: number): void {
+    this.#closeRun();
+    this.#digest!.fill(block.index, pageIndex, 1, fill);
+    this.#counters.pages.seen++;
+    this.#counters.pages.zero++;
+    this.#batch.addFill(block.index, pageIndex, fill);
+    if (this.#batch.isFull) this.flush();
+  }
+
+  sectionEnd(section: Section): void {
+    if (section.type === 'start') {
+      this.#encoder.eos();
+      this.#encoder.footer(section.id);
+      this.#flushRaw();
+      const blocks = this.#blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes }));
+      const frame: BlocksFrame = { sectionId: section.id, blocks };
+      this.#sink.ordered(frameType.blocks, Buffer.from(JSON.stringify(frame)), nothingRetained);
+    }
+    this.flush();
+    if (section.type === 'end') {
+      this.#sink.ordered(frameType.endOfRam, Buffer.alloc(0), nothingRetained);
+      this.#sink.ramEnded();
+    }
+  }
+
+  tailStart(reason: TailReason, sectionName: string): void {
+    this.flush();
+    this.#flushRaw();
+    if (reason === 'opaque-section') this.opaqueSections.push(sectionName);
+  }
+
+  tail(bytes: Buffer): void {
+    this.#digest ??= new MemoryDigest([]);
+    this.#digest.opaque(bytes);
+    for (let at = 0; at < bytes.length; at += maxTailPayloadBytes)
+      this.#sink.ordered(frameType.tail, Buffer.from(bytes.subarray(at, at + maxTailPayloadBytes)), nothingRetained);
+  }
+
+  /** Sends what has been collected. At every section's end at the latest, so that no batch holds a page twice. */
+  flush(): void {
+    this.#closeRun();
+    if (this.#batch.isEmpty) return;
+    const retained = this.#retained;
+    this.#retained = new Map();
+    this.#sink.ordered(frameType.batch, this.#batch.take(this.#options.compress), retained);
+  }
+
+  #flushRaw(): void {
+    if (this.#encoder.pendingBytes > 0) this.#sink.ordered(frameType.raw, this.#encoder.take(), nothingRetained);
+  }
+
+  #collect(block: number, page: number, source: Buffer, start: number, disk: number, diskOffsetBytes: number): void {
+    const grows =
+      this.#runCount > 0 &&
+      this.#runCount < maxReferencePages &&
+      block === this.#runBlock &&
+      page === this.#runPage + this.#runCount &&
+      disk === this.#runDisk &&
+      diskOffsetBytes === this.#runOffsetBytes + this.#runCount * pageBytes;
+    if (!grows) {
+      this.#closeRun();
+      this.#runBlock = block;
+      this.#runPage = page;
+      this.#runDisk = disk;
+      this.#runOffsetBytes = diskOffsetBytes;
+    }
+    source.copy(this.#runBytes, this.#runCount * pageBytes, start, start + pageBytes);
+    this.#runCount++;
+  }
+
+  #closeRun(): void {
+    const count = this.#runCount;
+    if (count === 0) return;
+    this.#runCount = 0;
+    const block = this.#runBlock;
+    const page = this.#runPage;
+    const digests = this.#digest!.digestsOf(block).subarray(page * digestBytes, (page + count) * digestBytes);
+    const digest = digestRun(digests);
+    const record = this.#batch.addReference(block, page, count, this.#runDisk, this.#runOffsetBytes, digest);
+    const bytes = Buffer.from(this.#runBytes.subarray(0, count * pageBytes));
+    this.#retained.set(record, { block, page, count, bytes });
+    this.#counters.pages.teleported += count;
+    if (this.#batch.isFull) this.flush();
+  }
+}

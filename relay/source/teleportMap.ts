@@ -1,0 +1,132 @@
+/**
+ * Which pages of the migration stream are page cache, and where on which disk: the agent's cache
+ * map (guest page frames) seen through the machine's memory layout (RAM blocks). A hint throughout.
+ */
+import type { CacheRuns } from '../../guest-agent/cacheMap.js';
+import { type BlockSize, pageBytes } from '../digest.js';
+
+/** A stretch of guest physical addresses that is RAM. */
+export interface GpaRange {
+  readonly gpaStart: number;
+  readonly lengthBytes: number;
+  readonly block: string;
+  readonly blockOffset: number;
+}
+
+export interface CacheMap {
+  readonly runs: CacheRuns;
+  readonly gpaMap: readonly GpaRange[];
+  /** For each disk of the agent: its index in the destination's list of disks, -1 where it has none. */
+  readonly diskIndexes: readonly number[];
+}
+
+interface BlockRuns {
+  count: number;
+  readonly page: Uint32Array;
+  readonly pageCount: Uint32Array;
+  readonly disk: Uint16Array;
+  readonly diskOffsetBytes: Float64Array;
+  /** Where the last look-up ended: QEMU sends pages in ascending order, so the next one is near. */
+  cursor: number;
+  /** One bit a page: already sent since this map was made, so changed since. */
+  readonly sent: Uint8Array;
+}
+
+export class TeleportMap {
+  readonly #blocks: BlockRuns[];
+  /** Of the last page found. */
+  disk = 0;
+  diskOffsetBytes = 0;
+
+  constructor(blocks: readonly BlockSize[], map: CacheMap) {
+    const pieces = cutAtRanges(blocks, map);
+    this.#blocks = blocks.map((block, index) => toColumns(block, pieces[index]!));
+  }
+
+  get pages(): number {
+    let sum = 0;
+    for (const { pageCount } of this.#blocks) for (const count of pageCount) sum += count;
+    return sum;
+  }
+
+  /**
+   * Whether a page may be teleported; sets `disk` and `diskOffsetBytes`. A page is found once for each
+   * map: when QEMU sends it again the guest has written to it, and only a newer map can know what.
+   */
+  find(block: number, page: number): boolean {
+    const runs = this.#blocks[block]!;
+    const bit = 1 << (page & 7);
+    if ((runs.sent[page >> 3]! & bit) !== 0) return false;
+    runs.sent[page >> 3]! |= bit;
+    let at = runs.cursor;
+    if (at >= runs.count || page < runs.page[at]! || (at + 1 < runs.count && page >= runs.page[at + 1]!)) {
+      at = lastAtOrBefore(runs.page, runs.count, page);
+      if (at < 0) return false;
+      runs.cursor = at;
+    }
+    const distance = page - runs.page[at]!;
+    if (distance >= runs.pageCount[at]!) return false;
+    this.disk = runs.disk[at]!;
+    this.diskOffsetBytes = runs.diskOffsetBytes[at]! + distance * pageBytes;
+    return true;
+  }
+}
+
+type Piece = readonly [page: number, pageCount: number, disk: number, diskOffsetBytes: number];
+
+function cutAtRanges(blocks: readonly BlockSize[], { runs, gpaMap, diskIndexes }: CacheMap): Piece[][] {
+  const blockIndex = new Map(blocks.map((block, index) => [block.name, index]));
+  const ranges = gpaMap
+    .filter(({ block }) => blockIndex.has(block))
+    .toSorted((left, right) => left.gpaStart - right.gpaStart);
+  const pieces: Piece[][] = blocks.map(() => []);
+  let range = 0;
+  for (let run = 0; run < runs.count; run++) {
+    const disk = diskIndexes[runs.disk[run]!] ?? -1;
+    if (disk < 0) continue;
+    const start = runs.pfn[run]! * pageBytes;
+    const end = start + runs.pageCount[run]! * pageBytes;
+    while (range < ranges.length && ranges[range]!.gpaStart + ranges[range]!.lengthBytes <= start) range++;
+    for (let at = range; at < ranges.length && ranges[at]!.gpaStart < end; at++) {
+      const { gpaStart, lengthBytes, block, blockOffset } = ranges[at]!;
+      const from = Math.max(start, gpaStart);
+      const to = Math.min(end, gpaStart + lengthBytes);
+      const index = blockIndex.get(block)!;
+      const first = Math.ceil((from - gpaStart + blockOffset) / pageBytes);
+      const last = Math.floor(Math.min(to - gpaStart + blockOffset, blocks[index]!.lengthBytes) / pageBytes);
+      if (last > first) pieces[index]!.push([first, last - first, disk, runs.diskOffsetBytes[run]! + from - start]);
+    }
+  }
+  return pieces;
+}
+
+function toColumns(block: BlockSize, pieces: Piece[]): BlockRuns {
+  pieces.sort((left, right) => left[0] - right[0]);
+  const columns: BlockRuns = {
+    count: pieces.length,
+    page: new Uint32Array(pieces.length),
+    pageCount: new Uint32Array(pieces.length),
+    disk: new Uint16Array(pieces.length),
+    diskOffsetBytes: new Float64Array(pieces.length),
+    cursor: 0,
+    sent: new Uint8Array(Math.ceil(block.lengthBytes / pageBytes / 8) + 1),
+  };
+  pieces.forEach(([page, pageCount, disk, diskOffsetBytes], at) => {
+    columns.page[at] = page;
+    columns.pageCount[at] = pageCount;
+    columns.disk[at] = disk;
+    columns.diskOffsetBytes[at] = diskOffsetBytes;
+  });
+  return columns;
+}
+
+function lastAtOrBefore(pages: Uint32Array, count: number, page: number): number {
+  let low = 0;
+  let high = count;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (pages[middle]! <= page) low = middle + 1;
+    else high = middle;
+  }
+  return low - 1;
+}

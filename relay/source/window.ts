@@ -1,0 +1,89 @@
+/**
+ * What is under way to the destination, and how much may be. Two bounds: the bytes on the link, which
+ * follow the link's measured speed so that QEMU's stream never runs far ahead of the network, and the
+ * pages kept until the destination has found them on its disk.
+ */
+
+export interface RetainedRun {
+  readonly block: number;
+  readonly page: number;
+  readonly count: number;
+  readonly bytes: Buffer;
+}
+
+interface Outstanding {
+  readonly frameBytes: number;
+  readonly retainedBytes: number;
+  /** References by their record's index in the batch. */
+  readonly retained: ReadonlyMap<number, RetainedRun>;
+}
+
+const minWindowBytes = 512 * 1024;
+const maxWindowBytes = 48 * 1024 * 1024;
+const initialWindowBytes = 1024 * 1024;
+export const maxRetainedBytes = 96 * 1024 * 1024;
+/** The queue that the window lets stand in the network, beyond the round trip itself. */
+const queueMs = 100;
+const measureMs = 100;
+
+export class SendWindow {
+  readonly #outstanding = new Map<number, Outstanding>();
+  #frameBytes = 0;
+  #retainedBytes = 0;
+  #windowBytes = initialWindowBytes;
+  #ackedBytes = 0;
+  #measuredAtMs = performance.now();
+  #wasFull = false;
+
+  get isOpen(): boolean {
+    return this.#frameBytes < this.#windowBytes && this.#retainedBytes < maxRetainedBytes;
+  }
+
+  get isEmpty(): boolean {
+    return this.#outstanding.size === 0;
+  }
+
+  /** Sent, and not yet acknowledged. */
+  get frameBytes(): number {
+    return this.#frameBytes;
+  }
+
+  add(sequence: number, frameBytes: number, retained: ReadonlyMap<number, RetainedRun>): void {
+    let retainedBytes = 0;
+    for (const run of retained.values()) retainedBytes += run.bytes.length;
+    this.#outstanding.set(sequence, { frameBytes, retainedBytes, retained });
+    this.#frameBytes += frameBytes;
+    this.#retainedBytes += retainedBytes;
+    if (this.#frameBytes >= this.#windowBytes) this.#wasFull = true;
+  }
+
+  /** @returns whether the frame was under way. */
+  acknowledge(sequence: number, rttMs: number): boolean {
+    const entry = this.#outstanding.get(sequence);
+    if (entry === undefined) return false;
+    this.#outstanding.delete(sequence);
+    this.#frameBytes -= entry.frameBytes;
+    this.#retainedBytes -= entry.retainedBytes;
+    this.#ackedBytes += entry.frameBytes;
+    this.#adapt(rttMs);
+    return true;
+  }
+
+  retained(sequence: number, record: number): RetainedRun | null {
+    return this.#outstanding.get(sequence)?.retained.get(record) ?? null;
+  }
+
+  /** Grows while the link keeps up with more, settles at the speed it turns out to have. */
+  #adapt(rttMs: number): void {
+    const nowMs = performance.now();
+    const elapsedMs = nowMs - this.#measuredAtMs;
+    if (elapsedMs < measureMs) return;
+    const bytesPerMs = this.#ackedBytes / elapsedMs;
+    const wanted = 1.5 * bytesPerMs * (rttMs + queueMs);
+    if (this.#wasFull || wanted > this.#windowBytes)
+      this.#windowBytes = Math.min(maxWindowBytes, Math.max(minWindowBytes, wanted));
+    this.#ackedBytes = 0;
+    this.#measuredAtMs = nowMs;
+    this.#wasFull = this.#frameBytes >= this.#windowBytes;
+  }
+}
