@@ -1,0 +1,24 @@
+/** What can go wrong with a disk image. */
+export type DiskErrorCode =
+  /** The image cannot be opened. */
+  | 'VMMIG_DISK_OPEN'
+  /** No reader exists for this image format. */
+  | 'VMMIG_DISK_FORMAT'
+  /** The range lies (partly) beyond the end of the disk, or is no range at all. */
+  | 'VMMIG_DISK_RANGE'
+  /** The storage answered with an error, or with fewer bytes than the disk has. */
+  | 'VMMIG_DISK_READ'
+  /** The reader was closed before the range was read. */
+  | 'VMMIG_DISK_CLOSED';
+
+export class DiskError extends Error {
+  override readonly name = 'DiskError';
+
+  constructor(
+    readonly code: DiskErrorCode,
+    message: string,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+  }
+}

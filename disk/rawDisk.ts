@@ -1,0 +1,252 @@
+/**
+ * Reads ranges of a raw image or block device, past the host's page cache: O_DIRECT where the file system takes it,
+ * otherwise buffered, with the pages dropped before (they may be stale on network storage) and after each read.
+ * The image may be written or grow meanwhile: what comes back is what the storage had at some moment, nothing more.
+ */
+import { constants, read as readFd } from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
+import type { DiskReader, OpenDiskOptions } from './diskReader.js';
+import { type Batch, Elevator, type Waiting } from './elevator.js';
+import { DiskError } from './errors.js';
+import { ADVICE_DONTNEED, ADVICE_RANDOM, adviseFile, alignedBuffer, sizeOf } from './posix.js';
+
+/** Covers the logical sectors (512 or 4096 bytes) and file system blocks that O_DIRECT has to respect. */
+const ALIGN_BYTES = 4096;
+const MAX_GAP_BYTES = 64 * 1024;
+const DEFAULT_MAX_READ_BYTES = 1024 * 1024;
+/** libuv reads files on four threads; asking for more only queues there, unsorted. */
+const DEFAULT_PARALLEL_READS = 4;
+
+interface Request extends Waiting {
+  readonly start: number;
+  /** Allocated when the first part is read, so that a long queue holds no memory. */
+  target: Buffer | undefined;
+  missingBytes: number;
+  readonly resolve: (bytes: Buffer) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/**
+ * Opens a raw image or block device.
+ * @throws DiskError VMMIG_DISK_OPEN
+ */
+export async function openRawDisk(path: string, options: OpenDiskOptions = {}): Promise<DiskReader> {
+  const { direct = 'auto', signal } = options;
+  signal?.throwIfAborted();
+  const opened = direct === false ? undefined : await openDirect(path);
+  if (opened === undefined && direct === true) {
+    throw new DiskError('VMMIG_DISK_OPEN', `${path}: the file system refuses direct I/O`);
+  }
+  const file = opened ?? (await openFile(path, 0));
+  try {
+    const kind = await file.stat();
+    if (!kind.isFile() && !kind.isBlockDevice()) {
+      throw new DiskError('VMMIG_DISK_OPEN', `${path} is neither a file nor a block device`);
+    }
+    const lengthBytes = sizeOf(file.fd);
+    // Read-ahead would fill the page cache with what nobody asked for.
+    if (opened === undefined) await adviseFile(file.fd, 0, 0, ADVICE_RANDOM);
+    signal?.throwIfAborted();
+    return new RawDisk(path, file, opened !== undefined, lengthBytes, options);
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+async function openFile(path: string, flags: number): Promise<FileHandle> {
+  try {
+    // Non-blocking, so that a FIFO cannot hang the caller.
+    return await open(path, constants.O_RDONLY | constants.O_NONBLOCK | flags);
+  } catch (cause) {
+    throw new DiskError('VMMIG_DISK_OPEN', `cannot open disk image ${path}: ${(cause as Error).message}`, { cause });
+  }
+}
+
+/** Some file systems refuse O_DIRECT when opening, others only when reading: undefined for both. */
+async function openDirect(path: string): Promise<FileHandle | undefined> {
+  let file: FileHandle;
+  try {
+    file = await openFile(path, constants.O_DIRECT);
+  } catch (error) {
+    if (((error as Error).cause as NodeJS.ErrnoException).code === 'EINVAL') return undefined;
+    throw error;
+  }
+  try {
+    await file.read(alignedBuffer(ALIGN_BYTES, ALIGN_BYTES), 0, ALIGN_BYTES, 0);
+    return file;
+  } catch (cause) {
+    await file.close();
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code === 'EINVAL' || code === 'EISDIR') return undefined;
+    throw new DiskError('VMMIG_DISK_OPEN', `cannot read disk image ${path}: ${message}`, { cause });
+  }
+}
+
+class RawDisk implements DiskReader {
+  readonly counters = { readBytes: 0, reads: 0, requests: 0 };
+  readonly #file: FileHandle;
+  readonly #parallelReads: number;
+  readonly #elevator: Elevator<Request>;
+  /** Reads go here first: aligned, reused, and the only memory held besides the callers' own buffers. */
+  readonly #idleBuffers: Buffer[] = [];
+  readonly #bufferBytes: number;
+  readonly #signal: AbortSignal | undefined;
+  readonly #onAbort: () => void;
+  #lengthBytes: number;
+  #inFlight = 0;
+  #pumpScheduled = false;
+  #closed: { readonly reason: unknown } | undefined;
+  #whenIdle: (() => void) | undefined;
+
+  constructor(
+    readonly path: string,
+    file: FileHandle,
+    readonly direct: boolean,
+    lengthBytes: number,
+    options: OpenDiskOptions,
+  ) {
+    const { parallelReads = DEFAULT_PARALLEL_READS, maxReadBytes = DEFAULT_MAX_READ_BYTES, signal } = options;
+    this.#file = file;
+    this.#lengthBytes = lengthBytes;
+    this.#parallelReads = parallelReads;
+    this.#elevator = new Elevator({ maxReadBytes, maxGapBytes: MAX_GAP_BYTES });
+    this.#bufferBytes = alignUp(maxReadBytes) + ALIGN_BYTES;
+    this.#signal = signal;
+    this.#onAbort = () => this.#stop(signal?.reason);
+    signal?.addEventListener('abort', this.#onAbort, { once: true });
+  }
+
+  get lengthBytes(): number {
+    return this.#lengthBytes;
+  }
+
+  read(offsetBytes: number, lengthBytes: number): Promise<Buffer> {
+    this.counters.requests += 1;
+    if (this.#closed !== undefined) return Promise.reject(this.#closed.reason);
+    const end = offsetBytes + lengthBytes;
+    if (!Number.isSafeInteger(offsetBytes) || !Number.isSafeInteger(end) || offsetBytes < 0 || lengthBytes < 0) {
+      return Promise.reject(this.#rangeError(offsetBytes, lengthBytes));
+    }
+    if (end > this.#lengthBytes) {
+      this.#lengthBytes = sizeOf(this.#file.fd);
+      if (end > this.#lengthBytes) return Promise.reject(this.#rangeError(offsetBytes, lengthBytes));
+    }
+    if (lengthBytes === 0) return Promise.resolve(Buffer.alloc(0));
+    return new Promise((resolve, reject) => {
+      const range = { start: offsetBytes, offset: offsetBytes, end, missingBytes: lengthBytes };
+      this.#elevator.add({ ...range, target: undefined, resolve, reject });
+      this.#schedule();
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#file.fd < 0) return;
+    this.#stop(new DiskError('VMMIG_DISK_CLOSED', `${this.path}: closed before the range was read`));
+    this.#signal?.removeEventListener('abort', this.#onAbort);
+    if (this.#inFlight > 0) await new Promise<void>((resolve) => this.#afterLastRead(resolve));
+    await this.#file.close();
+  }
+
+  #afterLastRead(resolve: () => void): void {
+    const other = this.#whenIdle;
+    this.#whenIdle = () => {
+      other?.();
+      resolve();
+    };
+  }
+
+  #stop(reason: unknown): void {
+    this.#closed ??= { reason };
+    for (const request of this.#elevator.drain()) request.reject(this.#closed.reason);
+  }
+
+  /** Waits for the end of the caller's turn: what it asks for in one go can then be merged. */
+  #schedule(): void {
+    if (this.#pumpScheduled || this.#inFlight >= this.#parallelReads) return;
+    this.#pumpScheduled = true;
+    queueMicrotask(() => {
+      this.#pumpScheduled = false;
+      this.#pump();
+    });
+  }
+
+  #pump(): void {
+    while (this.#inFlight < this.#parallelReads) {
+      const batch = this.#elevator.take();
+      if (batch === undefined) return;
+      this.#inFlight += 1;
+      void this.#answer(batch).finally(() => {
+        this.#inFlight -= 1;
+        this.#pump();
+        if (this.#inFlight === 0) this.#whenIdle?.();
+      });
+    }
+  }
+
+  async #answer(batch: Batch<Request>): Promise<void> {
+    const buffer = this.#idleBuffers.pop() ?? alignedBuffer(this.#bufferBytes, ALIGN_BYTES);
+    try {
+      const from = alignDown(batch.start);
+      const gotBytes = await this.#readInto(buffer, from, alignUp(batch.end) - from, batch.end - from);
+      for (const { waiting, start, end } of batch.parts) {
+        if (end - from > gotBytes) {
+          waiting.reject(this.#readError(start, end, 'the image has become shorter'));
+          continue;
+        }
+        waiting.target ??= Buffer.allocUnsafeSlow(waiting.end - waiting.start);
+        buffer.copy(waiting.target, start - waiting.start, start - from, end - from);
+        waiting.missingBytes -= end - start;
+        if (waiting.missingBytes === 0) waiting.resolve(waiting.target);
+      }
+    } catch (cause) {
+      // What one bad sector spoils is told apart by reading each range alone.
+      if (batch.parts.length > 1) {
+        for (const { waiting, start, end } of batch.parts)
+          await this.#answer({ start, end, parts: [{ waiting, start, end }] });
+      } else {
+        batch.parts[0]!.waiting.reject(this.#readError(batch.start, batch.end, (cause as Error).message, cause));
+      }
+    } finally {
+      this.#idleBuffers.push(buffer);
+    }
+  }
+
+  /** Reads until `neededBytes` are there or the image ends; gives the number of bytes read. */
+  async #readInto(buffer: Buffer, offset: number, lengthBytes: number, neededBytes: number): Promise<number> {
+    if (!this.direct) await adviseFile(this.#file.fd, offset, lengthBytes, ADVICE_DONTNEED);
+    let gotBytes = 0;
+    while (gotBytes < neededBytes) {
+      // After a short read direct I/O has to continue at an aligned place.
+      const resumeAt = alignDown(gotBytes);
+      const count = await this.#readOnce(buffer, resumeAt, lengthBytes - resumeAt, offset + resumeAt);
+      this.counters.reads += 1;
+      this.counters.readBytes += count;
+      if (resumeAt + count <= gotBytes) break;
+      gotBytes = resumeAt + count;
+    }
+    if (!this.direct) await adviseFile(this.#file.fd, offset, lengthBytes, ADVICE_DONTNEED);
+    return gotBytes;
+  }
+
+  #readOnce(buffer: Buffer, bufferOffset: number, lengthBytes: number, position: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      readFd(this.#file.fd, buffer, bufferOffset, lengthBytes, position, (error, count) => {
+        if (error === null) resolve(count);
+        else reject(error);
+      });
+    });
+  }
+
+  #rangeError(offsetBytes: number, lengthBytes: number): DiskError {
+    const disk = `${this.path} (${this.#lengthBytes} bytes)`;
+    return new DiskError('VMMIG_DISK_RANGE', `${disk} has no range of ${lengthBytes} bytes at ${offsetBytes}`);
+  }
+
+  #readError(start: number, end: number, reason: string, cause?: unknown): DiskError {
+    return new DiskError('VMMIG_DISK_READ', `${this.path}: reading ${start}-${end} failed: ${reason}`, { cause });
+  }
+}
+
+const alignDown = (bytes: number): number => bytes - (bytes % ALIGN_BYTES);
+const alignUp = (bytes: number): number => alignDown(bytes + ALIGN_BYTES - 1);
