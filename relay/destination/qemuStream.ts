@@ -14,7 +14,7 @@ const maxSectionBytes = 1024 * 1024;
 
 export class QemuStream {
   readonly #socket: Socket;
-  readonly #encoder = new StreamEncoder();
+  readonly #encoder = new StreamEncoder({ batchBytes: 2 * maxSectionBytes });
   #sectionId = 0;
   #blocks: readonly RamBlock[] = [];
   #isInSection = false;
@@ -115,6 +115,6 @@ export class QemuStream {
     if (this.#encoder.pendingBytes === 0) return;
     const bytes = this.#encoder.take();
     this.bytesWritten += bytes.length;
-    this.#socket.write(bytes);
+    this.#socket.write(bytes, () => this.#encoder.recycle(bytes));
   }
 }

@@ -1,0 +1,110 @@
+/** What callers ask of `migrate/`, and what they get besides the report. */
+import type { ProgressEvent } from './progress.js';
+import type { Finding, MigrationMode, MigrationReport, MigrationResult, ReportError } from './report.js';
+
+export interface MigrateRequest {
+  readonly vm: string;
+  /** A host of the inventory, or any SSH destination. */
+  readonly to: string;
+  /** Where the guest runs now; found out when left open. */
+  readonly from?: string;
+  readonly inventoryPath?: string;
+  /** Cap on what the relays send, in bits a second. */
+  readonly bandwidthBps?: number;
+  readonly maxDowntimeMs?: number;
+  /** The whole migration, up to the commit point. */
+  readonly timeoutMs?: number;
+  /** Connections between the relays. */
+  readonly connections?: number;
+  /** Ask the guest agent for its cache map. Default true. */
+  readonly agent?: boolean;
+  /** Compress what has to be sent. Default true. */
+  readonly compress?: boolean;
+}
+
+export interface Hooks {
+  readonly onProgress?: (event: ProgressEvent) => void;
+  /** Aborting cancels, as long as the migration can still be cancelled. */
+  readonly signal?: AbortSignal;
+}
+
+export interface PreflightReport {
+  readonly schema: 'vmmig.preflight/1';
+  readonly vm: string;
+  readonly from: string;
+  readonly to: string;
+  readonly mode: MigrationMode;
+  readonly result: 'ready' | 'refused' | 'unreachable';
+  readonly error: ReportError | null;
+  readonly findings: readonly Finding[];
+  /** What a migration would find now; null when the guest could not be asked. */
+  readonly estimate: {
+    readonly memoryBytes: number;
+    readonly teleportableBytes: number | null;
+    readonly rttMs: number;
+  } | null;
+}
+
+export interface CancelResult {
+  readonly id: string;
+  readonly result: MigrationResult;
+  readonly report: MigrationReport | null;
+}
+
+export interface GuestListing {
+  readonly vm: string;
+  /** Where it runs; null when no host knows it. */
+  readonly host: string | null;
+  /** QEMU's run state, `off`, or `unknown`. */
+  readonly state: string;
+  readonly memoryBytes: number | null;
+  readonly agent: boolean | null;
+  /** The id of the migration that is moving it from this machine. */
+  readonly migration: string | null;
+  readonly problem: string | null;
+}
+
+export interface GuestList {
+  readonly schema: 'vmmig.list/1';
+  readonly guests: readonly GuestListing[];
+}
+
+export interface Check {
+  readonly name: string;
+  readonly ok: boolean;
+  readonly severity: 'required' | 'recommended';
+  readonly detail: string;
+  readonly remedy: string | null;
+}
+
+export interface DoctorReport {
+  readonly schema: 'vmmig.doctor/1';
+  readonly checks: readonly Check[];
+}
+
+export interface HostCheck {
+  readonly schema: 'vmmig.host/1';
+  readonly host: string;
+  readonly reachable: boolean;
+  readonly rttMs: number | null;
+  readonly checks: readonly Check[];
+}
+
+export interface ScanReport {
+  readonly schema: 'vmmig.scan/1';
+  readonly vm: string;
+  readonly host: string;
+  readonly scanMs: number;
+  readonly pages: number;
+  readonly runs: number;
+  readonly bytes: number;
+  readonly disks: readonly {
+    readonly index: number;
+    readonly name: string;
+    readonly serial: string;
+    readonly sizeBytes: number;
+    readonly pciAddress: string | null;
+    readonly pages: number;
+  }[];
+  readonly skipped: Readonly<Record<string, number>>;
+}
