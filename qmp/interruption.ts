@@ -1,0 +1,50 @@
+/** A deadline and a signal as one thing: whichever comes first interrupts, once. */
+import type { QmpInterruption } from './errors.js';
+
+/** How long an operation may take. */
+export interface QmpLimits {
+  /** Abort ends the operation with {@link QmpInterruptedError}; its `cause` is the signal's reason. */
+  signal?: AbortSignal | undefined;
+  /** Milliseconds from the call. `Infinity`: no deadline. */
+  timeoutMs?: number | undefined;
+}
+
+/** Longest delay that Node's timers keep; beyond it they fire at once. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+/**
+ * Calls `interrupt` at the deadline or on abort (at once, if the signal is aborted already), unless disarmed before.
+ *
+ * @returns disarms; releases timer and listener
+ */
+export function onInterruption(
+  { signal, timeoutMs = Number.POSITIVE_INFINITY }: QmpLimits,
+  interrupt: (reason: QmpInterruption, cause: unknown) => void,
+): () => void {
+  if (signal?.aborted) {
+    interrupt('abort', signal.reason);
+    return () => undefined;
+  }
+  let timer: NodeJS.Timeout | undefined;
+  const disarm = () => {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', onAbort);
+  };
+  const onAbort = () => {
+    disarm();
+    interrupt('abort', signal?.reason);
+  };
+  signal?.addEventListener('abort', onAbort);
+  if (timeoutMs <= MAX_TIMER_MS) {
+    timer = setTimeout(() => {
+      disarm();
+      interrupt('timeout', undefined);
+    }, timeoutMs);
+  }
+  return disarm;
+}
+
+/** How an interruption reads in a message: `aborted`, `no answer within 100 ms`. */
+export function describeInterruption(reason: QmpInterruption, timeoutMs: number | undefined): string {
+  return reason === 'timeout' ? `no answer within ${timeoutMs} ms` : 'aborted';
+}
