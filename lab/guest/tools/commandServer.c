@@ -1,13 +1,13 @@
 /*
  * command-server PORT: runs shell commands for the host, over a virtio-serial port.
  *
- *   host:  "run ID TIMEOUT_MS COMMAND\n", with every "%" and line feed in COMMAND as "%25" and "%0A"
- *   guest: "out ID LENGTH\n" then LENGTH bytes of standard output and error, any number of times,
- *          "end ID STATUS\n" once; STATUS is the exit status, 128 + N after signal N
+ *   host:  "run ID TIMEOUT_MS COMMAND\n"
+ *   guest: "\nout ID TEXT\n" with standard output and error, any number of times,
+ *          "\nend ID STATUS\n" once; STATUS is the exit status, 128 + N after signal N
  *
- * IDs are the host's and are only echoed: a host that reconnects, or that meets the guest again on another host, ignores
- * answers to commands it has not sent. Whatever is not a `run` line is skipped: a host begins with an empty line, which
- * ends what another one may have left half sent.
+ * In COMMAND and TEXT every "%" is "%25" and every line feed "%0A". IDs are the host's and are only echoed: a host that
+ * reconnects, or that meets the guest again on another host, ignores answers to commands it has not sent. Both sides
+ * skip lines they do not understand, and begin with a line feed, which ends what may have been left half sent.
  * One command runs at a time; at its time-out it is killed with all its children.
  */
 #include <errno.h>
@@ -81,9 +81,23 @@ static void unescape(char *text)
     *to = 0;
 }
 
+static size_t escape(char *to, const char *from, size_t length)
+{
+    char *start = to;
+    for (size_t i = 0; i < length; i++) {
+        if (from[i] != '%' && from[i] != '\n') {
+            *to++ = from[i];
+            continue;
+        }
+        memcpy(to, from[i] == '%' ? "%25" : "%0A", 3);
+        to += 3;
+    }
+    return (size_t)(to - start);
+}
+
 static void run_command(const char *id, unsigned timeout_ms, char *command)
 {
-    char header[128], output[32768];
+    static char output[16384], answer[128 + 3 * sizeof output];
     int pipes[2];
     if (pipe2(pipes, O_CLOEXEC) != 0)
         return;
@@ -105,8 +119,10 @@ static void run_command(const char *id, unsigned timeout_ms, char *command)
         struct pollfd poller = {.fd = pipes[0], .events = POLLIN};
         ssize_t got = 0;
         if (poll(&poller, 1, ended ? 0 : 20) > 0 && (got = read(pipes[0], output, sizeof output)) > 0) {
-            write_all(header, (size_t)snprintf(header, sizeof header, "out %s %zd\n", id, got));
-            write_all(output, (size_t)got);
+            size_t length = (size_t)sprintf(answer, "\nout %s ", id);
+            length += escape(answer + length, output, (size_t)got);
+            answer[length++] = '\n';
+            write_all(answer, length);
             continue;
         }
         if (ended)
@@ -120,7 +136,7 @@ static void run_command(const char *id, unsigned timeout_ms, char *command)
     }
     close(pipes[0]);
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    write_all(header, (size_t)snprintf(header, sizeof header, "end %s %d\n", id, code));
+    write_all(answer, (size_t)sprintf(answer, "\nend %s %d\n", id, code));
 }
 
 int command_server(int argc, char **argv)

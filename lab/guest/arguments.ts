@@ -1,0 +1,83 @@
+/** The tiny guest's QEMU command line. Everything it names is at the same path on both of the lab's hosts. */
+import { join } from 'node:path';
+import type { TinyGuestImage } from './tinyGuest.js';
+
+export interface GuestDisk {
+  /** The block node's name, and the disk's serial unless one is given. */
+  id: string;
+  path: string;
+  serial?: string;
+  /** Default `raw`. */
+  format?: string;
+}
+
+export interface GuestDevices {
+  /** Where the guest's sockets, pid file and logs are. */
+  dir: string;
+  name: string;
+  memoryMiB?: number;
+  cpus?: number;
+  disks?: GuestDisk[];
+  /** A file to keep the guest's RAM in, shared (`memory-backend-file,share=on`). */
+  memoryFile?: string;
+  /** Starts as a migration's destination: `defer` or an address. */
+  incoming?: string;
+  /** Added at the end. */
+  extraArgs?: string[];
+}
+
+export interface GuestPaths {
+  qmpPath: string;
+  agentPath: string;
+  shellPath: string;
+  consolePath: string;
+  /** What the serial console printed. */
+  consoleLogPath: string;
+  pidPath: string;
+  /** QEMU's own output. */
+  logPath: string;
+}
+
+export function guestPaths(dir: string, name: string): GuestPaths {
+  const path = (suffix: string) => join(dir, `${name}.${suffix}`);
+  return {
+    qmpPath: path('qmp'),
+    agentPath: path('agent'),
+    shellPath: path('shell'),
+    consolePath: path('console'),
+    consoleLogPath: path('console.log'),
+    pidPath: path('pid'),
+    logPath: path('qemu.log'),
+  };
+}
+
+/** Arguments for QEMU, without the program's name. */
+export function guestArguments(devices: GuestDevices, image: TinyGuestImage): string[] {
+  const paths = guestPaths(devices.dir, devices.name);
+  const memoryMiB = devices.memoryMiB ?? 1024;
+  const socket = (id: string, path: string) => ['-chardev', `socket,id=${id},path=${path},server=on,wait=off`];
+  return [
+    ...['-name', devices.name, '-nodefaults', '-no-user-config', '-display', 'none'],
+    ...['-machine', devices.memoryFile ? 'q35,memory-backend=ram0' : 'q35', '-accel', 'tcg', '-cpu', 'qemu64'],
+    ...['-smp', String(devices.cpus ?? 1), '-m', String(memoryMiB)],
+    ...(devices.memoryFile
+      ? ['-object', `memory-backend-file,id=ram0,size=${memoryMiB}M,mem-path=${devices.memoryFile},share=on`]
+      : []),
+    ...['-kernel', image.kernel, '-initrd', image.initrd, '-append', image.append],
+    ...(devices.disks ?? []).flatMap((disk) => [
+      '-drive',
+      `file=${disk.path},if=none,id=${disk.id},format=${disk.format ?? 'raw'},cache=none,discard=unmap`,
+      '-device',
+      `virtio-blk-pci,drive=${disk.id},serial=${disk.serial ?? disk.id}`,
+    ]),
+    ...['-device', 'virtio-serial-pci'],
+    ...[...socket('agent', paths.agentPath), '-device', 'virtserialport,chardev=agent,name=org.vmmig.agent.0'],
+    ...[...socket('shell', paths.shellPath), '-device', 'virtserialport,chardev=shell,name=org.vmmig.lab.0'],
+    '-chardev',
+    `socket,id=console,path=${paths.consolePath},server=on,wait=off,logfile=${paths.consoleLogPath}`,
+    ...['-serial', 'chardev:console'],
+    ...['-qmp', `unix:${paths.qmpPath},server=on,wait=off`, '-pidfile', paths.pidPath],
+    ...(devices.incoming ? ['-incoming', devices.incoming] : []),
+    ...(devices.extraArgs ?? []),
+  ];
+}
