@@ -17,19 +17,14 @@
  * Input is taken for hostile: whatever comes, decoding ends with a StreamError or goes on, in bounded memory.
  */
 import { parseConfiguration } from './configuration.js';
-import {
-  RAM_SECTION_NAME,
-  RAM_SECTION_VERSION,
-  SectionType,
-  STREAM_MAGIC,
-  STREAM_VERSION,
-  StreamCommand,
-} from './constants.js';
-import type { Section, SectionKind, StreamHandler } from './handler.js';
+import { RAM_SECTION_VERSION, SectionType, STREAM_MAGIC, STREAM_VERSION, StreamCommand } from './constants.js';
+import type { Section, StreamHandler, TailReason } from './handler.js';
 import { DEFAULT_STREAM_LIMITS, type StreamLimits } from './limits.js';
 import { StreamPosition } from './position.js';
+import { readBe64 } from './ramBlockList.js';
 import { RamDecoder } from './ramDecoder.js';
 import { RecordBuffer } from './recordBuffer.js';
+import { parseCommand, parseSectionHead, parseVmdesc, sectionKind } from './records.js';
 
 export type StreamState =
   | 'header'
@@ -46,13 +41,6 @@ export interface StreamDecoderOptions extends Partial<StreamLimits> {
   /** Begin at the first section or command: what PACKAGED contains has no header. */
   readonly withoutHeader?: boolean;
 }
-
-const SECTION_KINDS: Partial<Record<number, SectionKind>> = {
-  [SectionType.start]: 'start',
-  [SectionType.part]: 'part',
-  [SectionType.end]: 'end',
-  [SectionType.full]: 'full',
-};
 
 export class StreamDecoder {
   readonly #handler: StreamHandler;
@@ -204,40 +192,25 @@ export class StreamDecoder {
     this.#handler.eof?.();
   }
 
-  /** @returns false when that many bytes of the record have yet to come */
-  #has(bytes: Buffer, lengthBytes: number): boolean {
-    if (bytes.length >= lengthBytes) return true;
-    this.#record.need = lengthBytes;
-    return false;
-  }
-
   #newSection(bytes: Buffer, at: number): void {
-    if (!this.#has(bytes, 6)) return;
-    const nameEnd = 6 + bytes[5]!;
-    if (!this.#has(bytes, nameEnd)) return;
-    const name = bytes.toString('latin1', 6, nameEnd);
-    if (name !== RAM_SECTION_NAME) {
-      this.#beginTail(bytes[0] === SectionType.full, name);
-      return;
+    const head = parseSectionHead(bytes);
+    if (typeof head === 'number') {
+      this.#record.need = head;
+    } else if ('opaqueName' in head) {
+      this.#beginTail(bytes[0] === SectionType.full ? 'device-state' : 'opaque-section', head.opaqueName);
+    } else {
+      if (this.#section !== null) throw this.#position.corrupt('RAM section is started twice');
+      if (head.version !== RAM_SECTION_VERSION) throw this.#position.unsupported(`RAM of version ${head.version}`);
+      this.#beginSection(head, at);
     }
-    if (!this.#has(bytes, nameEnd + 8)) return;
-    const section: Section = {
-      type: SECTION_KINDS[bytes[0]!]!,
-      id: bytes.readUInt32BE(1),
-      name,
-      instance: bytes.readUInt32BE(nameEnd),
-      version: bytes.readUInt32BE(nameEnd + 4),
-    };
-    if (this.#section !== null) throw this.#position.corrupt('RAM section is started twice');
-    if (section.version !== RAM_SECTION_VERSION) throw this.#position.unsupported(`RAM of version ${section.version}`);
-    this.#beginSection(section, at);
   }
 
   #nextSection(bytes: Buffer, at: number): void {
-    if (!this.#has(bytes, 5)) return;
+    this.#record.need = 5;
+    if (!this.#record.complete) return;
     const id = bytes.readUInt32BE(1);
     if (this.#section?.id !== id) throw this.#position.corrupt(`Part of section ${id}, which was not started`);
-    this.#beginSection({ ...this.#section, type: SECTION_KINDS[bytes[0]!]! }, at);
+    this.#beginSection({ ...this.#section, type: sectionKind(bytes) }, at);
   }
 
   #beginSection(section: Section, at: number): void {
@@ -259,47 +232,30 @@ export class StreamDecoder {
   }
 
   #command(bytes: Buffer, at: number): void {
-    if (!this.#has(bytes, 5)) return;
-    const command = bytes.readUInt16BE(1);
-    const dataEnd = 5 + bytes.readUInt16BE(3);
-    if (!this.#has(bytes, dataEnd)) return;
-    if (command === StreamCommand.packaged) {
-      this.#packaged(bytes, dataEnd, at);
+    const parsed = parseCommand(bytes, this.#limits, this.#position);
+    if (typeof parsed === 'number') {
+      this.#record.need = parsed;
       return;
     }
-    if (command === StreamCommand.postcopyAdvise) this.#advise(bytes.subarray(5, dataEnd));
+    const { command, dataStart } = parsed;
+    if (command === StreamCommand.postcopyAdvise) this.#advise(bytes.subarray(dataStart));
     const raw = this.#record.detach();
     this.#expect(1, at);
-    this.#handler.command?.(command, raw.subarray(5), raw);
+    if (command === StreamCommand.packaged) this.#handler.packaged?.(raw.subarray(dataStart), raw);
+    else this.#handler.command?.(command, raw.subarray(dataStart), raw);
   }
 
   /** Sixteen bytes when RAM takes part in post-copy, none when only disk bitmaps do. */
   #advise(data: Buffer): void {
     if (data.length === 0) return;
     if (data.length !== 16) throw this.#position.corrupt(`POSTCOPY_ADVISE of ${data.length} bytes`);
-    this.#ram.pageSizeSummary = data.readUInt32BE(0) * 2 ** 32 + data.readUInt32BE(4);
-  }
-
-  #packaged(bytes: Buffer, dataEnd: number, at: number): void {
-    if (dataEnd !== 9) throw this.#position.corrupt(`PACKAGED with ${dataEnd - 5} bytes of data`);
-    const lengthBytes = bytes.readUInt32BE(5);
-    if (lengthBytes > this.#limits.packagedBytes) {
-      throw this.#position.unsupported(`PACKAGED of ${lengthBytes} bytes; the limit is ${this.#limits.packagedBytes}`);
-    }
-    if (!this.#has(bytes, dataEnd + lengthBytes)) return;
-    const raw = this.#record.detach();
-    this.#expect(1, at);
-    this.#handler.packaged?.(raw.subarray(dataEnd), raw);
+    this.#ram.pageSizeSummary = readBe64(data, 0);
   }
 
   #vmdesc(bytes: Buffer, at: number): void {
     if (bytes[0] !== SectionType.vmdesc) throw this.#position.corrupt('Bytes after the end of the stream');
-    if (!this.#has(bytes, 5)) return;
-    const lengthBytes = bytes.readUInt32BE(1);
-    if (lengthBytes > this.#limits.vmdescBytes) {
-      throw this.#position.unsupported(`Description of ${lengthBytes} bytes; the limit is ${this.#limits.vmdescBytes}`);
-    }
-    if (!this.#has(bytes, 5 + lengthBytes)) return;
+    this.#record.need = parseVmdesc(bytes, this.#limits, this.#position);
+    if (!this.#record.complete) return;
     const raw = this.#record.detach();
     this.#state = 'ended';
     this.#expect(1, at);
@@ -307,10 +263,10 @@ export class StreamDecoder {
     this.#handler.end?.();
   }
 
-  #beginTail(isDeviceState: boolean, name: string): void {
+  #beginTail(reason: TailReason, name: string): void {
     const begun = this.#record.detach();
     this.#state = 'tail';
-    this.#handler.tailStart?.(isDeviceState ? 'device-state' : 'opaque-section', name);
+    this.#handler.tailStart?.(reason, name);
     this.#handler.tail?.(begun);
   }
 }
