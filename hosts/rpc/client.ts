@@ -1,0 +1,259 @@
+/** The calling end of the RPC: requests with deadlines and cancellation, which never outlive the connection. */
+import type { Readable, Writable } from 'node:stream';
+import {
+  CancellationTokenSource,
+  createMessageConnection,
+  type MessageConnection,
+  ResponseError,
+} from 'vscode-jsonrpc/node';
+import { HostError } from '../errors.js';
+import { type Hello, ownHello, parseHello, RPC_PROTOCOL } from './handshake.js';
+import { JsonLineReader, JsonLineWriter } from './jsonLines.js';
+import { fromResponseError } from './remoteError.js';
+
+/** Node has to start and load vmmig on a host that may be busy. */
+const HANDSHAKE_TIMEOUT_MS = 20_000;
+
+export interface ConnectRpcOptions {
+  /** The other end's name, for messages. */
+  host?: string;
+  /** This vmmig's version, for the other end's messages. */
+  version?: string;
+  signal?: AbortSignal;
+  /** For the handshake. Default: 20 s. */
+  timeoutMs?: number;
+  /** Finds out why the streams ended. Default: nothing more is known than that they did. */
+  whyEnded?: (duringHandshake: boolean) => Promise<Error>;
+}
+
+export interface RequestOptions {
+  /** Cancels the request on the other end, and rejects at once with the signal's reason. A late answer is dropped. */
+  signal?: AbortSignal | undefined;
+  /** Cancels likewise, and rejects with VMMIG_HOST_TIMEOUT. Default: none. */
+  timeoutMs?: number;
+}
+
+export interface RpcClient extends AsyncDisposable {
+  readonly host: string;
+  /** What the other end said of itself. */
+  readonly peer: Hello;
+  /**
+   * Calls a method.
+   * @returns its result; the other end is trusted to give the shape that its method has.
+   * @throws RemoteError with what was thrown there; HostError VMMIG_HOST_TIMEOUT; the reason the connection ended.
+   */
+  request<Result = unknown>(method: string, params?: object, options?: RequestOptions): Promise<Result>;
+  /** Sends without an answer. Dropped when the connection has ended. */
+  notify(method: string, params?: object): Promise<void>;
+  /** Registers the one handler of a notification. What comes without a handler is dropped. */
+  onNotification<Params = unknown>(method: string, handler: (params: Params) => void): Disposable;
+  /** Resolves when the connection is over: undefined when it was disposed of, else why. */
+  readonly closed: Promise<Error | undefined>;
+}
+
+/**
+ * Exchanges handshakes with `serveRpc` on the other end of the streams.
+ * @param stdout what the other end writes.
+ * @param stdin what the other end reads; ended when the client is disposed of.
+ * @throws HostError VMMIG_HOST_INCOMPATIBLE when something else answers, VMMIG_HOST_TIMEOUT when nothing does, what
+ *   `whyEnded` gives when the streams end; the signal's reason when aborted.
+ */
+export async function connectRpc(
+  stdout: Readable,
+  stdin: Writable,
+  options: ConnectRpcOptions = {},
+): Promise<RpcClient> {
+  const { host = 'the other end', version = 'unknown' } = options;
+  const whyEnded =
+    options.whyEnded ?? (async () => new HostError('VMMIG_HOST_SERVICE_ENDED', host, `${host} closed the connection`));
+  const reader = new JsonLineReader(stdout);
+  const writer = new JsonLineWriter(stdin);
+  const peer = await exchangeHellos(reader, writer, { ...options, host, version, whyEnded });
+  return new Client(host, peer, createMessageConnection(reader, writer), reader, writer, () => whyEnded(false));
+}
+
+type HandshakeOptions = ConnectRpcOptions & Required<Pick<ConnectRpcOptions, 'host' | 'version' | 'whyEnded'>>;
+
+function exchangeHellos(reader: JsonLineReader, writer: JsonLineWriter, options: HandshakeOptions): Promise<Hello> {
+  const { host, version, signal, timeoutMs = HANDSHAKE_TIMEOUT_MS, whyEnded } = options;
+  return new Promise((resolve, reject) => {
+    const settle = (outcome: Hello | Error) => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+      if (!(outcome instanceof Error)) return resolve(outcome);
+      reader.dispose();
+      writer.end();
+      reject(outcome);
+    };
+    const onAbort = () => settle(toError(signal?.reason));
+    const timer = setTimeout(() => {
+      const heard = reader.unfinishedLine;
+      const what = heard === '' ? 'said nothing' : `said only ${JSON.stringify(heard.slice(0, 200))}`;
+      settle(
+        new HostError('VMMIG_HOST_TIMEOUT', host, `vmmig on ${host} ${what} within ${timeoutMs} ms of being started`),
+      );
+    }, timeoutMs);
+    if (signal?.aborted) return onAbort();
+    signal?.addEventListener('abort', onAbort, { once: true });
+    const onEnd = () => void whyEnded(true).then(settle, settle);
+    reader.onFirstLine((line) => settle(judge(line, host, version)));
+    reader.onClose(onEnd);
+    reader.onError(onEnd);
+    // A write that fails means that the other end is gone: its stdout tells, or its exit.
+    writer.write(ownHello(version)).catch(() => {});
+  });
+}
+
+function judge(line: string, host: string, version: string): Hello | HostError {
+  const hello = parseHello(line);
+  if (!hello) {
+    return new HostError(
+      'VMMIG_HOST_INCOMPATIBLE',
+      host,
+      `${host} answered ${JSON.stringify(line.slice(0, 200))} where vmmig's handshake was expected. ` +
+        'If a login script there (such as ~/.bashrc) prints this, make it do so for interactive shells only; ' +
+        'else check the `vmmig` command of the host in the inventory.',
+    );
+  }
+  if (hello.protocol === RPC_PROTOCOL) return hello;
+  return new HostError(
+    'VMMIG_HOST_INCOMPATIBLE',
+    host,
+    `vmmig ${hello.version} on ${host} speaks protocol ${hello.protocol}, vmmig ${version} here speaks ${RPC_PROTOCOL}: ` +
+      'install the same version on both.',
+  );
+}
+
+class Client implements RpcClient {
+  readonly closed: Promise<Error | undefined>;
+  readonly #connection: MessageConnection;
+  readonly #writer: JsonLineWriter;
+  readonly #pending = new Set<(error: Error) => void>();
+  readonly #handlers = new Map<string, (params: never) => void>();
+  readonly #resolveClosed: (error: Error | undefined) => void;
+  #end: { error: Error | undefined } | undefined;
+
+  constructor(
+    readonly host: string,
+    readonly peer: Hello,
+    connection: MessageConnection,
+    reader: JsonLineReader,
+    writer: JsonLineWriter,
+    whyEnded: () => Promise<Error>,
+  ) {
+    this.#connection = connection;
+    this.#writer = writer;
+    const { promise, resolve } = withResolvers<Error | undefined>();
+    this.closed = promise;
+    this.#resolveClosed = resolve;
+    let ending = false;
+    const onEnd = (error?: Error) => {
+      if (ending) return;
+      ending = true;
+      if (error) this.#finish(error);
+      else void whyEnded().then((reason) => this.#finish(reason));
+    };
+    connection.onClose(() => onEnd());
+    // A write error is the symptom of an end whose reason `whyEnded` knows better.
+    connection.onError(([error, message]) =>
+      onEnd(message === undefined && !reader.ended ? this.#garbled(error) : undefined),
+    );
+    connection.onNotification((method: string, params: unknown) => this.#handlers.get(method)?.(params as never));
+    connection.listen();
+  }
+
+  request<Result>(method: string, params?: object, options: RequestOptions = {}): Promise<Result> {
+    const { signal, timeoutMs } = options;
+    return new Promise((resolve, reject) => {
+      if (this.#end) return reject(this.#end.error ?? this.#disposedError());
+      if (signal?.aborted) return reject(signal.reason);
+      const cancellation = new CancellationTokenSource();
+      const release = () => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', onAbort);
+        this.#pending.delete(fail);
+        cancellation.dispose();
+      };
+      const fail = (error: unknown) => {
+        release();
+        reject(error instanceof ResponseError ? fromResponseError(this.host, error) : error);
+      };
+      const cancel = (error: unknown) => {
+        cancellation.cancel();
+        fail(error);
+      };
+      const onAbort = () => cancel(signal?.reason);
+      signal?.addEventListener('abort', onAbort, { once: true });
+      const timer =
+        timeoutMs === undefined
+          ? undefined
+          : setTimeout(() => {
+              const message = `${this.host} did not answer "${method}" within ${timeoutMs} ms`;
+              cancel(new HostError('VMMIG_HOST_TIMEOUT', this.host, message));
+            }, timeoutMs);
+      this.#pending.add(fail);
+      this.#connection.sendRequest<Result>(method, params ?? {}, cancellation.token).then(
+        (result) => {
+          release();
+          resolve(result);
+        },
+        (error: unknown) => {
+          // Whatever else rejects it comes from the connection's end, whose reason is on its way to `fail`.
+          if (error instanceof ResponseError || this.#end) fail(error);
+        },
+      );
+    });
+  }
+
+  async notify(method: string, params?: object): Promise<void> {
+    if (this.#end) return;
+    await this.#connection.sendNotification(method, params ?? {}).catch(() => {});
+  }
+
+  onNotification<Params>(method: string, handler: (params: Params) => void): Disposable {
+    this.#handlers.set(method, handler);
+    return {
+      [Symbol.dispose]: () => {
+        if (this.#handlers.get(method) === handler) this.#handlers.delete(method);
+      },
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#finish(undefined);
+  }
+
+  #finish(error: Error | undefined): void {
+    if (this.#end) return;
+    this.#end = { error };
+    for (const fail of [...this.#pending]) fail(error ?? this.#disposedError());
+    this.#connection.dispose();
+    this.#writer.end();
+    this.#resolveClosed(error);
+  }
+
+  #garbled(error: Error): HostError {
+    const message = `what vmmig on ${this.host} sent cannot be read: ${error.message}`;
+    return new HostError('VMMIG_HOST_INCOMPATIBLE', this.host, message, { cause: error });
+  }
+
+  #disposedError(): HostError {
+    return new HostError(
+      'VMMIG_HOST_SERVICE_ENDED',
+      this.host,
+      `the connection to vmmig on ${this.host} was closed by this end`,
+    );
+  }
+}
+
+function toError(reason: unknown): Error {
+  return reason instanceof Error ? reason : new Error(String(reason));
+}
+
+function withResolvers<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
+  let resolve: (value: T) => void = () => {};
+  const promise = new Promise<T>((settle) => {
+    resolve = settle;
+  });
+  return { promise, resolve };
+}
