@@ -115,6 +115,7 @@ export class DestinationRelay implements AsyncDisposable {
     this.#isWorking = true;
     try {
       this.#qemu ??= await QemuStream.connect(this.#options.qemuSocketPath, (error) => this.#fail(error));
+      if (this.#settled) this.#qemu.destroy();
       for (let frame = this.#queue.shift(); frame !== undefined && !this.#settled; frame = this.#queue.shift()) {
         await this.#handle(frame, this.#qemu);
         await this.#qemu.drained();

@@ -78,10 +78,16 @@ export class QemuStream {
     this.#write();
   }
 
-  /** Waits until QEMU has taken most of what was written. */
+  /** Waits until QEMU has taken most of what was written, or has gone. */
   async drained(): Promise<void> {
-    if (this.#socket.writableNeedDrain && !this.#socket.destroyed)
-      await Promise.race([once(this.#socket, 'drain'), once(this.#socket, 'close')]);
+    if (!this.#socket.writableNeedDrain || this.#socket.destroyed) return;
+    await new Promise<void>((resolve) => {
+      const finish = () => {
+        this.#socket.off('drain', finish).off('close', finish);
+        resolve();
+      };
+      this.#socket.on('drain', finish).on('close', finish);
+    });
   }
 
   /** The stream is complete. QEMU sees the end of file. */

@@ -116,6 +116,7 @@ export class Link implements AsyncDisposable {
       this.fail(new RelayError('VMMIG_LINK_LOST', 'the link between the relays broke', cause)),
     );
     tls.on('close', () => this.fail(new RelayError('VMMIG_LINK_LOST', 'the other relay closed the link')));
+    tls.resume(); // the greeting left it paused
   }
 
   #receive(frame: Frame): void {

@@ -147,7 +147,7 @@ export class SourceRelay implements AsyncDisposable {
   }
 
   #accept(socket: Socket): void {
-    if (this.#qemu !== null) return void socket.destroy();
+    if (this.#qemu !== null || this.#settled) return void socket.destroy();
     this.#qemu = socket;
     this.#server.close();
     socket.on('data', (chunk: Buffer) => this.#feed(chunk));

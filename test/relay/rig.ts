@@ -1,0 +1,143 @@
+/**
+ * Two real relays with a real link on loopback, between a scripted source stream and a destination that
+ * puts the guest's memory together from what it is given. Scripted, because a real QEMU does not send a page
+ * twice, or lie about its disk, when a test wants it to.
+ */
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createConnection, createServer, type Server } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { DiskReader } from '../../disk/diskReader.js';
+import { openRawDisk } from '../../disk/index.js';
+import { DestinationRelay } from '../../relay/destination/destinationRelay.js';
+import type { SourceRelayOptions } from '../../relay/source/sourceRelay.js';
+import { SourceRelay } from '../../relay/source/sourceRelay.js';
+import type { CacheMap } from '../../relay/source/teleportMap.js';
+import { StreamDecoder } from '../../stream/decoder.js';
+import { StreamEncoder } from '../../stream/encoder.js';
+import type { RamBlock } from '../../stream/handler.js';
+
+export const pageBytes = 4096;
+
+export class RelayRig implements AsyncDisposable {
+  readonly block: RamBlock;
+  /** What the destination QEMU holds. */
+  readonly memory: Buffer;
+  tail: Buffer = Buffer.alloc(0);
+  sectionsAfterTail = 0;
+  private constructor(
+    readonly dir: string,
+    readonly pages: number,
+    readonly disk: Buffer,
+    readonly source: SourceRelay,
+    readonly destination: DestinationRelay,
+    readonly reader: DiskReader,
+    readonly qemu: Server,
+  ) {
+    this.block = { name: 'pc.ram', index: 0, lengthBytes: pages * pageBytes, pageSizeBytes: null, gpa: null };
+    this.memory = Buffer.alloc(pages * pageBytes, 0xee);
+  }
+
+  static async start(
+    pages: number,
+    disk: Buffer,
+    options: Partial<Pick<SourceRelayOptions, 'elide' | 'compress' | 'connections' | 'bandwidthBps'>> = {},
+  ): Promise<RelayRig> {
+    const dir = await mkdtemp(join(tmpdir(), 'vmmig-relay-'));
+    const diskPath = join(dir, 'disk.raw');
+    await writeFile(diskPath, disk);
+    const reader = await openRawDisk(diskPath);
+    const qemuPath = join(dir, 'incoming');
+    const qemu = createServer();
+    await new Promise<void>((resolve) => qemu.listen(qemuPath, resolve));
+    const credentials = { migrationId: 'test', key: randomBytes(32) };
+    const destination = await DestinationRelay.start({
+      credentials,
+      listen: { host: '127.0.0.1' },
+      qemuSocketPath: qemuPath,
+      disks: [reader],
+    });
+    const source = await SourceRelay.start({
+      socketPath: join(dir, 'source'),
+      endpoint: { host: '127.0.0.1', port: destination.port },
+      credentials,
+      connections: 2,
+      bandwidthBps: null,
+      elide: true,
+      compress: true,
+      ...options,
+    });
+    const rig = new RelayRig(dir, pages, disk, source, destination, reader, qemu);
+    qemu.on('connection', (socket) => {
+      const decoder = new StreamDecoder({
+        page: (_block, index, bytes, start) => bytes.copy(rig.memory, index * pageBytes, start, start + pageBytes),
+        zeroPage: (_block, index, fill) => rig.memory.fill(fill, index * pageBytes, (index + 1) * pageBytes),
+        sectionStart: () => {
+          if (rig.tail.length > 0) rig.sectionsAfterTail++;
+        },
+        tail: (bytes) => {
+          rig.tail = Buffer.concat([rig.tail, bytes]);
+        },
+      });
+      socket.on('data', (chunk) => decoder.feed(chunk));
+      socket.on('error', () => {});
+    });
+    return rig;
+  }
+
+  /** A cache map that says: guest pages from `pfn` on hold the disk from `diskPage` on. */
+  static map(runs: [pfn: number, count: number, diskPage: number][]): CacheMap {
+    return {
+      runs: {
+        count: runs.length,
+        pfn: Float64Array.from(runs, ([pfn]) => pfn),
+        pageCount: Uint32Array.from(runs, ([, count]) => count),
+        disk: new Uint16Array(runs.length),
+        diskOffsetBytes: Float64Array.from(runs, ([, , diskPage]) => diskPage * pageBytes),
+      },
+      gpaMap: [{ gpaStart: 0, lengthBytes: 2 ** 40, block: 'pc.ram', blockOffset: 0 }],
+      diskIndexes: [0],
+    };
+  }
+
+  /**
+   * Plays a source QEMU: each pass is one section of pages; a page is given as its bytes, or as a fill byte.
+   * @param between - called before each pass but the first
+   */
+  async send(passes: [page: number, content: Buffer | number][][], between?: (pass: number) => void): Promise<void> {
+    const encoder = new StreamEncoder();
+    encoder.header(3);
+    encoder.sectionStart('start', 2, 'ram', 0, 4);
+    encoder.ramBlocks([this.block]);
+    encoder.eos();
+    encoder.footer(2);
+    const socket = createConnection({ path: join(this.dir, 'source') });
+    socket.on('error', () => {});
+    const write = () => new Promise<void>((resolve) => socket.write(encoder.take(), () => resolve()));
+    await write();
+    for (const [index, pass] of passes.entries()) {
+      if (index > 0) between?.(index);
+      encoder.sectionContinue(index === passes.length - 1 ? 'end' : 'part', 2);
+      for (const [page, content] of pass) {
+        if (typeof content === 'number') encoder.zeroPage(this.block, page, content);
+        else encoder.page(this.block, page, content, 0);
+      }
+      encoder.eos();
+      encoder.footer(2);
+      await write();
+    }
+    encoder.sectionStart('full', 7, 'timer', 0, 2);
+    encoder.raw(Buffer.from('device state'));
+    await write();
+    await new Promise<void>((resolve) => socket.end(resolve));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.source[Symbol.asyncDispose]();
+    await this.destination[Symbol.asyncDispose]();
+    await this.reader[Symbol.asyncDispose]();
+    await new Promise((resolve) => this.qemu.close(resolve));
+    await rm(this.dir, { recursive: true });
+  }
+}
