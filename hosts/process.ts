@@ -1,5 +1,5 @@
 /** What local and remote processes have in common: the tail of stderr, running to the end, ending for good. */
-import { finished } from 'node:stream/promises';
+import { promises as streams } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { HostError } from './errors.js';
 import type { ExecOptions, ExecResult, HostProcess } from './session.js';
@@ -86,7 +86,7 @@ async function readAll(host: string, process: HostProcess): Promise<string> {
     const message = `"${process.command}" on ${host} printed more than ${MAX_OUTPUT_BYTES} bytes`;
     process.stdout.destroy(new HostError('VMMIG_HOST_COMMAND', host, message));
   });
-  await finished(process.stdout, { writable: false });
+  await streams.finished(process.stdout, { writable: false });
   return Buffer.concat(chunks).toString('utf8');
 }
 

@@ -5,7 +5,7 @@
 import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import ssh2, { type BaseAgent, type ParsedKey } from 'ssh2';
+import ssh2, { type BaseAgent, type ParsedKey, type SignCallback, type SigningRequestOptions } from 'ssh2';
 import { messageOf } from '../errors.js';
 import type { SshTarget } from './target.js';
 
@@ -55,9 +55,8 @@ async function listAgent(path: string | undefined, problems: string[]): Promise<
   return await new Promise((resolve) => {
     agent.getIdentities((error, keys) => {
       if (error) problems.push(`the agent at ${path} does not answer: ${messageOf(error)}`);
-      const parsed = (keys ?? [])
-        .map((key) => ssh2.utils.parseKey(key as Buffer))
-        .filter((key) => !(key instanceof Error));
+      // OpenSSH's agent gives parsed keys, whatever the type allows.
+      const parsed = (keys ?? []) as ParsedKey[];
       resolve(parsed.map((key) => ({ label: `${key.comment || key.type} (in the agent)`, key, agent, asked: false })));
     });
   });
@@ -147,7 +146,13 @@ export class OneKeyAgent extends ssh2.BaseAgent<ParsedKey> {
     callback(null, [this.#identity.key]);
   }
 
-  override sign(...args: Parameters<BaseAgent['sign']>): void {
-    this.#identity.agent.sign(...args);
+  override sign(
+    key: ParsedKey,
+    data: Buffer,
+    options: SigningRequestOptions | SignCallback,
+    done?: SignCallback,
+  ): void {
+    if (typeof options === 'function') this.#identity.agent.sign(key, data, options);
+    else this.#identity.agent.sign(key, data, options, done);
   }
 }

@@ -15,6 +15,8 @@ import { type ConnectOptions, SshSession } from './sshSession.js';
 import { resolveTarget } from './target.js';
 
 const START_SCRIPT = 'echo "vmmig-pid:$$" >&2; exec "$@"';
+/** For the rest of a process's output, after the news of its exit. */
+const OUTPUT_GRACE_MS = 500;
 const PID_LINE = /^vmmig-pid:(\d+)\n/m;
 
 /** @throws HostError as `SshSession.connect`; the signal's reason when aborted. */
@@ -124,12 +126,16 @@ class RemoteProcess implements HostProcess {
   }
 }
 
-/** A signal's name comes without SIG in the protocol; ssh2 adds it. */
+/** How a process ended, once its output has been delivered too, unless a child of its own keeps that open. */
 function exitOf(channel: ClientChannel, ssh: SshSession): Promise<ProcessExit> {
   return new Promise((resolve) => {
-    channel.on('exit', (exitCode: number | null, signal?: string) => resolve({ exitCode, signal: signal ?? null }));
-    const unknown = () => resolve({ exitCode: null, signal: null });
-    channel.on('close', unknown);
-    void ssh.closed.then(unknown);
+    let exit: ProcessExit = { exitCode: null, signal: null };
+    const settle = () => resolve(exit);
+    channel.on('exit', (exitCode: number | null, signal?: string) => {
+      exit = { exitCode, signal: signal ?? null };
+      setTimeout(settle, OUTPUT_GRACE_MS).unref();
+    });
+    channel.on('close', settle);
+    void ssh.closed.then(settle);
   });
 }
