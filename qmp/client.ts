@@ -113,7 +113,7 @@ export class QmpClient implements AsyncDisposable {
    * @throws {QmpCommandError} QEMU refused or failed it
    * @throws {QmpInterruptedError} disconnect, `close`, abort, or no answer within `timeoutMs` (waiting included); its
    *   `sent` tells whether QEMU may have executed the command
-   * @throws {QmpProtocolError} the command cannot be sent: too long, or out of band where that was not negotiated
+   * @throws {QmpProtocolError} the command cannot be sent: too long, not Unicode, or out of band where that was not negotiated
    */
   execute<C extends keyof QmpCommands>(
     name: C,

@@ -31,6 +31,12 @@ import type { QmpEvent } from './types/events.js';
 /** The length of QEMU's own queue of in-band commands (QMP_REQ_QUEUE_LEN_MAX). */
 export const MAX_IN_FLIGHT = 8;
 
+/**
+ * Text that QEMU's JSON parser refuses: noncharacters, and lone surrogates, which JSON.stringify has escaped. It would
+ * answer with an error without id.
+ */
+const UNSENDABLE = /\p{Noncharacter_Code_Point}|(?<!\\)(?:\\\\)*\\ud[89a-f]/u;
+
 /** What a session tells its owner. None of these may throw. */
 export interface QmpSessionHandler {
   /** Bytes for the peer, as text. */
@@ -83,6 +89,7 @@ export class QmpSession {
   /** Chunks to read, the one being read first. */
   readonly #unread: Uint8Array[] = [];
   #state: 'greeting' | 'negotiating' | 'running' | 'ended' = 'greeting';
+  #endCause: QmpError | undefined;
   #oobEnabled = false;
   #nextId = 1;
   readonly #queued = new Set<PendingCommand>();
@@ -104,6 +111,7 @@ export class QmpSession {
 
   /** Takes the peer's next bytes. Whatever they are, the worst outcome is `handler.ended` with a typed error. */
   receive(chunk: Uint8Array): void {
+    if (this.#isEnded()) return;
     this.#unread.push(chunk);
     // A stream inside this process may answer what is sent from here before `send` returns.
     if (this.#unread.length > 1) return;
@@ -136,9 +144,12 @@ export class QmpSession {
   /**
    * Sends a command, or queues it while {@link MAX_IN_FLIGHT} are with QEMU.
    *
-   * @throws {QmpProtocolError} when `oob` was not negotiated, or the command is longer than a line may be
+   * @throws {QmpInterruptedError} when the session has ended
+   * @throws {QmpProtocolError} when `oob` was not negotiated, or the command is longer than a line may be or holds
+   *   text that QEMU cannot take
    */
   submit(request: QmpRequest): QmpPendingCommand {
+    if (this.#state === 'ended') throw interrupted(request.name, false, this.#endCause);
     if (this.#state !== 'running') throw new QmpProtocolError(`${request.name}: the QMP session is not ready`);
     if (request.oob && !this.#oobEnabled) {
       throw new QmpProtocolError(`${request.name}: out-of-band execution was not negotiated`);
@@ -160,11 +171,12 @@ export class QmpSession {
   end(cause?: QmpError): void {
     if (this.#state === 'ended') return;
     this.#state = 'ended';
+    this.#endCause = cause;
     const unsettled = [...this.#inFlight.values(), ...this.#queued];
     this.#inFlight.clear();
     this.#queued.clear();
     for (const command of unsettled) {
-      if (!command.abandoned) command.request.reject(interrupted(command, cause));
+      if (!command.abandoned) command.request.reject(interrupted(command.request.name, command.sent, cause));
     }
     this.#handler.ended(cause);
   }
@@ -221,6 +233,8 @@ export class QmpSession {
     if (Buffer.byteLength(text) > this.#maxRequestBytes) {
       throw new QmpProtocolError(`${request.name}: the command is longer than ${this.#maxRequestBytes} bytes`);
     }
+    if (UNSENDABLE.test(text))
+      throw new QmpProtocolError(`${request.name}: the command contains text that is not Unicode`);
     const command = new PendingCommand(id, request, text);
     if (request.oob) {
       this.#send(command);
@@ -268,8 +282,8 @@ export class QmpSession {
   }
 }
 
-function interrupted({ request, sent }: PendingCommand, cause: QmpError | undefined): QmpInterruptedError {
+function interrupted(command: string, sent: boolean, cause: QmpError | undefined): QmpInterruptedError {
   const why = cause === undefined ? 'the QMP client was closed' : cause.message;
   const reason = cause === undefined ? 'closed' : 'disconnect';
-  return new QmpInterruptedError(`${request.name}: ${why}`, reason, { cause, command: request.name, sent });
+  return new QmpInterruptedError(`${command}: ${why}`, reason, { cause, command, sent });
 }
