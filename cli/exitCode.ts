@@ -1,0 +1,16 @@
+/** The exit code of a command that ended with an error instead of a report. */
+import { exitCodes } from '../migrate/report.js';
+import { UsageError } from './usageError.js';
+
+export function exitCodeOfError(error: unknown): number {
+  if (error instanceof UsageError) return exitCodes.usage;
+  const code = errorCodeOf(error);
+  if (code?.startsWith('VMMIG_USAGE_')) return exitCodes.usage;
+  if (code !== null && /^VMMIG_(SSH|HOST)_/.test(code)) return exitCodes.unreachable;
+  return exitCodes.failed;
+}
+
+export function errorCodeOf(error: unknown): string | null {
+  const code: unknown = error instanceof Error && 'code' in error ? error.code : null;
+  return typeof code === 'string' && code.startsWith('VMMIG_') ? code : null;
+}

@@ -1,0 +1,96 @@
+/**
+ * Ctrl-C. Before the commit point it cancels; after it, it says what it will not do, and why.
+ * A second one says what forcing would cost, and a third one pays.
+ *
+ * SIGTERM and SIGHUP ask once, as the first Ctrl-C does, and never force: whoever sends them
+ * repeatedly does not read what the second one says.
+ */
+import type { ProgressEvent } from '../migrate/progress.js';
+import { exitCodes } from '../migrate/report.js';
+
+/** How far the guest has come, as far as an interruption is concerned. */
+type Stage = 'before' | 'switching' | 'committed';
+
+export interface InterruptHooks {
+  say(line: string): void;
+  /** Leaves at once, cleaning up nothing. */
+  forceExit(code: number): void;
+}
+
+export class Interrupts {
+  readonly #controller = new AbortController();
+  #stage: Stage = 'before';
+  #presses = 0;
+  #vm = 'the guest';
+  #from = 'the source';
+  #to = 'the destination';
+
+  constructor(private readonly hooks: InterruptHooks) {}
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  observe(event: ProgressEvent): void {
+    if (event.type === 'start') {
+      this.#vm = event.vm;
+      this.#from = event.from;
+      this.#to = event.to;
+    }
+    if (event.type === 'phase' && event.name === 'switch-over' && event.state === 'begin') this.#stage = 'switching';
+    if (event.type === 'phase' && event.name === 'verify' && event.state === 'end') this.#stage = 'committed';
+  }
+
+  /** SIGTERM, SIGHUP. */
+  terminate(): void {
+    if (this.#presses === 0) this.interrupt();
+  }
+
+  /** SIGINT. */
+  interrupt(): void {
+    this.#presses++;
+    if (this.#presses === 1) this.#first();
+    else if (this.#presses === 2) this.hooks.say(this.#costOfForcing());
+    else this.hooks.forceExit(this.#stage === 'before' ? exitCodes.cancelled : exitCodes.unknown);
+  }
+
+  #first(): void {
+    if (this.#stage === 'committed') {
+      this.hooks.say(
+        `Not cancelling: ${this.#vm} has been handed over to ${this.#to}, and taking it back could leave it running twice. ` +
+          `What is left is to release ${this.#from}; that goes on.`,
+      );
+      return;
+    }
+    this.hooks.say(`Cancelling: ${this.#vm} stays on ${this.#from}. Waiting for both hosts to be as they were.`);
+    this.#controller.abort(new DOMException('interrupted by the user', 'AbortError'));
+  }
+
+  #costOfForcing(): string {
+    const again = 'Press Ctrl-C once more to leave anyway.';
+    switch (this.#stage) {
+      case 'before':
+        return `Still cleaning up. Leaving now does not stop ${this.#vm} on ${this.#from}, but may leave a waiting QEMU on ${this.#to}. ${again}`;
+      case 'switching':
+        return `${this.#vm} is paused between the hosts. Leaving now may leave it paused on ${this.#from}, and nobody to say where it is. ${again}`;
+      case 'committed':
+        return `${this.#vm} runs on ${this.#to}. Leaving now leaves its paused copy and its memory behind on ${this.#from}. ${again}`;
+    }
+  }
+}
+
+/** Listens to the process's signals until disposed. */
+export function listenForInterrupts(interrupts: Interrupts): Disposable {
+  const interrupt = (): void => interrupts.interrupt();
+  const terminate = (): void => interrupts.terminate();
+  process.on('SIGINT', interrupt);
+  process.on('SIGTERM', terminate);
+  process.on('SIGHUP', terminate);
+  return {
+    [Symbol.dispose]() {
+      process.off('SIGINT', interrupt);
+      process.off('SIGTERM', terminate);
+      process.off('SIGHUP', terminate);
+    },
+  };
+}

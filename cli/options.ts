@@ -1,0 +1,103 @@
+/** Options that several verbs share. */
+
+import { progressKinds } from './progress/renderer.js';
+import { parseBandwidth, parseCount, parseDuration, UnitError } from './units.js';
+import { UsageError } from './usageError.js';
+import type { VerbOption } from './verb.js';
+
+/** Understood by every verb. */
+export const commonOptions = {
+  inventory: {
+    type: 'string',
+    requiresArg: true,
+    complete: 'file',
+    describe: 'Inventory file',
+  },
+  json: {
+    type: 'boolean',
+    describe: 'Result as JSON on stdout, and nothing else there',
+  },
+  'no-color': {
+    type: 'boolean',
+    describe: 'No colours; NO_COLOR and TERM=dumb do the same',
+  },
+} as const satisfies Record<string, VerbOption>;
+
+export const guestPositional = {
+  type: 'string',
+  demandOption: true,
+  complete: 'guest',
+  describe: 'The guest, as the inventory names it',
+} as const satisfies VerbOption;
+
+export const progressOption = {
+  choices: progressKinds,
+  default: 'auto',
+  requiresArg: true,
+  describe: 'How to show progress, on stderr',
+} as const satisfies VerbOption;
+
+export const toOption = {
+  type: 'string',
+  demandOption: true,
+  requiresArg: true,
+  complete: 'host',
+  describe: 'Destination: a host of the inventory, or user@host:port',
+} as const satisfies VerbOption;
+
+export const fromOption = {
+  type: 'string',
+  requiresArg: true,
+  complete: 'host',
+  describe: 'Host that runs the guest; found out when left open',
+} as const satisfies VerbOption;
+
+/** What `teleport` and `preflight` take alike. */
+export const migrationOptions = {
+  to: toOption,
+  from: fromOption,
+  bandwidth: {
+    type: 'string',
+    requiresArg: true,
+    coerce: valued('--bandwidth', parseBandwidth),
+    describe: 'Most to use of the network: 200mbit, 25MB/s',
+  },
+  'max-downtime': {
+    type: 'string',
+    requiresArg: true,
+    coerce: valued('--max-downtime', parseDuration),
+    describe: 'Longest acceptable pause of the guest: 300ms',
+  },
+  timeout: {
+    type: 'string',
+    requiresArg: true,
+    coerce: valued('--timeout', parseDuration),
+    describe: 'Give up, with the guest on the source, after: 10m, 1h',
+  },
+  connections: {
+    type: 'string',
+    requiresArg: true,
+    coerce: valued('--connections', (text) => parseCount(text, 64)),
+    describe: 'Connections between the two hosts: 1 to 64',
+  },
+  'no-agent': {
+    type: 'boolean',
+    describe: 'Do not ask the guest agent: teleport nothing',
+  },
+  'no-compress': {
+    type: 'boolean',
+    describe: 'Do not compress what is sent',
+  },
+} as const satisfies Record<string, VerbOption>;
+
+/** A coercion that names its option in the error. */
+export function valued<T>(option: string, parse: (text: string) => T): (typed: unknown) => T {
+  return (typed) => {
+    try {
+      return parse(String(typed));
+    } catch (error) {
+      if (error instanceof UnitError) throw new UsageError(`${option}: ${error.message}`);
+      throw error;
+    }
+  };
+}

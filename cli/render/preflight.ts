@@ -1,0 +1,34 @@
+/** What preflight found: whether the guest could move, every reason why not, and what moving would be like. */
+import type { PreflightReport } from '../../migrate/index.js';
+import { clean, duration, memory, percent } from './format.js';
+import { errorLines, findingLines } from './report.js';
+import type { Page } from './style.js';
+import { wrap } from './table.js';
+
+export function preflightLines(report: PreflightReport, page: Page): string[] {
+  const { style, textWidth } = page;
+  const { symbols } = style;
+  const route = `${clean(report.vm)} from ${clean(report.from)} to ${clean(report.to)}`;
+  const headlines = {
+    ready: `${style.green(symbols.done)} ready: ${report.mode} of ${route}`,
+    refused: `${style.red(symbols.failed)} refused: ${report.mode} of ${route}`,
+    unreachable: `${style.red(symbols.failed)} out of reach: ${report.mode} of ${route}`,
+  } as const;
+  return [
+    ...wrap(style.bold(headlines[report.result]), textWidth),
+    // A refusal's error only repeats the findings below.
+    ...(report.result === 'refused' && report.findings.length > 0 ? [] : errorLines(report.error, page)),
+    ...findingLines(report.findings, page),
+    ...estimateLines(report, page),
+  ];
+}
+
+function estimateLines({ estimate }: PreflightReport, { textWidth }: Page): string[] {
+  if (estimate === null) return [];
+  const { memoryBytes, teleportableBytes, rttMs } = estimate;
+  const teleportable =
+    teleportableBytes === null
+      ? 'what is page cache is not known: no agent answered'
+      : `${memory(teleportableBytes)} (${percent(teleportableBytes, memoryBytes)}) is page cache that need not be sent`;
+  return wrap(`${memory(memoryBytes)} of memory; ${teleportable}; round trip ${duration(rttMs)}`, textWidth, 2);
+}
