@@ -1,0 +1,132 @@
+/** Looks at a guest through its monitor and at its process through /proc, changing nothing. */
+import { type ChardevInfo, QmpClient, QmpCommandError } from '../qmp/index.js';
+import { inspectBlockDevices } from './blockDevices.js';
+import { HypervisorError } from './errors.js';
+import { parseGpaMap } from './gpaMap.js';
+import type { GuestInspection } from './inspection.js';
+import { listenerPid, qemuPid } from './monitorProcess.js';
+import { inspectProcess } from './process.js';
+import { parseRamBlocks } from './ramBlocks.js';
+
+/** The name of the virtio-serial port that the guest agent speaks on. */
+const AGENT_PORT = 'org.vmmig.agent.0';
+
+export interface InspectOptions {
+  /** The operator's name of the guest. */
+  readonly name: string;
+  readonly qmpPath: string;
+  /** The host's end of the guest agent's port, if the operator named it. */
+  readonly agentPath?: string | null;
+  /** A connection to the monitor, for who has one: a monitor serves one client at a time. */
+  readonly qmp?: QmpClient;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Runs on the guest's host, in the same PID and mount namespaces.
+ * @throws HypervisorError VMMIG_INSPECT, or QmpError when the monitor does not answer
+ */
+export async function inspectGuest(options: InspectOptions): Promise<GuestInspection> {
+  const { name, qmpPath, signal } = options;
+  const socketPeer = listenerPid(qmpPath);
+  await using opened = options.qmp === undefined ? await QmpClient.connect({ path: qmpPath }, { signal }) : null;
+  const qmp = options.qmp ?? opened!;
+
+  const [version, status, kvm, cpus, machineType, backends, size, migration, ramblock, mtree] = await Promise.all([
+    qmp.execute('query-version', {}, { signal }),
+    qmp.execute('query-status', {}, { signal }),
+    qmp.execute('query-kvm', {}, { signal }),
+    qmp.execute('query-cpus-fast', {}, { signal }),
+    qmp.execute('qom-get', { path: '/machine', property: 'type' }, { signal }),
+    qmp.execute('query-memdev', {}, { signal }),
+    qmp.execute('query-memory-size-summary', {}, { signal }),
+    qmp.execute('query-migrate', {}, { signal }),
+    qmp.execute('human-monitor-command', { 'command-line': 'info ramblock' }, { signal }),
+    qmp.execute('human-monitor-command', { 'command-line': 'info mtree -f' }, { signal }),
+  ]);
+  const cpu = cpus[0];
+  if (cpu === undefined || typeof machineType !== 'string') {
+    throw new HypervisorError('VMMIG_INSPECT', `what QEMU says of ${name} makes no sense: no CPU or no machine type`);
+  }
+  const process = await inspectProcess(await qemuPid(socketPeer, cpu['thread-id']));
+  const [cpuType, disks, devices, agentPath] = await Promise.all([
+    qmp.execute('qom-get', { path: cpu['qom-path'], property: 'type' }, { signal }),
+    inspectBlockDevices(qmp, process.cwd, signal),
+    addedDevices(qmp, signal),
+    options.agentPath ?? null,
+  ]);
+  const blocks = parseRamBlocks(ramblock);
+  return {
+    name,
+    qmpPath,
+    agentPath: agentPath ?? (await findAgentPath(qmp, devices, signal)),
+    qemuVersion: { ...version.qemu, package: version.package },
+    process,
+    machineType: machineType.replace(/-machine$/, ''),
+    accelerator: kvm.enabled ? 'kvm' : 'other',
+    cpuType: String(cpuType),
+    cpuCount: cpus.length,
+    runState: status.status,
+    running: status.running,
+    memory: {
+      totalBytes: totalMemory(size),
+      blocks,
+      gpaMap: parseGpaMap(mtree, blocks),
+      backends: backends.map(({ id, size: sizeBytes, share }) => ({ id: id ?? '', sizeBytes, shared: share })),
+    },
+    disks,
+    deviceTypes: [...new Set(devices.map(({ type }) => type))].sort(),
+    migration: { status: migration.status ?? 'none', blockers: migration['blocked-reasons'] ?? [] },
+  };
+}
+
+function totalMemory(summary: unknown): number {
+  const sizes = summary as { 'base-memory': number; 'plugged-memory'?: number };
+  return sizes['base-memory'] + (sizes['plugged-memory'] ?? 0);
+}
+
+interface AddedDevice {
+  readonly path: string;
+  readonly type: string;
+}
+
+/** Devices of `-device` and `device_add`, with an id or without. */
+async function addedDevices(qmp: QmpClient, signal?: AbortSignal): Promise<AddedDevice[]> {
+  const folders = ['/machine/peripheral', '/machine/peripheral-anon'];
+  const listed = await Promise.all(
+    folders.map(async (folder) => {
+      const entries = await qmp.execute('qom-list', { path: folder }, { signal });
+      return entries.map(({ name, type }) => ({
+        path: `${folder}/${name}`,
+        type: /^child<(.+)>$/.exec(type)?.[1] ?? '',
+      }));
+    }),
+  );
+  return listed.flat().filter(({ type }) => type !== '');
+}
+
+/** The unix socket behind the guest agent's port, or null when the guest has no such port. */
+async function findAgentPath(
+  qmp: QmpClient,
+  devices: readonly AddedDevice[],
+  signal?: AbortSignal,
+): Promise<string | null> {
+  const ports = devices.filter(({ type }) => type === 'virtserialport');
+  const property = (path: string, name: string): Promise<unknown> =>
+    qmp.execute('qom-get', { path, property: name }, { signal }).catch((error: unknown) => {
+      if (error instanceof QmpCommandError) return null;
+      throw error;
+    });
+  for (const { path } of ports) {
+    if ((await property(path, 'name')) !== AGENT_PORT) continue;
+    const label = await property(path, 'chardev');
+    const chardevs = await qmp.execute('query-chardev', {}, { signal });
+    return unixPathOf(chardevs.find((one) => one.label === label));
+  }
+  return null;
+}
+
+/** `unix:/run/vm1.agent,server=on`, or `disconnected:unix:…`. */
+function unixPathOf(chardev: ChardevInfo | undefined): string | null {
+  return /(?:^|:)unix:(.+?)(?:,server(?:=on)?)?(?: <-> .*)?$/.exec(chardev?.filename ?? '')?.[1] ?? null;
+}
