@@ -1,6 +1,6 @@
 /** Data disks for the tiny guest: ext4 on a raw, sparse image, holding files and a list of their SHA-256 sums. */
 import { createCipheriv, createHash } from 'node:crypto';
-import { copyFile, mkdir, open, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { cached } from '../cache.js';
@@ -83,9 +83,9 @@ async function copyRealFiles(tree: string, filesMiB: number, signal: AbortSignal
     if (size < 4096 || size > left) continue;
     left -= size;
     const name = `files/real-${String(sums.length).padStart(5, '0')}`;
-    await copyFile(path, join(tree, name));
-    const { stdout } = await execa('sha256sum', [join(tree, name)]);
-    sums.push(`${stdout.slice(0, 64)}  ${name}\n`);
+    const bytes = await readFile(path);
+    await writeFile(join(tree, name), bytes);
+    sums.push(`${createHash('sha256').update(bytes).digest('hex')}  ${name}\n`);
     if (left < mebibyte) break;
   }
   return sums;

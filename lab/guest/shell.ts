@@ -73,9 +73,9 @@ export class GuestShell implements AsyncDisposable {
         const silent = new LabError('VMMIG_LAB_TIMEOUT', `The guest did not answer within ${timeoutMs} ms: ${command}`);
         timer = setTimeout(() => reject(silent), timeoutMs + 2000);
         this.pending.set(id, { chunks, settle });
-        this.socket.write(`run ${id} ${timeoutMs} ${escape(Buffer.from(command).toString('latin1'))}\n`, 'latin1');
+        this.socket.write(`run ${id} ${timeoutMs} ${escapeText(Buffer.from(command).toString('latin1'))}\n`, 'latin1');
       });
-      return { stdout: Buffer.from(unescape(chunks.join('')), 'latin1').toString('utf8'), exitCode };
+      return { stdout: Buffer.from(unescapeText(chunks.join('')), 'latin1').toString('utf8'), exitCode };
     } finally {
       clearTimeout(timer);
       if (onAbort) options.signal?.removeEventListener('abort', onAbort);
@@ -111,10 +111,10 @@ export class GuestShell implements AsyncDisposable {
   }
 }
 
-function escape(text: string): string {
+function escapeText(text: string): string {
   return text.replace(/[%\n]/g, (character) => (character === '%' ? '%25' : '%0A'));
 }
 
-function unescape(text: string): string {
+function unescapeText(text: string): string {
   return text.replace(/%25|%0A/g, (escaped) => (escaped === '%25' ? '%' : '\n'));
 }
