@@ -3,6 +3,8 @@
 /** The candidate nearest to what was typed, when it is near enough to be what was meant. */
 export function nearest(typed: string, candidates: readonly string[]): string | null {
   const wanted = typed.toLowerCase();
+  const whole = onlyExtension(wanted, candidates);
+  if (whole !== null) return whole;
   let best: string | null = null;
   let bestDistance = Math.max(1, Math.floor(typed.length / 3)) + 1;
   for (const candidate of candidates) {
@@ -12,7 +14,7 @@ export function nearest(typed: string, candidates: readonly string[]): string | 
       bestDistance = distance;
     }
   }
-  return best ?? onlyExtension(wanted, candidates);
+  return best;
 }
 
 /** `tele` is far from `teleport` in edits, and yet plain. */

@@ -58,7 +58,7 @@ function timeLines(report: MigrationReport, page: Page): string[] {
 
 /** What was not sent, and why. */
 function memoryLines(report: MigrationReport, page: Page): string[] {
-  const { style } = page;
+  const { style, textWidth } = page;
   const { pages, bytes } = report;
   const handled = pages.zero + pages.teleported + pages.sent;
   if (handled === 0) return [];

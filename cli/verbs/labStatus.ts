@@ -4,10 +4,13 @@ import { defineVerb } from '../verb.js';
 export const labStatus = defineVerb({
   command: 'status',
   describe: 'Whether the lab is up, and what runs in it',
+  epilogue: 'Exit codes: 0 up, 1 down or broken',
   async run(args, context) {
-    const status = await (await context.lab()).labStatus();
-    if (args.json) context.output.json(status);
-    else context.output.result(labStatusLines(status, context.output.stdout.style));
-    return 0;
+    const lab = await context.lab();
+    const status = await lab.labStatus();
+    const { output } = context;
+    if (args.json) output.json(status);
+    else output.result(labStatusLines(status, lab.labPaths.inventory(), output.stdout));
+    return status.condition === 'up' ? 0 : 1;
   },
 });

@@ -17,7 +17,7 @@ const options = {
     coerce: valued('--rate', parseBandwidth),
     describe: 'Rate of the link between them: 200mbit',
   },
-  qemu: { type: 'string', requiresArg: true, describe: 'Version of QEMU: 7.2 (the default) or 10.0' },
+  qemu: { choices: ['7.2', '10.0'], requiresArg: true, describe: 'Version of QEMU' },
 } as const satisfies VerbOptions;
 
 export const labUp = defineVerb({
@@ -25,20 +25,22 @@ export const labUp = defineVerb({
   describe: 'Raise the lab, or repair what a crash left of it',
   options,
   examples: [['lab up --rtt 40ms --rate 200mbit', 'As far apart as two cities']],
+  epilogue: 'What is not given stays as it is; a new lab has 40ms, 200mbit and QEMU 7.2.',
   async run(args, context) {
     const lab = await context.lab();
-    const status = await withInterrupt(context, (signal) =>
+    const { output } = context;
+    if (output.stderr.isTerminal) output.note('Raising the lab ...');
+    await withInterrupt(context, (signal) =>
       lab.labUp({
         ...defined('rttMs', args.rtt),
         ...defined('rateBps', args.rate),
         ...defined('qemu', args.qemu),
         signal,
-        onStep: (step: string) => context.output.note(step),
       }),
     );
-    const { output } = context;
+    const status = await lab.labStatus();
     if (args.json) output.json(status);
-    else output.result(labStatusLines(status, output.stdout.style));
+    else output.result(labStatusLines(status, lab.labPaths.inventory(), output.stdout));
     return 0;
   },
 });
