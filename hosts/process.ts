@@ -1,5 +1,4 @@
 /** What local and remote processes have in common: the tail of stderr, running to the end, ending for good. */
-import { promises as streams } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { HostError } from './errors.js';
 import type { ExecOptions, ExecResult, HostProcess } from './session.js';
@@ -76,17 +75,22 @@ export async function endProcess(process: HostProcess): Promise<void> {
   await settles(process.exited, END_GRACE_MS);
 }
 
-async function readAll(host: string, process: HostProcess): Promise<string> {
+async function readAll(host: string, { command, stdout }: HostProcess): Promise<string> {
   const chunks: Buffer[] = [];
   let bytes = 0;
-  process.stdout.on('data', (chunk: Buffer) => {
-    chunks.push(chunk);
-    bytes += chunk.length;
-    if (bytes <= MAX_OUTPUT_BYTES) return;
-    const message = `"${process.command}" on ${host} printed more than ${MAX_OUTPUT_BYTES} bytes`;
-    process.stdout.destroy(new HostError('VMMIG_HOST_COMMAND', host, message));
+  await new Promise<void>((resolve, reject) => {
+    stdout.on('data', (chunk: Buffer) => {
+      bytes += chunk.length;
+      if (bytes <= MAX_OUTPUT_BYTES) return void chunks.push(chunk);
+      stdout.pause();
+      reject(
+        new HostError('VMMIG_HOST_COMMAND', host, `"${command}" on ${host} printed over ${MAX_OUTPUT_BYTES} bytes`),
+      );
+    });
+    stdout.once('end', resolve);
+    stdout.once('close', resolve); // without an end, when the connection is lost
+    stdout.once('error', reject);
   });
-  await streams.finished(process.stdout, { writable: false });
   return Buffer.concat(chunks).toString('utf8');
 }
 

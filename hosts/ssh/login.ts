@@ -7,10 +7,6 @@ import { readKnownHost } from './knownHosts.js';
 import type { SshTarget } from './target.js';
 import type { Transport } from './transport.js';
 
-/** A silent host is given up after three unanswered probes, 5 s apart: a migration has deadlines of its own to keep. */
-const KEEPALIVE_INTERVAL_MS = 5_000;
-const KEEPALIVE_MAX_UNANSWERED = 3;
-
 export interface Login {
   client: ssh2.Client;
   /** Resolves when the connection is over, with what was wrong with it, if anything was. */
@@ -60,8 +56,8 @@ export async function logIn(target: SshTarget, transport: Transport, signal: Abo
         return hostKeyError === undefined;
       },
       authHandler: offer(target.user, identities) as AuthHandlerMiddleware,
-      keepaliveInterval: KEEPALIVE_INTERVAL_MS,
-      keepaliveCountMax: KEEPALIVE_MAX_UNANSWERED,
+      keepaliveInterval: target.keepalive.intervalMs,
+      keepaliveCountMax: target.keepalive.maxUnanswered,
       readyTimeout: 0, // the signal has the deadline
     });
     saveRoundTrips(client, identities.list);

@@ -12,6 +12,8 @@ import { parseDestination, type SshDestination } from './destination.js';
 import { readSshConfig } from './include.js';
 
 const DEFAULT_CONNECT_TIMEOUT_MS = 15_000;
+/** A silent host is given up after three unanswered probes, 5 s apart: a migration has deadlines of its own to keep. */
+const KEEPALIVE = { intervalMs: 5_000, maxUnanswered: 3 };
 const SSH_PORT = 22;
 
 export interface SshTarget {
@@ -34,6 +36,8 @@ export interface SshTarget {
   /** Hosts to hop over, first to last. */
   proxyJump: SshDestination[];
   connectTimeoutMs: number;
+  /** ssh_config's ServerAlive… where that is stricter. */
+  keepalive: { intervalMs: number; maxUnanswered: number };
   /** ssh_config to resolve jump hosts with. */
   sshConfig?: string;
 }
@@ -107,8 +111,16 @@ export async function resolveTarget(host: TargetSource): Promise<SshTarget> {
     proxyJump,
     connectTimeoutMs:
       host.connectTimeoutMs ?? (timeoutSeconds > 0 ? timeoutSeconds * 1000 : DEFAULT_CONNECT_TIMEOUT_MS),
+    keepalive: {
+      intervalMs: stricter(Number(directives.one('serveraliveinterval')) * 1000, KEEPALIVE.intervalMs),
+      maxUnanswered: stricter(Number(directives.one('serveralivecountmax')), KEEPALIVE.maxUnanswered),
+    },
     ...(host.sshConfig !== undefined && { sshConfig: host.sshConfig }),
   };
+}
+
+function stricter(configured: number, ours: number): number {
+  return configured > 0 ? Math.min(configured, ours) : ours;
 }
 
 class Directives {
