@@ -83,12 +83,12 @@ class DeviceTree {
     return `0000:${hex(at.bus)}:${hex(at.slot)}.${at.function}`;
   }
 
-  async #location(path: string): Promise<{ bus: number; slot: number; function: number } | null> {
+  async #location(path: string, depth = 0): Promise<{ bus: number; slot: number; function: number } | null> {
     let device = path;
-    for (let depth = 0; depth < DEEPEST_TREE && device.startsWith('/machine/'); depth += 1) {
+    for (let level = depth; level < DEEPEST_TREE && device.startsWith('/machine/'); level += 1) {
       const [bus, slot] = await Promise.all([this.get(device, 'parent_bus'), this.#slot(device)]);
       if (typeof bus === 'string' && slot !== null) {
-        const number = await this.#busNumber(bus);
+        const number = await this.#busNumber(bus, level + 1);
         return number === null ? null : { bus: number, ...slot };
       }
       // A disk sits on its controller's bus, a virtio back end on a bus inside its PCI device.
@@ -106,8 +106,8 @@ class DeviceTree {
     return slot === undefined ? null : { slot: Number.parseInt(slot, 16), function: Number(functionNumber) };
   }
 
-  async #busNumber(busPath: string): Promise<number | null> {
-    const bridge = await this.#location(dirname(busPath));
+  async #busNumber(busPath: string, depth: number): Promise<number | null> {
+    const bridge = await this.#location(dirname(busPath), depth);
     if (bridge === null) return ROOT_BUS.test(busPath.slice(busPath.lastIndexOf('/') + 1)) ? 0 : null;
     const isBridge = (one: PciDeviceInfo): boolean =>
       one.bus === bridge.bus && one.slot === bridge.slot && one.function === bridge.function;

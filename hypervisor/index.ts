@@ -1,7 +1,13 @@
 /** Finding, inspecting, starting and stopping guests. */
+
+export { acceptMigration, type DestinationGuest, letRun, waitUntilLoaded } from './destination.js';
+export { type StartDestinationOptions, startDestination } from './direct/startDestination.js';
 export { HypervisorError, type HypervisorErrorCode } from './errors.js';
 export { findGpaRange, type GpaRange } from './gpaMap.js';
 export { type InspectOptions, inspectGuest } from './inspect.js';
 export type { BlockDevice, GuestInspection, MemoryBackend, ProcessId, ProcessInspection } from './inspection.js';
+export { applyMigrationSettings, type MigrationSettings, type PreviousSettings } from './migrationSettings.js';
+export { type MigrationState, migrationState, waitForMigrationEnd } from './migrationStatus.js';
 export { isRunning } from './process.js';
 export type { RamBlockInfo } from './ramBlocks.js';
+export { cancelMigration, endProcess, quitSource, resumeAfterFailure, startMigration } from './source.js';
