@@ -1,0 +1,38 @@
+/*
+ * The virtio-serial port: finding and opening it, and moving bytes without ever blocking for good or spinning
+ * while nobody is connected on the host.
+ *
+ * A watcher thread waits for input beside the scan. It does nothing but lift the scanning thread to normal
+ * priority when the host speaks, so that a cancel is answered in time in a guest whose CPUs are all busy.
+ */
+#ifndef VMMIG_PORT_H
+#define VMMIG_PORT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum port_result {
+    PORT_NOTHING = 0, /* nothing to read, or no room to write, right now */
+    PORT_AWAY = -1,   /* the host side is not connected */
+    PORT_GONE = -2,   /* the device itself is gone: open it again */
+};
+
+/* Waits until the port can be opened; path is NULL for the port named org.vmmig.agent.0. */
+void port_open(const char *path);
+void port_close(void);
+
+/* Bytes read (> 0) or a port_result. */
+long port_read(uint8_t *bytes, size_t room);
+/* Bytes written (> 0) or a port_result. */
+long port_write(const uint8_t *bytes, size_t length);
+/* Sleeps until the port's state changed or the time is over (-1: no limit). */
+void port_wait(int timeout_ms);
+
+/* Starts the watcher thread. The calling thread is the one whose priority is managed. */
+void priority_start(void);
+void priority_idle(void);
+void priority_normal(void);
+/* Idle again, if the watcher lifted the priority since. */
+void priority_settle(void);
+
+#endif

@@ -1,0 +1,137 @@
+#define _GNU_SOURCE
+#include "resident.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "kernel.h"
+#include "session.h"
+#include "stats.h"
+
+#define TOUCH_BATCH 256
+#define FLAG_BATCH 512
+/* The largest page cache folio there can be: a huge page. */
+#define MAX_FOLIO_PAGES 512
+
+static int pagemap = -1, kpageflags = -1;
+static uint8_t incore[WINDOW_PAGES];
+static uint64_t flags[FLAG_BATCH], folio_flags[MAX_FOLIO_PAGES];
+
+int resident_open(void) {
+    if (pagemap < 0) pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (kpageflags < 0) kpageflags = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+    return pagemap >= 0 && kpageflags >= 0;
+}
+
+int resident_maybe(int file, uint64_t offset, uint64_t length) {
+    struct cachestat_range range = {offset, length};
+    struct cachestat result;
+    return syscall(SYS_CACHESTAT, file, &range, &result, 0) || result.cached;
+}
+
+/*
+ * Puts resident pages into our page table. A page evicted since mincore is the one case in which the kernel would
+ * read from disk; MADV_RANDOM keeps it at that one page. Kernels before 5.14 have no MADV_POPULATE_READ: there the
+ * kernel is made to look at one byte of each page (nothing of it is used), which, unlike touching the page,
+ * cannot raise SIGBUS when the file is truncated meanwhile.
+ */
+static void populate(uint8_t *start, size_t pages, size_t page_size) {
+    if (!madvise(start, pages * page_size, MADV_POPULATE_READ) || errno != EINVAL) return;
+    struct iovec from[TOUCH_BATCH];
+    uint8_t bytes[TOUCH_BATCH];
+    while (pages) {
+        size_t count = pages < TOUCH_BATCH ? pages : TOUCH_BATCH;
+        for (size_t i = 0; i < count; i++) from[i] = (struct iovec){start + i * page_size, 1};
+        struct iovec into = {bytes, count};
+        process_vm_readv(getpid(), &into, 1, from, count, 0);
+        start += count * page_size;
+        pages -= count;
+    }
+}
+
+/* Until Linux 6.10 the flags of a large folio were shown at its first page only. */
+static uint64_t head_flags(uint64_t tail) {
+    uint64_t first = tail & ~(uint64_t)(MAX_FOLIO_PAGES - 1), count = tail - first;
+    if (!count || pread(kpageflags, folio_flags, count * 8, (off_t)(first * 8)) != (ssize_t)(count * 8)) return 0;
+    while (count--)
+        if (folio_flags[count] & KPF_COMPOUND_HEAD) return folio_flags[count];
+    return 0;
+}
+
+static enum skip_reason judge(uint64_t flag) {
+    if (flag & KPF_WRITEBACK) return SKIP_WRITEBACK;
+    if (flag & KPF_DIRTY) return SKIP_DIRTY;
+    if (flag & (KPF_NOPAGE | KPF_HWPOISON | KPF_ANON | KPF_ERROR) || !(flag & KPF_UPTODATE)) return SKIP_VANISHED;
+    return 0;
+}
+
+/* Judges pages with consecutive page frame numbers. */
+static void judge_run(uint64_t *pfns, uint32_t count) {
+    uint64_t head = 0;
+    for (uint32_t done = 0; done < count;) {
+        uint32_t batch = count - done < FLAG_BATCH ? count - done : FLAG_BATCH;
+        uint64_t first = pfns[done];
+        ssize_t length = pread(kpageflags, flags, batch * 8, (off_t)(first * 8));
+        for (uint32_t i = 0; i < batch; i++, done++) {
+            uint64_t flag = (ssize_t)(8 * i + 8) <= length ? flags[i] : KPF_NOPAGE;
+            if (flag & KPF_COMPOUND_HEAD) head = flag;
+            if (flag & KPF_COMPOUND_TAIL) {
+                if (!head) head = head_flags(first + i);
+                flag |= head;
+            } else if (!(flag & KPF_COMPOUND_HEAD)) {
+                head = 0;
+            }
+            enum skip_reason reason = judge(flag);
+            if (!reason) continue;
+            pfns[done] = NOT_CLEAN;
+            stats.skipped[reason]++;
+        }
+    }
+}
+
+static void find_frames(uint8_t *memory, size_t page_size, uint32_t from, uint32_t end, uint64_t *pfns) {
+    populate(memory + from * page_size, end - from, page_size);
+    size_t length = (end - from) * 8;
+    off_t at = (off_t)(((uintptr_t)memory / page_size + from) * 8);
+    if (pread(pagemap, pfns + from, length, at) != (ssize_t)length) {
+        for (uint32_t i = from; i < end; i++) pfns[i] = 0;
+    }
+    for (uint32_t i = from; i < end; i++) {
+        pfns[i] = pfns[i] & PAGEMAP_PRESENT ? pfns[i] & PAGEMAP_PFN_MASK : 0;
+        if (!pfns[i]) stats.skipped[SKIP_VANISHED]++;
+    }
+    for (uint32_t i = from, next; i < end; i = next) {
+        for (next = i + 1; next < end && pfns[next] == pfns[next - 1] + 1;) next++;
+        if (pfns[i]) judge_run(pfns + i, next - i);
+    }
+}
+
+int resident_window(int file, uint64_t offset, uint32_t pages, uint64_t *pfns, int (*once)(void *), void *argument) {
+    size_t page_size = session_page_size();
+    uint8_t *memory = mmap(NULL, pages * page_size, PROT_READ, MAP_SHARED, file, (off_t)offset);
+    int found = 0;
+    if (memory == MAP_FAILED) return 0;
+    if (mincore(memory, pages * page_size, incore)) goto done;
+    for (uint32_t i = 0, next; i < pages; i = next) {
+        next = i + 1;
+        pfns[i] = 0;
+        if (!(incore[i] & 1)) continue;
+        if (!found) {
+            if (!once(argument)) goto done;
+            madvise(memory, pages * page_size, MADV_RANDOM);
+        }
+        while (next < pages && incore[next] & 1) next++;
+        found += (int)(next - i);
+        find_frames(memory, page_size, i, next, pfns);
+    }
+    /* Unmapping counts as an access, and would promote every page, unless the mapping is marked as sequential. */
+    if (found) madvise(memory, pages * page_size, MADV_SEQUENTIAL);
+done:
+    munmap(memory, pages * page_size);
+    return found;
+}
