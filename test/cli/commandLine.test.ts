@@ -1,0 +1,55 @@
+import { describe, expect, it } from 'vitest';
+import { verbTable } from '../../cli/verbs/index.js';
+import { version } from '../../cli/version.js';
+import { vmmig } from './support/vmmig.js';
+
+describe('a usage error', () => {
+  it.each([
+    [['telport', 'vm1'], /no verb "telport".*Did you mean "vmmig teleport"\?/s],
+    [['frobnicate'], /no verb "frobnicate".*The verbs are teleport, preflight/s],
+    [['switch', 'vm1', '--to', 'b'], /"switch" comes in a later version/],
+    [['host', 'ad', 'x'], /no verb "host ad".*Did you mean "vmmig host add"\?/s],
+    [['host'], /no verb was given after "host"/],
+    [['teleport'], /"teleport" needs <vm>/],
+    [['teleport', 'vm1'], /--to is missing/],
+    [['teleport', 'vm1', '--to'], /--to needs a value/],
+    [['teleport', 'vm1', '--to', 'b', '--bandwith', '1mbit'], /no option "--bandwith".*Did you mean "--bandwidth"\?/s],
+    [['teleport', 'vm1', '--to', 'b', '--bandwidth', '200'], /--bandwidth: "200" has no unit/],
+    [['teleport', 'vm1', '--to', 'b', '--max-downtime', 'soon'], /--max-downtime: "soon" is not a duration/],
+    [['teleport', 'vm1', '--to', 'b', '--connections', '0'], /--connections: "0" is not a whole number/],
+    [['teleport', 'vm1', '--to', 'b', '--progress', 'fancy'], /--progress: "fancy" is none of "auto", "tty"/],
+    [['teleport', 'vm1', 'vm2', '--to', 'b'], /does not understand "vm2"/],
+    [['lab', 'ssh', 'hostC'], /<host>: "hostC" is none of "hostA", "hostB"/],
+    [[], /no verb was given.*Verbs:.*vmmig teleport <vm>/s],
+  ])('exits with 2, says what is right on stderr, and leaves stdout alone: %j', async (args, message) => {
+    const { exitCode, stdout, stderr } = await vmmig([...args, '--json']);
+    expect(stderr).toMatch(message);
+    expect(stdout).toBe('');
+    expect(exitCode).toBe(2);
+  });
+});
+
+describe('help', () => {
+  it('goes to stdout, names every verb and says what the exit codes mean', async () => {
+    const { exitCode, stdout, stderr } = await vmmig(['--help']);
+    expect(exitCode).toBe(0);
+    expect(stderr).toBe('');
+    for (const entry of verbTable) {
+      const hidden = entry.kind === 'verb' && entry.describe === false;
+      expect(stdout.includes(`vmmig ${entry.name}`)).toBe(!hidden);
+    }
+    expect(stdout).toContain('7  unknown: the source is kept paused');
+  });
+
+  it('of a verb shows its options before the common ones, and examples', async () => {
+    const { stdout } = await vmmig(['teleport', '--help']);
+    expect(stdout.indexOf('--max-downtime')).toBeLessThan(stdout.indexOf('With every verb:'));
+    expect(stdout).toContain('vmmig teleport vm1 --to hostB');
+  });
+
+  it('has a version', async () => {
+    const { stdout, exitCode } = await vmmig(['--version']);
+    expect(stdout).toBe(`${version()}\n`);
+    expect(exitCode).toBe(0);
+  });
+});

@@ -1,0 +1,61 @@
+import { describe, expect, it } from 'vitest';
+import { Interrupts } from '../../cli/interrupts.js';
+import type { ProgressEvent } from '../../migrate/progress.js';
+import { phaseEvent, startEvent } from './support/scriptedMigration.js';
+
+function interrupted(events: readonly ProgressEvent[], presses: number) {
+  const said: string[] = [];
+  const exits: number[] = [];
+  const interrupts = new Interrupts({ say: (line) => said.push(line), forceExit: (code) => exits.push(code) });
+  for (const event of events) interrupts.observe(event);
+  for (let press = 0; press < presses; press++) interrupts.interrupt();
+  return { said, exits, aborted: interrupts.signal.aborted };
+}
+
+const copying = [startEvent, phaseEvent('precopy', 'begin', 10)];
+const switching = [...copying, phaseEvent('switch-over', 'begin', 20)];
+const committed = [...switching, phaseEvent('verify', 'begin', 30), phaseEvent('verify', 'end', 40)];
+
+describe('Ctrl-C', () => {
+  it('cancels before the commit point, and says where the guest stays', () => {
+    for (const events of [[], copying, switching]) {
+      const { said, aborted } = interrupted(events, 1);
+      expect(aborted).toBe(true);
+      expect(said).toHaveLength(1);
+    }
+    expect(interrupted(copying, 1).said[0]).toMatch(/^Cancelling: vm1 stays on hostA/);
+  });
+
+  it('cancels nothing after the commit point, and says why', () => {
+    const { said, aborted } = interrupted(committed, 1);
+    expect(aborted).toBe(false);
+    expect(said[0]).toMatch(/^Not cancelling: vm1 has been handed over to hostB, .* could leave it running twice/);
+  });
+
+  it('says the second time what leaving would cost, and leaves nothing undone yet', () => {
+    expect(interrupted(copying, 2).exits).toEqual([]);
+    expect(interrupted(copying, 2).said[1]).toMatch(
+      /does not stop vm1 on hostA, but may leave a waiting QEMU on hostB.*once more/,
+    );
+    expect(interrupted(switching, 2).said[1]).toMatch(/may leave it paused on hostA/);
+    expect(interrupted(committed, 2).said[1]).toMatch(/vm1 runs on hostB.*paused copy.*hostA/);
+  });
+
+  it('leaves the third time, with the exit code that says where the guest is', () => {
+    expect(interrupted(copying, 3).exits).toEqual([3]);
+    expect(interrupted(switching, 3).exits).toEqual([7]);
+    expect(interrupted(committed, 3).exits).toEqual([7]);
+  });
+});
+
+describe('SIGTERM', () => {
+  it('asks once, however often it comes', () => {
+    const said: string[] = [];
+    const exits: number[] = [];
+    const interrupts = new Interrupts({ say: (line) => said.push(line), forceExit: (code) => exits.push(code) });
+    for (let time = 0; time < 5; time++) interrupts.terminate();
+    expect(said).toHaveLength(1);
+    expect(exits).toEqual([]);
+    expect(interrupts.signal.aborted).toBe(true);
+  });
+});
