@@ -26,15 +26,17 @@ export function onInterruption(
     return () => undefined;
   }
   let timer: NodeJS.Timeout | undefined;
+  let unwatch = () => {};
   const disarm = () => {
     clearTimeout(timer);
-    signal?.removeEventListener('abort', onAbort);
+    unwatch();
   };
-  const onAbort = () => {
-    disarm();
-    interrupt('abort', signal?.reason);
-  };
-  signal?.addEventListener('abort', onAbort);
+  if (signal !== undefined) {
+    unwatch = watch(signal, () => {
+      disarm();
+      interrupt('abort', signal.reason);
+    });
+  }
   if (timeoutMs <= MAX_TIMER_MS) {
     timer = setTimeout(() => {
       disarm();
@@ -42,6 +44,27 @@ export function onInterruption(
     }, timeoutMs);
   }
   return disarm;
+}
+
+/** One signal covers many commands at a time; more than ten listeners of its own each, and Node warns of a leak. */
+const watched = new WeakMap<AbortSignal, { callbacks: Set<() => void>; listener: () => void }>();
+
+function watch(signal: AbortSignal, callback: () => void): () => void {
+  let entry = watched.get(signal);
+  if (entry === undefined) {
+    const callbacks = new Set<() => void>();
+    const listener = () => {
+      for (const each of callbacks) each();
+    };
+    entry = { callbacks, listener };
+    watched.set(signal, entry);
+  }
+  const { callbacks, listener } = entry;
+  if (callbacks.size === 0) signal.addEventListener('abort', listener);
+  callbacks.add(callback);
+  return () => {
+    if (callbacks.delete(callback) && callbacks.size === 0) signal.removeEventListener('abort', listener);
+  };
 }
 
 /** How an interruption reads in a message: `aborted`, `no answer within 100 ms`. */
