@@ -1,8 +1,10 @@
 /** Finding, inspecting, starting and stopping guests. */
 
 export { acceptMigration, type DestinationGuest, letRun, waitUntilLoaded } from './destination.js';
+export * from './direct/commandLine/index.js';
 export { type StartDestinationOptions, startDestination } from './direct/startDestination.js';
 export { HypervisorError, type HypervisorErrorCode } from './errors.js';
+export type { Finding, FindingCode } from './finding.js';
 export { findGpaRange, type GpaRange } from './gpaMap.js';
 export { type InspectOptions, inspectGuest } from './inspect.js';
 export type { BlockDevice, GuestInspection, MemoryBackend, ProcessId, ProcessInspection } from './inspection.js';

@@ -1,0 +1,35 @@
+/** Something a check found: a reason not to migrate, or one to think twice. */
+export interface Finding {
+  readonly severity: 'refuse' | 'warn';
+  readonly code: FindingCode;
+  /** What is wrong, in one sentence. */
+  readonly message: string;
+  /** What to do about it. */
+  readonly remedy: string;
+}
+
+export type FindingCode =
+  /** The source's command line cannot be used on another host as it is. */
+  | 'VMMIG_COMMAND_LINE'
+  /** The guest was not running. */
+  | 'VMMIG_GUEST_NOT_RUNNING'
+  /** QEMU itself refuses to migrate the guest. */
+  | 'VMMIG_MIGRATION_BLOCKED'
+  /** Another migration of the guest is under way. */
+  | 'VMMIG_MIGRATION_RUNNING'
+  /** A device that is bound to its host. */
+  | 'VMMIG_HOST_DEVICE'
+  /** A disk image that the destination cannot have. */
+  | 'VMMIG_DISK_IMAGE'
+  /** The guest's CPU may not be available. */
+  | 'VMMIG_CPU_MODEL'
+  /** No QEMU, or not one that runs this guest. */
+  | 'VMMIG_DESTINATION_QEMU'
+  /** Something the command line names is missing. */
+  | 'VMMIG_DESTINATION_PATH'
+  /** A socket or port that is in use. */
+  | 'VMMIG_DESTINATION_ADDRESS'
+  /** No memory for the guest. */
+  | 'VMMIG_DESTINATION_MEMORY'
+  /** No space for vmmig's own files. */
+  | 'VMMIG_DESTINATION_SPACE';
