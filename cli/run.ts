@@ -47,7 +47,8 @@ function complain(thrown: unknown, output: Output, env: NodeJS.ProcessEnv): void
   const { style, textWidth } = output.stderr;
   const error = thrown instanceof Error ? thrown : new Error(String(thrown));
   const code = errorCodeOf(error);
-  output.note(`${style.red('vmmig:')} ${code === null ? '' : `${style.bold(code)}: `}${clean(error.message)}`);
+  const [first = '', ...more] = error.message.split('\n').map(clean);
+  output.note(`${style.red('vmmig:')} ${code === null ? '' : `${style.bold(code)}: `}${first}`, ...more);
   if (error instanceof UsageError) {
     if (error.hint !== null) output.note(error.hint);
     return;

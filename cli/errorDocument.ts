@@ -1,0 +1,4 @@
+/** Prints docs/errors.md. */
+import { errorDocument } from '../migrate/errorCodes.js';
+
+process.stdout.write(errorDocument());

@@ -1,0 +1,96 @@
+/** Errors of the migration itself, and of the lab. */
+import type { ErrorArea } from './area.js';
+
+export const migration = {
+  title: 'The migration',
+  whereIsTheGuest: 'On the source, running as before.',
+  codes: {
+    VMMIG_ALREADY_MIGRATING: {
+      summary: 'The guest is being moved from this machine already.',
+      whereIsTheGuest: 'On its way: the other migration decides.',
+      nextStep: 'Wait for it, or run `vmmig cancel GUEST`.',
+    },
+    VMMIG_INTERNAL: {
+      summary: 'Something happened that vmmig has no name for: a defect in vmmig.',
+      whereIsTheGuest: 'Where the report says.',
+      nextStep: 'Please report it, with the output of `vmmig show GUEST --json`.',
+    },
+  },
+} as const satisfies ErrorArea;
+
+export const relay = {
+  title: 'Relays and link',
+  whereIsTheGuest: 'On the source, running as before, unless the report says otherwise.',
+  codes: {
+    VMMIG_LINK_CONNECT: {
+      summary: 'The relays could not connect to each other.',
+      nextStep:
+        'Let the source reach the destination’s `address` on its `linkPorts` (inventory); a firewall is the usual reason.',
+    },
+    VMMIG_LINK_AUTH: {
+      summary: 'Whoever connected did not have this migration’s key, or the encrypted connection was tampered with.',
+      nextStep: 'Check what sits between the hosts: something other than vmmig answered or listened in.',
+    },
+    VMMIG_LINK_INCOMPATIBLE: {
+      summary: 'The two relays are of versions that do not understand each other.',
+      nextStep: 'Install the same version on both hosts.',
+    },
+    VMMIG_LINK_PROTOCOL: {
+      summary: 'The other relay sent what no relay may send.',
+      nextStep: 'Install the same version on both hosts; if they are the same, please report it.',
+    },
+    VMMIG_LINK_LOST: {
+      summary: 'The network between the relays failed and did not come back in time.',
+      nextStep: 'Check the network between the hosts, and try again.',
+    },
+    VMMIG_RELAY_STREAM: {
+      summary: 'QEMU’s migration stream cannot be relayed.',
+      nextStep: 'The message says what in the stream is not understood; nothing was guessed.',
+    },
+    VMMIG_RELAY_QEMU: {
+      summary: 'A relay’s connection to its QEMU ended too early.',
+      nextStep: 'See the log of that QEMU: it ended, or gave the migration up.',
+    },
+    VMMIG_RELAY_VERIFY: {
+      summary:
+        'The digests of the two sides differ: a page would have arrived wrong, so the guest was not let run there.',
+      nextStep:
+        'Please report it, with the output of `vmmig show GUEST --json`. Memory that fails is the other possible reason.',
+    },
+    VMMIG_RELAY_ABORTED: {
+      summary: 'The relay was told to stop: the migration was cancelled, or failed elsewhere.',
+      nextStep: 'The report names the error that came first.',
+    },
+  },
+} as const satisfies ErrorArea;
+
+export const lab = {
+  title: 'The lab',
+  whereIsTheGuest: 'Guests of the lab live and die with it.',
+  codes: {
+    VMMIG_LAB_UNSUPPORTED: {
+      summary: 'This machine, or this user, cannot run the lab.',
+      nextStep: 'The message says what is missing; the lab needs root.',
+    },
+    VMMIG_LAB_COMMAND: {
+      summary: 'A command that the lab needs failed.',
+      nextStep: 'The message holds what it said.',
+    },
+    VMMIG_LAB_BUSY: {
+      summary: 'Another lab command is at work.',
+      nextStep: 'Wait for it to end.',
+    },
+    VMMIG_LAB_DOWN: {
+      summary: 'The lab is not up.',
+      nextStep: 'Raise it: `vmmig lab up`.',
+    },
+    VMMIG_LAB_GUEST: {
+      summary: 'A guest of the lab did not start, or does not answer.',
+      nextStep: 'The message holds the end of its log; `vmmig lab down` and `vmmig lab up` start afresh.',
+    },
+    VMMIG_LAB_TIMEOUT: {
+      summary: 'A part of the lab did not answer in time.',
+      nextStep: 'The machine may be overloaded: try again.',
+    },
+  },
+} as const satisfies ErrorArea;
