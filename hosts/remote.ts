@@ -33,6 +33,7 @@ export async function startHostService(
   vmmigCommand: readonly string[],
   options: StartHostServiceOptions = {},
 ): Promise<HostService> {
+  options.signal?.throwIfAborted();
   const process = await session.spawn([...vmmigCommand, 'host-service']);
   let rpc: RpcClient;
   try {

@@ -4,6 +4,7 @@ import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { type Document, isNode, LineCounter, parseDocument } from 'yaml';
 import type { z } from 'zod';
+import { messageOf } from '../errors.js';
 import { InventoryError, type InventoryIssue } from './inventoryError.js';
 import { directoryOf, inventorySchema, toGuest, toHost } from './schema.js';
 import type { Inventory } from './types.js';
@@ -40,7 +41,7 @@ export async function loadInventory(options: LoadInventoryOptions = {}): Promise
 export function parseInventory(text: string, path: string): Inventory {
   const { document, lines } = parseYaml(text, path);
   // An empty document is an empty inventory.
-  const result = inventorySchema.safeParse(document.toJS() ?? {});
+  const result = inventorySchema.safeParse(toPlain(document, path) ?? {});
   if (!result.success) {
     const issues = result.error.issues.flatMap((issue) => toIssues(issue, document, lines));
     throw new InventoryError('VMMIG_INVENTORY_INVALID', path, inFileOrder(issues));
@@ -88,6 +89,16 @@ export function parseYaml(text: string, path: string): { document: Document; lin
     throw new InventoryError('VMMIG_INVENTORY_INVALID', path, issues);
   }
   return { document, lines };
+}
+
+function toPlain(document: Document, path: string): unknown {
+  try {
+    return document.toJS();
+  } catch (error) {
+    // Aliases that lead nowhere, or that would multiply into something huge.
+    const issue = { line: 0, field: '', message: messageOf(error) };
+    throw new InventoryError('VMMIG_INVENTORY_INVALID', path, [issue], { cause: error });
+  }
 }
 
 function toIssues(issue: z.core.$ZodIssue, document: Document, lines: LineCounter): InventoryIssue[] {

@@ -111,8 +111,9 @@ export async function readKnownHost(target: SshTarget): Promise<KnownHost> {
     }
   }
   const [exact = [], withoutPort = []] = names.map((name) => byName.get(name) ?? []);
-  // An entry without a port counts for a host on another port only when there is none with it.
-  return new KnownHost(target, exact.length > 0 ? exact : withoutPort);
+  // A key without a port counts for a host on another port only when there is none with it; a revocation always does.
+  const known = exact.some((entry) => entry.marker === '');
+  return new KnownHost(target, [...exact, ...withoutPort.filter(({ marker }) => !known || marker === '@revoked')]);
 }
 
 /** Names to look up, best first. */

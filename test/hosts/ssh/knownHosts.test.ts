@@ -142,6 +142,11 @@ describe('a host key is refused', () => {
     expect(error.message).toContain('must not be trusted');
   });
 
+  test('when it is revoked under the name without a port', async () => {
+    const key = sshd.hostKey('ed25519');
+    expect((await refuses(knownHosts(`${name()} ${key}`, `@revoked 127.0.0.1 ${key}`))).problem).toBe('revoked');
+  });
+
   test('when only a certificate authority vouches for it, saying that this is not supported', async () => {
     const error = await refuses(knownHosts(`@cert-authority * ${otherKey}`));
     expect(error.problem).toBe('certificate');

@@ -1,0 +1,97 @@
+import { once } from 'node:events';
+import { PassThrough } from 'node:stream';
+import { describe, expect, test } from 'vitest';
+import { connectRpc, type RpcHandler, serveRpc } from '../../../hosts/rpc.js';
+
+const HELLO = '{"service":"vmmig","protocol":1,"version":"x"}\n';
+
+function start(handlers: Record<string, RpcHandler>) {
+  const stdin = new PassThrough();
+  const stdout = new PassThrough();
+  return { stdin, stdout, server: serveRpc(stdin, stdout, handlers, { version: '1.0.0' }) };
+}
+
+describe('a server', () => {
+  test('greets at once, without waiting for the caller', async () => {
+    const { stdout, server } = start({});
+    const [line] = await once(stdout, 'data');
+    expect(JSON.parse(String(line))).toEqual({ service: 'vmmig', protocol: 1, version: '1.0.0' });
+    await server[Symbol.asyncDispose]();
+  });
+
+  test('ends when its stdin does, after aborting what is under way', async () => {
+    let signal: AbortSignal | undefined;
+    const { stdin, stdout, server } = start({
+      wait: (_, context) =>
+        new Promise(() => {
+          signal = context.signal;
+        }),
+    });
+    const client = await connectRpc(stdout, stdin);
+    client.request('wait').catch(() => {});
+    await client.request('unknown').catch(() => {});
+    stdin.end();
+    expect(await server.closed).toBeUndefined();
+    expect(signal?.aborted).toBe(true);
+  });
+
+  test('ends when the caller leaves before the handshake', async () => {
+    const { stdin, server } = start({});
+    stdin.end();
+    expect(await server.closed).toBeUndefined();
+  });
+
+  test.each(['GET / HTTP/1.1\n', '{"service":"vmmig","protocol":2,"version":"x"}\n', '{}\n'])(
+    'refuses a caller that is not vmmig of its protocol: %j',
+    async (line) => {
+      let called = false;
+      const { stdin, server } = start({
+        act: async () => {
+          called = true;
+        },
+      });
+      stdin.write(`${line}{"jsonrpc":"2.0","id":1,"method":"act","params":{}}\n`);
+      expect(await server.closed).toMatchObject({ code: 'VMMIG_HOST_INCOMPATIBLE' });
+      expect(called).toBe(false);
+    },
+  );
+
+  test('serves a caller that sends its first request along with the handshake', async () => {
+    const { stdin, stdout } = start({ echo: async (params) => params });
+    stdin.write(`${HELLO}{"jsonrpc":"2.0","id":1,"method":"echo","params":{"a":1}}\n`);
+    await once(stdout, 'data');
+    const [answer] = await once(stdout, 'data');
+    expect(JSON.parse(String(answer))).toEqual({ jsonrpc: '2.0', id: 1, result: { a: 1 } });
+  });
+
+  test('drops notifications before the handshake and after the end', async () => {
+    const { stdin, stdout, server } = start({});
+    await server.notify('early');
+    stdin.write(HELLO);
+    stdin.end();
+    await server.closed;
+    await server.notify('late');
+    stdout.end();
+    expect(String(stdout.read()).split('\n')).toHaveLength(2);
+  });
+});
+
+describe('a client', () => {
+  test('gives the reason of its own that the streams ended for', async () => {
+    const { stdin, stdout } = start({ wait: () => new Promise(() => {}) });
+    const reason = new Error('the cable was cut');
+    const client = await connectRpc(stdout, stdin, { whyEnded: async () => reason });
+    const pending = client.request('wait');
+    stdout.end();
+    await expect(pending).rejects.toBe(reason);
+    expect(await client.closed).toBe(reason);
+  });
+
+  test('notices a stream that is destroyed without an end', async () => {
+    const { stdin, stdout } = start({ wait: () => new Promise(() => {}) });
+    const client = await connectRpc(stdout, stdin, { host: 'hostB' });
+    const pending = client.request('wait');
+    stdout.destroy();
+    await expect(pending).rejects.toMatchObject({ code: 'VMMIG_HOST_SERVICE_ENDED', host: 'hostB' });
+  });
+});
