@@ -72,6 +72,14 @@ export const hosts = {
       summary: 'The vmmig process on the host ended while it was needed.',
       nextStep: 'Look for the reason in the host’s log (out of memory, killed), and try again.',
     },
+    VMMIG_SERVICE_ORDER: {
+      summary: 'The two vmmig processes lost step: one was asked for something out of order.',
+      nextStep: 'Install the same version on both hosts; if they are the same, please report it.',
+    },
+    VMMIG_SERVICE_PARAMS: {
+      summary: 'The vmmig process on a host did not understand what it was asked.',
+      nextStep: 'Install the same version on both hosts; if they are the same, please report it.',
+    },
     VMMIG_REMOTE_ERROR: {
       summary: 'Something failed on the host for which vmmig there has no code.',
       nextStep: 'The message is the host’s own. If it does not help, please report it.',

@@ -1,0 +1,58 @@
+/** What preflight finds. Findings are listed all at once; those that refuse stop the migration before anything is changed. */
+import type { ErrorArea } from './area.js';
+
+export const findings = {
+  title: 'Findings of preflight',
+  whereIsTheGuest: 'On the source, as before: nothing was changed.',
+  codes: {
+    VMMIG_COMMAND_LINE: {
+      summary: 'The command line of the source’s QEMU cannot be used on another host as it is.',
+      nextStep:
+        'Change what the message names, for the destination only, in `destination` of the guest in the inventory.',
+    },
+    VMMIG_GUEST_NOT_RUNNING: {
+      summary: 'The guest is not running: it is paused, has crashed, or is shut down.',
+      nextStep: 'Let it run (`cont` in QEMU’s monitor), or start it on the destination instead of moving it.',
+    },
+    VMMIG_MIGRATION_BLOCKED: {
+      summary: 'QEMU itself refuses to migrate the guest, mostly because of a device.',
+      nextStep: 'Unplug or replace the device that the message names.',
+    },
+    VMMIG_MIGRATION_RUNNING: {
+      summary: 'Another migration of the guest is under way, started by someone else.',
+      nextStep: 'Wait for it, or cancel it where it was started.',
+    },
+    VMMIG_HOST_DEVICE: {
+      summary: 'The guest uses a device that is bound to its host.',
+      nextStep: 'Unplug the device before the migration.',
+    },
+    VMMIG_DISK_IMAGE: {
+      summary: 'The destination cannot have a disk image of the guest.',
+      nextStep: 'Put the image on storage that both hosts see, or name its path on each host in the inventory.',
+    },
+    VMMIG_CPU_MODEL: {
+      summary: 'The guest’s CPU may not be available on the destination.',
+      nextStep: 'Give the guest a named CPU model that both hosts have, instead of `host` or `max`.',
+    },
+    VMMIG_DESTINATION_QEMU: {
+      summary: 'The destination has no QEMU, or not one that runs this guest.',
+      nextStep: 'Install it, or name it as `qemu` of that host in the inventory.',
+    },
+    VMMIG_DESTINATION_PATH: {
+      summary: 'A file or directory that the guest’s command line names is missing on the destination.',
+      nextStep: 'Create it there, or replace the path in `destination` of the guest in the inventory.',
+    },
+    VMMIG_DESTINATION_ADDRESS: {
+      summary: 'A socket or port that the guest needs is in use on the destination.',
+      nextStep: 'Free it, or replace it in `destination` of the guest in the inventory.',
+    },
+    VMMIG_DESTINATION_MEMORY: {
+      summary: 'The destination does not have the memory for the guest.',
+      nextStep: 'Move or stop another guest there first.',
+    },
+    VMMIG_DESTINATION_SPACE: {
+      summary: 'The destination has no space left for vmmig’s own files.',
+      nextStep: 'Make room in `runDir` and `stateDir` of that host.',
+    },
+  },
+} as const satisfies ErrorArea;
