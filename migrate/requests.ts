@@ -26,6 +26,8 @@ export interface Hooks {
   readonly onProgress?: (event: ProgressEvent) => void;
   /** Aborting cancels, as long as the migration can still be cancelled. */
   readonly signal?: AbortSignal;
+  /** When the command started, by `performance.now()`; now, when left open. */
+  readonly startedAtMs?: number;
 }
 
 export interface PreflightReport {

@@ -1,0 +1,74 @@
+/** What a host needs to take part in migrations, and whether it has it. */
+import { access, readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { execa } from 'execa';
+import type { Check } from './protocol.js';
+
+export async function hostChecks(): Promise<Check[]> {
+  return await Promise.all([nodeVersion(), root(), qemu(), acceleration(), directReads(), agentBinary()]);
+}
+
+async function nodeVersion(): Promise<Check> {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  const ok = major > 20 || (major === 20 && minor >= 19);
+  return required('Node.js', ok, `version ${process.versions.node}`, 'install Node.js 20.19 or newer');
+}
+
+async function root(): Promise<Check> {
+  const isRoot = process.getuid?.() === 0;
+  const detail = isRoot ? 'running as root' : `running as user ${process.getuid?.()}`;
+  return recommended(
+    'Permissions',
+    isRoot,
+    detail,
+    "run as root, or as the user that QEMU's sockets and images belong to",
+  );
+}
+
+async function qemu(): Promise<Check> {
+  const remedy = 'install QEMU (Debian: qemu-system-x86), or name its path as `qemu:` of the host in the inventory';
+  try {
+    const { stdout } = await execa('qemu-system-x86_64', ['--version']);
+    return required('QEMU', true, stdout.split('\n')[0] ?? '', remedy);
+  } catch {
+    return required('QEMU', false, 'qemu-system-x86_64 is not on the PATH', remedy);
+  }
+}
+
+/** /dev/kvm alone says little: it can be there without the processor's virtualisation. */
+async function acceleration(): Promise<Check> {
+  const flags = await readFile('/proc/cpuinfo', 'utf8').catch(() => '');
+  const hasDevice = await access('/dev/kvm').then(
+    () => true,
+    () => false,
+  );
+  const ok = hasDevice && /^flags\s*:.*\b(vmx|svm)\b/m.test(flags);
+  const detail = ok ? 'KVM' : 'no hardware virtualisation: guests run under TCG';
+  return recommended('Acceleration', ok, detail, "enable the processor's virtualisation, nested where this is a guest");
+}
+
+async function directReads(): Promise<Check> {
+  try {
+    await import('koffi');
+    return required('System calls', true, 'koffi loads', 'reinstall vmmig');
+  } catch (error) {
+    return required('System calls', false, (error as Error).message, 'reinstall vmmig: its native parts are missing');
+  }
+}
+
+async function agentBinary(): Promise<Check> {
+  const path = fileURLToPath(new URL('../guest-agent/vmmig-agent', import.meta.url));
+  const ok = await access(path).then(
+    () => true,
+    () => false,
+  );
+  return recommended('Guest agent', ok, ok ? path : 'not built', 'run `npm run build`, or install the packaged vmmig');
+}
+
+function required(name: string, ok: boolean, detail: string, remedy: string): Check {
+  return { name, ok, severity: 'required', detail, remedy: ok ? null : remedy };
+}
+
+function recommended(name: string, ok: boolean, detail: string, remedy: string): Check {
+  return { name, ok, severity: 'recommended', detail, remedy: ok ? null : remedy };
+}

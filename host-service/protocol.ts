@@ -1,0 +1,177 @@
+/**
+ * What the policy asks of a host: the methods of `vmmig host-service`, their parameters and results. One service
+ * process serves one session; it plays the source's part, the destination's, or answers questions.
+ * A service whose session ends before the commit point puts everything back by itself.
+ */
+import { z } from 'zod';
+import type { GuestDisk } from '../guest-agent/messages.js';
+import type { RequestOptions, RpcClient } from '../hosts/rpc.js';
+import type { Finding, GuestInspection, ProcessId } from '../hypervisor/index.js';
+import type { RelayCounters } from '../relay/counters.js';
+
+export const guestSchema = z.object({
+  name: z.string(),
+  qmpPath: z.string(),
+  agentPath: z.string().nullable(),
+});
+export type GuestAddress = z.infer<typeof guestSchema>;
+
+/** One disk as the destination finds it. */
+const diskSchema = z.object({ path: z.string(), format: z.string(), sizeBytes: z.number().int().nonnegative() });
+
+const processSchema = z.object({ pid: z.number().int(), startTime: z.number() }).nullable();
+const directorySchema = z.object({ migrationId: z.string().regex(/^[\w-]+$/), runDir: z.string() });
+const credentialsSchema = z.object({ migrationId: z.string(), key: z.base64() });
+
+/** Parameters of every method, checked before use. */
+export const methodParams = {
+  'host.clock': z.object({}),
+  'host.checks': z.object({}),
+  'guest.probe': guestSchema,
+  'source.inspect': guestSchema,
+  'source.scan': z.object({ mode: z.enum(['full', 'changes']) }),
+  'source.connect': z.object({
+    ...directorySchema.shape,
+    ...credentialsSchema.shape,
+    host: z.string(),
+    port: z.number().int(),
+    connections: z.number().int().min(1),
+    bandwidthBps: z.number().positive().nullable(),
+    compress: z.boolean(),
+    /** For each disk of the agent: its index in the destination's list, or -1. */
+    diskIndexes: z.array(z.number().int()),
+  }),
+  'source.start': z.object({}),
+  'source.switchOver': z.object({}),
+  'source.finished': z.object({}),
+  'source.hold': z.object({}),
+  /** Works on a fresh service, too: after the one that began was lost. */
+  'source.rollback': guestSchema,
+  'source.release': guestSchema,
+  'destination.check': z.object({
+    ...directorySchema.shape,
+    argv: z.array(z.string()),
+    qmpPath: z.string(),
+    machineType: z.string(),
+    memoryBytes: z.number(),
+    sourceQemuVersion: z.string(),
+    disks: z.array(diskSchema),
+  }),
+  'destination.start': z.object({
+    ...directorySchema.shape,
+    stateDir: z.string(),
+    vm: z.string(),
+    argv: z.array(z.string()),
+    qmpPath: z.string(),
+    disks: z.array(diskSchema),
+  }),
+  'destination.listen': z.object({
+    ...credentialsSchema.shape,
+    ports: z.tuple([z.number().int(), z.number().int()]).nullable(),
+  }),
+  'destination.finished': z.object({}),
+  'destination.commit': z.object({}),
+  /** After a commit whose answer was lost: ends the QEMU unless it runs the guest. */
+  'destination.resolve': z.object({ ...guestSchema.shape, process: processSchema }),
+  /** Likewise. */
+  'destination.rollback': z.object({
+    ...directorySchema.shape,
+    process: processSchema,
+  }),
+} as const;
+
+export type Method = keyof typeof methodParams;
+export type Params<M extends Method> = z.infer<(typeof methodParams)[M]>;
+
+export interface Check {
+  readonly name: string;
+  readonly ok: boolean;
+  readonly severity: 'required' | 'recommended';
+  readonly detail: string;
+  readonly remedy: string | null;
+}
+
+export interface GuestProbe {
+  /** QEMU's run state; null when no QEMU answers on the socket. */
+  readonly state: string | null;
+  readonly memoryBytes: number | null;
+  readonly agent: boolean | null;
+  /** A migration that QEMU has under way. */
+  readonly migrating: boolean;
+  readonly problem: string | null;
+}
+
+export interface ScanSummary {
+  readonly scanMs: number;
+  readonly pages: number;
+  readonly runs: number;
+  readonly disks: readonly (GuestDisk & { readonly pages: number })[];
+  readonly skipped: Readonly<Record<string, number>>;
+}
+
+export interface Loaded {
+  readonly counters: RelayCounters;
+  readonly bytesOnWire: number;
+}
+
+/** Results of every method. */
+export interface Results {
+  /** Milliseconds since the epoch, by the host's clock. */
+  'host.clock': number;
+  'host.checks': readonly Check[];
+  'guest.probe': GuestProbe;
+  'source.inspect': { readonly inspection: GuestInspection; readonly agent: string | null };
+  'source.scan': ScanSummary;
+  'source.connect': null;
+  'source.start': null;
+  'source.switchOver': null;
+  /** When the guest stopped, by the host's clock. */
+  'source.finished': { readonly stoppedAtMs: number; readonly sample: SourceSample };
+  'source.hold': null;
+  'source.rollback': { readonly running: boolean };
+  'source.release': null;
+  'destination.check': readonly Finding[];
+  'destination.start': ProcessId;
+  'destination.listen': { readonly port: number };
+  'destination.finished': Loaded;
+  /** When the guest was resumed, by the host's clock. */
+  'destination.commit': { readonly resumedAtMs: number };
+  'destination.resolve': 'running' | 'ended' | 'unknown';
+  'destination.rollback': null;
+}
+
+/** Pushed by the source about ten times a second. */
+export interface SourceSample {
+  readonly counters: RelayCounters;
+  readonly backlogBytes: number;
+  readonly bytesOnWire: number;
+  readonly rttMs: number;
+  readonly connections: number;
+  readonly ramEnded: boolean;
+  readonly opaqueSections: readonly string[];
+  /** QEMU's own view: `setup`, `active`, `completed`, … */
+  readonly status: string;
+  readonly remainingBytes: number;
+  readonly dirtyBytesPerSecond: number | null;
+  readonly dirtySyncCount: number;
+}
+
+export interface DestinationSample {
+  readonly counters: RelayCounters;
+  readonly pendingRestores: number;
+}
+
+export interface Notifications {
+  'source.sample': SourceSample;
+  'destination.sample': DestinationSample;
+}
+
+/** Calls a method of a host's service. */
+export function call<M extends Method>(
+  rpc: RpcClient,
+  method: M,
+  params: Params<M>,
+  options: RequestOptions = {},
+): Promise<Results[M]> {
+  return rpc.request<Results[M]>(method, params, options);
+}

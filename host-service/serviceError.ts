@@ -1,0 +1,11 @@
+/** What the service itself finds wrong; errors of the modules below pass through it as they are. */
+export class ServiceError extends Error {
+  override readonly name = 'ServiceError';
+
+  constructor(
+    readonly code: 'VMMIG_SERVICE_ORDER' | 'VMMIG_SERVICE_PARAMS' | 'VMMIG_SOURCE_MIGRATION',
+    message: string,
+  ) {
+    super(message);
+  }
+}

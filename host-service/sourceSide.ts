@@ -1,0 +1,264 @@
+/**
+ * The source host's part in one migration. Until `hold`, whatever ends the session makes the guest go on here;
+ * from `hold` on it stays as it is, because by then it may run on the destination.
+ */
+import { mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { matchDisks } from '../disk/match.js';
+import type { CacheRuns } from '../guest-agent/cacheMap.js';
+import { AgentClient, type ScanResult } from '../guest-agent/client.js';
+import { AgentError } from '../guest-agent/errors.js';
+import {
+  applyMigrationSettings,
+  cancelMigration,
+  type GuestInspection,
+  inspectGuest,
+  type MigrationState,
+  migrationState,
+  type PreviousSettings,
+  quitSource,
+  resumeAfterFailure,
+  startMigration,
+  waitForMigrationEnd,
+} from '../hypervisor/index.js';
+import { QmpClient } from '../qmp/index.js';
+import { SourceRelay } from '../relay/source/sourceRelay.js';
+import { eventTimeMs } from './clock.js';
+import type { GuestAddress, Params, Results, ScanSummary, SourceSample } from './protocol.js';
+import { ServiceError } from './serviceError.js';
+
+const sampleIntervalMs = 100;
+/** QEMU is to keep iterating until it is told otherwise: see `switchOver`. Zero would end it at the first clean pass. */
+const iterateDowntimeLimitMs = 1;
+/** The longest that QEMU takes. */
+const finishDowntimeLimitMs = 2_000_000;
+/** Above what any QEMU reaches: the link is what limits, by backpressure. */
+const unlimitedBytesPerSecond = 2 ** 40;
+
+export class SourceSide implements AsyncDisposable {
+  readonly #notify: (sample: SourceSample) => void;
+  #qmp: QmpClient | null = null;
+  #agent: AgentClient | null = null;
+  #inspection: GuestInspection | null = null;
+  #scan: ScanResult | null = null;
+  #relay: SourceRelay | null = null;
+  #diskIndexes: readonly number[] = [];
+  #directory: string | null = null;
+  #previous: PreviousSettings | null = null;
+  #migrating = false;
+  #held = false;
+  #stopped: Promise<number> | null = null;
+  #timer: NodeJS.Timeout | null = null;
+  #migration: MigrationState | null = null;
+
+  constructor(notify: (sample: SourceSample) => void) {
+    this.#notify = notify;
+  }
+
+  async inspect(guest: GuestAddress, signal: AbortSignal): Promise<Results['source.inspect']> {
+    const qmp = await this.#monitor(guest, signal);
+    const inspection = await inspectGuest({ ...guest, qmp, signal });
+    this.#inspection = inspection;
+    this.#agent = await connectAgent(inspection.agentPath, signal);
+    return { inspection, agent: this.#agent === null ? null : String(this.#agent.hello.agentVersion) };
+  }
+
+  /** Asks the agent for its map; a relay that is running uses it from the next page on. */
+  async scan({ mode }: Params<'source.scan'>, signal: AbortSignal): Promise<ScanSummary> {
+    if (this.#agent === null) throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no agent to ask');
+    const scan = await this.#agent.scan({ mode, signal });
+    this.#scan = scan;
+    this.#useMap();
+    return {
+      scanMs: scan.scanMs,
+      pages: scan.pages,
+      runs: scan.runs.count,
+      disks: scan.disks.map((disk) => ({ ...disk, pages: pagesOn(scan.runs, disk.index) })),
+      skipped: scan.skipped,
+    };
+  }
+
+  /** Meets the destination relay and listens for QEMU. */
+  async connect(params: Params<'source.connect'>): Promise<null> {
+    const directory = join(params.runDir, params.migrationId);
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    this.#directory = directory;
+    this.#diskIndexes = params.diskIndexes;
+    this.#relay = await SourceRelay.start({
+      socketPath: join(directory, 'source'),
+      endpoint: { host: params.host, port: params.port },
+      credentials: { migrationId: params.migrationId, key: Buffer.from(params.key, 'base64') },
+      connections: params.connections,
+      bandwidthBps: params.bandwidthBps,
+      elide: true,
+      compress: params.compress,
+    });
+    this.#useMap();
+    return null;
+  }
+
+  /** Lets QEMU migrate into the relay. */
+  async start(signal: AbortSignal): Promise<null> {
+    const qmp = this.#qmp!;
+    this.#previous = await applyMigrationSettings(
+      qmp,
+      {
+        capabilities: {
+          events: true,
+          xbzrle: false,
+          'auto-converge': false,
+          'postcopy-ram': false,
+          multifd: false,
+          'return-path': false,
+          'release-ram': false,
+          'x-ignore-shared': false,
+          'pause-before-switchover': false,
+        },
+        parameters: { 'max-bandwidth': unlimitedBytesPerSecond, 'downtime-limit': iterateDowntimeLimitMs },
+      },
+      { signal },
+    );
+    this.#stopped = qmp.waitFor('STOP').then(eventTimeMs);
+    this.#stopped.catch(() => {});
+    this.#migrating = true;
+    await startMigration(qmp, `unix:${join(this.#directory!, 'source')}`, { signal });
+    this.#timer = setInterval(() => void this.#sample(), sampleIntervalMs);
+    return null;
+  }
+
+  async switchOver(signal: AbortSignal): Promise<null> {
+    await this.#qmp!.execute('migrate-set-parameters', { 'downtime-limit': finishDowntimeLimitMs }, { signal });
+    return null;
+  }
+
+  /** Resolves when QEMU has sent everything and the destination's memory was found equal. */
+  async finished(signal: AbortSignal): Promise<Results['source.finished']> {
+    await untilAborted(this.#relay!.finished, signal);
+    const state = await waitForMigrationEnd(this.#qmp!, { signal });
+    if (state.status !== 'completed')
+      throw new ServiceError(
+        'VMMIG_SOURCE_MIGRATION',
+        `QEMU calls its migration ${state.status}: ${state.error ?? ''}`,
+      );
+    this.#migration = state;
+    return { stoppedAtMs: await this.#stopped!, sample: this.#view() };
+  }
+
+  hold(): null {
+    this.#held = true;
+    return null;
+  }
+
+  /** Cancels what is under way and lets the guest run again. Asked for by who knows that it does not run elsewhere. */
+  async rollback(guest: GuestAddress, signal: AbortSignal): Promise<Results['source.rollback']> {
+    this.#held = false;
+    const wasRunning = this.#inspection?.running ?? true;
+    await this.#undo(await this.#monitor(guest, signal), wasRunning, signal);
+    return { running: (await this.#qmp!.execute('query-status', {}, { signal })).running };
+  }
+
+  /** Ends the source's QEMU: its guest runs on the destination. */
+  async release(guest: GuestAddress, signal: AbortSignal): Promise<null> {
+    this.#held = true;
+    this.#stopSampling();
+    const qmp = await this.#monitor(guest, signal);
+    const { process } = this.#inspection ?? (await inspectGuest({ ...guest, qmp, signal }));
+    await this.#agent?.close();
+    await quitSource(qmp, process, { signal });
+    this.#migrating = false;
+    return null;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopSampling();
+    try {
+      if (!this.#held && this.#migrating && this.#qmp !== null)
+        await this.#undo(this.#qmp, this.#inspection?.running ?? true, AbortSignal.timeout(15_000));
+    } finally {
+      await this.#relay?.[Symbol.asyncDispose]();
+      await this.#agent?.close();
+      await this.#qmp?.close();
+      if (this.#directory !== null) await rm(this.#directory, { recursive: true, force: true });
+    }
+  }
+
+  async #undo(qmp: QmpClient, wasRunning: boolean, signal: AbortSignal): Promise<void> {
+    this.#stopSampling();
+    this.#relay?.abort();
+    const { final } = await migrationState(qmp, { signal });
+    if (!final) await cancelMigration(qmp, { wasRunning, signal });
+    await resumeAfterFailure(qmp, { wasRunning, signal });
+    await this.#previous?.restore({ signal });
+    this.#previous = null;
+    this.#migrating = false;
+  }
+
+  async #monitor(guest: GuestAddress, signal: AbortSignal): Promise<QmpClient> {
+    this.#qmp ??= await QmpClient.connect({ path: guest.qmpPath }, { signal, timeoutMs: 5_000 });
+    return this.#qmp;
+  }
+
+  /** Shows the relay where the agent's disks are on the destination. */
+  #useMap(): void {
+    if (this.#relay === null || this.#scan === null || this.#inspection === null) return;
+    const { disks, runs } = this.#scan;
+    const { matched } = matchDisks(disks, this.#inspection.disks);
+    const hostDisks = this.#inspection.disks;
+    const diskIndexes = disks.map((disk) => {
+      const pair = matched.find(({ guest }) => guest === disk);
+      return pair === undefined ? -1 : (this.#diskIndexes[hostDisks.indexOf(pair.host)] ?? -1);
+    });
+    this.#relay.setCacheMap({ runs, gpaMap: this.#inspection.memory.gpaMap, diskIndexes });
+  }
+
+  async #sample(): Promise<void> {
+    try {
+      this.#migration = await migrationState(this.#qmp!);
+      if (this.#timer !== null) this.#notify(this.#view());
+    } catch {
+      // The relay notices when QEMU is gone, and says so in `finished`.
+    }
+  }
+
+  #view(): SourceSample {
+    const { state } = this.#relay!;
+    return {
+      ...state,
+      status: this.#migration?.status ?? 'none',
+      remainingBytes: this.#migration?.ram?.remainingBytes ?? 0,
+      dirtyBytesPerSecond: this.#migration?.ram?.dirtyBytesPerSecond || null,
+      dirtySyncCount: this.#migration?.ram?.passes ?? 0,
+    };
+  }
+
+  #stopSampling(): void {
+    if (this.#timer !== null) clearInterval(this.#timer);
+    this.#timer = null;
+  }
+}
+
+/** A guest without an agent that answers is moved all the same. */
+async function connectAgent(path: string | null, signal: AbortSignal): Promise<AgentClient | null> {
+  if (path === null) return null;
+  try {
+    return await AgentClient.connect({ path }, { signal });
+  } catch (thrown) {
+    if (thrown instanceof AgentError) return null;
+    throw thrown;
+  }
+}
+
+function pagesOn(runs: CacheRuns, disk: number): number {
+  let pages = 0;
+  for (let run = 0; run < runs.count; run++) if (runs.disk[run] === disk) pages += runs.pageCount[run]!;
+  return pages;
+}
+
+function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(signal.reason);
+    const onAbort = () => reject(signal.reason);
+    signal.addEventListener('abort', onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
+}

@@ -1,0 +1,45 @@
+/** The journal of one migration: what was done and when, kept so that it can be understood, and recovered, later. */
+import { type FileHandle, mkdir, open, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { MigrationReport } from './report.js';
+import { migrationDirectory } from './stateDirectory.js';
+
+export type JournalEvent = 'begin' | 'phase' | 'committing' | 'committed' | 'rollback' | 'end';
+
+export class Journal implements AsyncDisposable {
+  readonly #file: FileHandle;
+  readonly #directory: string;
+
+  private constructor(file: FileHandle, directory: string) {
+    this.#file = file;
+    this.#directory = directory;
+  }
+
+  static async open(id: string): Promise<Journal> {
+    const directory = migrationDirectory(id);
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    return new Journal(await open(join(directory, 'journal.ndjson'), 'a', 0o600), directory);
+  }
+
+  /** Appends an entry. */
+  async write(event: JournalEvent, details: object = {}): Promise<void> {
+    await this.#file.appendFile(`${JSON.stringify({ at: new Date().toISOString(), event, ...details })}\n`);
+  }
+
+  /** Appends an entry and waits until it is on disk: for what must be known after a crash. */
+  async writeDurably(event: JournalEvent, details: object = {}): Promise<void> {
+    await this.write(event, details);
+    await this.#file.datasync();
+  }
+
+  /** Keeps the report, whole or not at all. */
+  async writeReport(report: MigrationReport): Promise<void> {
+    const path = join(this.#directory, 'report.json');
+    await writeFile(`${path}.new`, `${JSON.stringify(report, null, 2)}\n`, { mode: 0o600 });
+    await rename(`${path}.new`, path);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#file.close();
+  }
+}

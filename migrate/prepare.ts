@@ -1,0 +1,101 @@
+/**
+ * Everything that can be known before anything is changed: the hosts, the running guest, the plan, and
+ * what speaks against it. `preflight` ends here, a migration goes on from here.
+ */
+import { call } from '../host-service/protocol.js';
+import { type Inventory, type InventoryGuest, type InventoryHost, loadInventory, resolveHost } from '../hosts/index.js';
+import { checkSource, type GuestInspection } from '../hypervisor/index.js';
+import { VmmigError } from './errors.js';
+import { addressOf, guestNamed, locateGuest } from './locate.js';
+import { makePlan, type Plan } from './plan.js';
+import type { Finding } from './report.js';
+import type { MigrateRequest } from './requests.js';
+import { openSide, type Side } from './sides.js';
+
+export interface Intent {
+  readonly inventory: Inventory;
+  readonly guest: InventoryGuest;
+  readonly to: InventoryHost;
+}
+
+/** Resolves the names of a request. @throws VmmigError VMMIG_USAGE_…; InventoryError, HostError */
+export async function understand(request: MigrateRequest): Promise<Intent> {
+  const inventory = await loadInventory({ path: request.inventoryPath });
+  const guest = guestNamed(inventory, request.vm);
+  const to = resolveHost(inventory, request.to);
+  if (request.from !== undefined && resolveHost(inventory, request.from).name === to.name)
+    throw new VmmigError('VMMIG_USAGE_SAME_HOST', `${to.name} is both where ${request.vm} is and where it is to go`);
+  return { inventory, guest, to };
+}
+
+/** The sides are the caller's to close, also when preparing fails. */
+export interface Sides {
+  source: Side | null;
+  destination: Side | null;
+}
+
+export interface Prepared {
+  readonly source: Side;
+  readonly destination: Side;
+  readonly inspection: GuestInspection;
+  readonly agent: string | null;
+  readonly plan: Plan;
+}
+
+/** Opens both hosts and looks at the guest. */
+export async function prepare(
+  { inventory, guest, to }: Intent,
+  request: MigrateRequest,
+  sides: Sides,
+  signal?: AbortSignal,
+): Promise<Prepared> {
+  const options = {
+    not: to,
+    ...(request.from === undefined ? {} : { from: request.from }),
+    ...(signal ? { signal } : {}),
+  };
+  const findAndInspect = async () => {
+    const source = await locateGuest(inventory, guest, options);
+    sides.source = source;
+    return { source, ...(await call(source.rpc, 'source.inspect', addressOf(guest), { signal })) };
+  };
+  const openDestination = async () => {
+    const destination = await openSide(to, signal);
+    sides.destination = destination;
+    return destination;
+  };
+  // Both are waited for: a side that opens after the other has failed must be closed as well.
+  const [found, opened] = await Promise.allSettled([findAndInspect(), openDestination()]);
+  if (found.status === 'rejected') throw found.reason;
+  if (opened.status === 'rejected') throw opened.reason;
+  const { inspection } = found.value;
+  return { ...found.value, destination: opened.value, plan: makePlan(inspection, guest, to) };
+}
+
+/** What speaks against the plan, on either host, all of it. */
+export async function check(prepared: Prepared, migrationId: string, signal?: AbortSignal): Promise<Finding[]> {
+  const { inspection, plan, destination, agent } = prepared;
+  const { runDir } = destination.host;
+  const there = await call(
+    destination.rpc,
+    'destination.check',
+    {
+      migrationId,
+      runDir,
+      argv: plan.argv,
+      qmpPath: plan.qmpPath,
+      machineType: plan.machineType,
+      memoryBytes: plan.memoryBytes,
+      sourceQemuVersion: `${inspection.qemuVersion.major}.${inspection.qemuVersion.minor}`,
+      disks: plan.disks,
+    },
+    { signal },
+  );
+  const noAgent: Finding = {
+    severity: 'warn',
+    code: 'VMMIG_PREFLIGHT_NO_AGENT',
+    message: `no agent answers in ${inspection.name}: its page cache will be sent over the network`,
+    remedy: 'run vmmig-agent in the guest, and give it a virtio-serial port named org.vmmig.agent.0',
+  };
+  return [...checkSource(inspection), ...plan.findings, ...there, ...(agent === null ? [noAgent] : [])];
+}

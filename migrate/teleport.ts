@@ -1,0 +1,261 @@
+/**
+ * Teleport: everything is put back on the destination before the guest resumes there, the page cache from the
+ * shared disk. Before the commit point every way out leaves the guest running on the source.
+ */
+import { randomBytes } from 'node:crypto';
+import { call, type DestinationSample, type Loaded, type ScanSummary } from '../host-service/protocol.js';
+import { linkAddress } from '../hosts/index.js';
+import type { ProcessId } from '../hypervisor/index.js';
+import { abandon } from './abandon.js';
+import { VmmigError } from './errors.js';
+import { Journal } from './journal.js';
+import { addressOf } from './locate.js';
+import { Precopy } from './precopy.js';
+import { check, type Intent, type Prepared, prepare, type Sides, understand } from './prepare.js';
+import { Recorder } from './recorder.js';
+import type { MigrationReport } from './report.js';
+import type { Hooks, MigrateRequest } from './requests.js';
+import { claim } from './running.js';
+import type { Side } from './sides.js';
+import { newMigrationId } from './stateDirectory.js';
+import { tally } from './tally.js';
+
+const defaultMaxDowntimeMs = 300;
+/** One connection is enough at the rates measured; see docs/benchmarks.md. */
+const defaultConnections = 2;
+
+/**
+ * Moves a guest. Resolves with the report whatever becomes of it.
+ * @throws VmmigError VMMIG_USAGE_… or VMMIG_ALREADY_MIGRATING, InventoryError: nothing was tried
+ */
+export async function teleport(request: MigrateRequest, hooks: Hooks = {}): Promise<MigrationReport> {
+  const startedAtMs = hooks.startedAtMs ?? performance.now();
+  const intent = await understand(request);
+  const id = newMigrationId();
+  const from = request.from ?? intent.guest.host;
+  const start = { id, vm: request.vm, from, to: intent.to.name, mode: 'teleport' } as const;
+  await using _claim = await claim(start);
+  await using journal = await Journal.open(id);
+  await journal.write('begin', start);
+  const recorder = new Recorder(start, journal, hooks.onProgress ?? (() => {}), startedAtMs);
+  await using migration = new Teleport(intent, request, id, recorder, journal);
+  return await migration.run(hooks.signal);
+}
+
+class Teleport implements AsyncDisposable {
+  readonly sides: Sides = { source: null, destination: null };
+  /** How far the commit has come; from `asked` on the source must not resume by itself. */
+  commit: 'before' | 'asked' | 'done' = 'before';
+  destinationProcess: ProcessId | null = null;
+  precopy: Precopy | null = null;
+  #loaded: Loaded | null = null;
+  /** Aborts what is under way: the operator, the time limit, or a host that was lost. */
+  readonly #stop = new AbortController();
+
+  constructor(
+    readonly intent: Intent,
+    readonly request: MigrateRequest,
+    readonly id: string,
+    readonly recorder: Recorder,
+    readonly journal: Journal,
+  ) {}
+
+  async run(signal?: AbortSignal): Promise<MigrationReport> {
+    const { recorder } = this;
+    const cancel = () => this.#stop.abort(new VmmigError('VMMIG_CANCELLED', 'the migration was cancelled'));
+    if (signal?.aborted) cancel();
+    signal?.addEventListener('abort', cancel, { once: true });
+    const timer = this.#limitTime();
+    try {
+      const prepared = await this.#preflight();
+      if (recorder.findings.some(({ severity }) => severity === 'refuse')) return await this.#refuse();
+      const scan = await this.#prepareAndScan(prepared);
+      const stoppedAtMs = await this.#move(prepared, scan);
+      const resumedAtMs = await this.#letRun(prepared, stoppedAtMs);
+      await this.#release(prepared, resumedAtMs);
+      this.#count();
+      return await recorder.finish('moved', 'destination', null);
+    } catch (thrown) {
+      this.#count();
+      return await abandon(this, thrown);
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', cancel);
+    }
+  }
+
+  /** Both hosts, the guest, and everything that speaks against moving it. */
+  async #preflight(): Promise<Prepared> {
+    const { recorder, sides } = this;
+    return await recorder.during('preflight', async () => {
+      const prepared = await prepare(this.intent, this.request, sides, this.#stop.signal);
+      recorder.locatedAt(prepared.source.host.name);
+      for (const side of [prepared.source, prepared.destination])
+        void side.rpc.closed.then((error) => {
+          if (error !== undefined && this.commit === 'before') this.#stop.abort(error);
+        });
+      recorder.findings = await check(prepared, this.id, this.#stop.signal);
+      return prepared;
+    });
+  }
+
+  async #refuse(): Promise<MigrationReport> {
+    const reasons = this.recorder.findings.filter(({ severity }) => severity === 'refuse');
+    const message = `preflight refused: ${reasons.map((reason) => reason.message).join('; ')}`;
+    this.#count();
+    return await this.recorder.finish(
+      'refused',
+      'source',
+      new VmmigError('VMMIG_PREFLIGHT_REFUSED', message, { phase: 'preflight' }),
+    );
+  }
+
+  /** The destination's QEMU and the two relays, while the agent looks for page cache. */
+  async #prepareAndScan(prepared: Prepared): Promise<ScanSummary | null> {
+    const { recorder } = this;
+    const ready = recorder.during('prepare destination', () => this.#prepareDestination(prepared));
+    const scanned =
+      prepared.agent === null || this.request.agent === false
+        ? Promise.resolve(null)
+        : recorder.during(
+            'scan',
+            () => this.#scan(prepared.source, 'full'),
+            ({ pages, runs }) => `${pages} cached pages in ${runs} runs`,
+          );
+    const [scan] = await Promise.allSettled([scanned, ready]).then(async () => [await scanned, await ready] as const);
+    return scan;
+  }
+
+  async #prepareDestination({ source, destination, plan }: Prepared): Promise<void> {
+    const { signal } = this.#stop;
+    const { stateDir, runDir, linkPorts } = destination.host;
+    const migrationId = this.id;
+    const { argv, qmpPath, disks, diskIndexes } = plan;
+    const start = { migrationId, runDir, stateDir, vm: this.request.vm, argv, qmpPath, disks };
+    this.destinationProcess = await call(destination.rpc, 'destination.start', start, { signal });
+    const key = randomBytes(32).toString('base64');
+    const ports: [number, number] | null = linkPorts === undefined ? null : [linkPorts.first, linkPorts.last];
+    const { port } = await call(destination.rpc, 'destination.listen', { migrationId, key, ports }, { signal });
+    await call(
+      source.rpc,
+      'source.connect',
+      {
+        migrationId,
+        key,
+        port,
+        host: await linkAddress(destination.host),
+        runDir: source.host.runDir,
+        connections: this.request.connections ?? defaultConnections,
+        bandwidthBps: this.#bandwidthBps(source, destination),
+        compress: this.request.compress ?? true,
+        diskIndexes: [...diskIndexes],
+      },
+      { signal },
+    );
+  }
+
+  async #scan(source: Side, mode: 'full' | 'changes'): Promise<ScanSummary> {
+    const scan = await call(source.rpc, 'source.scan', { mode }, { signal: this.#stop.signal });
+    const { agent } = this.recorder.facts;
+    this.recorder.facts = {
+      ...this.recorder.facts,
+      agent: {
+        scanMs: Math.round((agent?.scanMs ?? 0) + scan.scanMs),
+        pages: scan.pages,
+        scans: (agent?.scans ?? 0) + 1,
+        skipped: scan.skipped,
+      },
+    };
+    return scan;
+  }
+
+  /** From the start of QEMU's migration to the destination's QEMU holding the same memory. @returns when the guest stopped */
+  async #move({ source, destination }: Prepared, scan: ScanSummary | null): Promise<number> {
+    const { recorder } = this;
+    const { signal } = this.#stop;
+    let restored = { pages: 0, bytes: 0 };
+    using _subscription = destination.rpc.onNotification('destination.sample', ({ counters }: DestinationSample) => {
+      restored = { pages: counters.pages.restored, bytes: counters.bytes.restored };
+    });
+    using precopy = new Precopy(source, recorder, {
+      maxDowntimeMs: this.request.maxDowntimeMs ?? defaultMaxDowntimeMs,
+      rescan: scan === null ? null : async () => void (await this.#scan(source, 'changes')),
+      restored: () => restored,
+      signal,
+    });
+    this.precopy = precopy;
+    const sent = call(source.rpc, 'source.finished', {}, { signal });
+    const loaded = call(destination.rpc, 'destination.finished', {}, { signal });
+    const whatFails = new Promise<never>((_, reject) => {
+      sent.catch(reject);
+      loaded.catch(reject);
+    });
+    whatFails.catch(() => {});
+    await recorder.during('precopy', async () => {
+      await call(source.rpc, 'source.start', {}, { signal });
+      await Promise.race([precopy.untilTimeToSwitch(), whatFails]);
+    });
+    await recorder.during('switch-over', () => Promise.race([precopy.untilStopped(), whatFails]));
+    return await recorder.during('restore', async () => {
+      const [{ stoppedAtMs, sample }, result] = await Promise.all([sent, loaded]);
+      precopy.latest = sample;
+      this.#loaded = result;
+      recorder.facts = { ...recorder.facts, verified: true };
+      return stoppedAtMs - source.clockOffsetMs;
+    });
+  }
+
+  /** The commit point: from here on the source does not resume by itself. @returns when the guest resumed */
+  async #letRun({ source, destination }: Prepared, stoppedAtMs: number): Promise<number> {
+    const { recorder, journal } = this;
+    return await recorder.during('verify', async () => {
+      const { signal } = this.#stop;
+      await call(source.rpc, 'source.hold', {}, { signal });
+      await journal.writeDurably('committing');
+      signal.throwIfAborted();
+      this.commit = 'asked';
+      const { resumedAtMs } = await call(destination.rpc, 'destination.commit', {}, { timeoutMs: 30_000 });
+      this.commit = 'done';
+      const switchoverMs = Math.round(recorder.elapsedMs);
+      await journal.writeDurably('committed');
+      const localMs = resumedAtMs - destination.clockOffsetMs;
+      recorder.facts = { ...recorder.facts, switchoverMs, downtimeMs: Math.max(0, Math.round(localMs - stoppedAtMs)) };
+      return localMs;
+    });
+  }
+
+  async #release({ source }: Prepared, _resumedAtMs: number): Promise<void> {
+    await this.recorder.during('release source', () =>
+      call(source.rpc, 'source.release', addressOf(this.intent.guest), { timeoutMs: 30_000 }),
+    );
+    this.recorder.facts = { ...this.recorder.facts, releasedMs: Math.round(this.recorder.elapsedMs) };
+  }
+
+  #count(): void {
+    const sides = [this.sides.source, this.sides.destination].filter((side) => side !== null);
+    this.recorder.facts = { ...this.recorder.facts, ...tally(this.precopy?.latest ?? null, this.#loaded, sides) };
+  }
+
+  /** The tightest of what the command, the source and the destination allow. */
+  #bandwidthBps(source: Side, destination: Side): number | null {
+    const limits = [
+      this.request.bandwidthBps,
+      source.host.bandwidthBitsPerSecond,
+      destination.host.bandwidthBitsPerSecond,
+    ].filter((limit) => limit !== undefined);
+    return limits.length === 0 ? null : Math.min(...limits);
+  }
+
+  #limitTime(): NodeJS.Timeout | undefined {
+    const { timeoutMs } = this.request;
+    if (timeoutMs === undefined) return undefined;
+    const error = new VmmigError('VMMIG_TIMEOUT', `not done within ${timeoutMs} ms`, { retryable: true });
+    return setTimeout(() => this.#stop.abort(error), timeoutMs);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([this.sides.source?.[Symbol.asyncDispose](), this.sides.destination?.[Symbol.asyncDispose]()]);
+  }
+}
+
+export type { Teleport };
