@@ -7,7 +7,7 @@ import { assetPath } from './assets.js';
 import { LabError } from './errors.js';
 import { type GuestDisk, type GuestPaths, guestArguments, guestPaths } from './guest/arguments.js';
 import { createDataDisk, type DataDiskOptions } from './guest/dataDisk.js';
-import { accepts, waitForBoot } from './guest/launch.js';
+import { greets, waitForBoot } from './guest/launch.js';
 import { GuestShell } from './guest/shell.js';
 import { buildTinyGuest, type TinyGuestOptions } from './guest/tinyGuest.js';
 import { cancel, guestPathInHost, labExec, pathInMember, pidFromOutside } from './host/members.js';
@@ -66,9 +66,12 @@ export async function labGuestStart(
   const inside = guestPaths(guestDirectory, name);
   const outside = guestPathsFromOutside(name, host);
   // A process forked inside the host belongs to the host's first process once its parent has ended.
-  const launch = 'log=$1; shift; exec setsid --fork sh -c \'exec "$@" </dev/null >"$0" 2>&1\' "$log" "$@"';
-  await labExec(host, ['sh', '-c', launch, 'sh', inside.logPath, qemu.command, ...qemu.args, ...args], cancel(signal));
-  await waitForQemu(name, outside, signal);
+  const launch = 'echo $$ >"$PID_FILE"; exec "$@" </dev/null >"$LOG" 2>&1';
+  await labExec(host, ['setsid', '--fork', 'sh', '-c', launch, 'sh', qemu.command, ...qemu.args, ...args], {
+    env: { PID_FILE: inside.pidPath, LOG: inside.logPath },
+    ...cancel(signal),
+  });
+  await waitForQemu(name, host, signal);
   const pid = pidFromOutside(host, Number(await readFile(outside.pidPath, 'utf8')));
   if (options.incoming === undefined) {
     const shell = await waitForBoot(outside.shellPath, signal ? { signal } : {});
@@ -93,11 +96,15 @@ export function guestPathsFromOutside(name: string, host: HostName): GuestPaths 
   return guestPaths(pathInMember(host, guestDirectory), name);
 }
 
-async function waitForQemu(name: string, paths: GuestPaths, signal: AbortSignal | undefined): Promise<void> {
-  for (const deadline = Date.now() + 10_000; !(await accepts(paths.qmpPath)); await sleep(20)) {
+async function waitForQemu(name: string, host: HostName, signal: AbortSignal | undefined): Promise<void> {
+  const paths = guestPathsFromOutside(name, host);
+  for (const deadline = Date.now() + 10_000; !(await greets(paths.qmpPath)); await sleep(20)) {
     signal?.throwIfAborted();
+    // Written by the shell that became QEMU; QEMU removes it when it ends in good order.
+    const pid = (await readFile(paths.pidPath, 'utf8').catch(() => '')).trim();
     const log = await readFile(paths.logPath, 'utf8').catch(() => '');
-    if (log.includes('qemu-system') || Date.now() > deadline) {
+    const ended = pid === '' ? log !== '' : !existsSync(pathInMember(host, `/proc/${pid}`));
+    if (ended || Date.now() > deadline) {
       throw new LabError('VMMIG_LAB_GUEST', `QEMU for ${name} did not start: ${log.trim()}`);
     }
   }

@@ -43,11 +43,11 @@ export const labPaths = {
   state: () => join(labDirectory(), 'state.json'),
   bin: () => join(labDirectory(), 'bin'),
   labHost: () => join(labDirectory(), 'bin', 'lab-host'),
-  delayLine: () => join(labDirectory(), 'bin', 'delay-line'),
+  wanLink: () => join(labDirectory(), 'bin', 'wan-link'),
   vmmig: () => join(labDirectory(), 'bin', 'vmmig'),
   ssh: () => join(labDirectory(), 'ssh'),
   /** For ssh(1) and vmmig alike. Inside a host another file is mounted over it: addresses are reached directly there. */
   sshConfig: () => join(labDirectory(), 'ssh_config'),
-  delay: () => join(labDirectory(), 'wan-delay-us'),
+  wanLinkParameters: () => join(labDirectory(), 'wan-link'),
   hostDirectory: (host: HostName) => join(labDirectory(), 'hosts', host),
 };

@@ -25,7 +25,7 @@ export interface RunningGuest extends GuestPaths, AsyncDisposable {
 }
 
 /**
- * Starts QEMU and returns when its QMP socket accepts connections; the guest then boots (see `waitForBoot`). Disposing
+ * Starts QEMU and returns when its QMP socket answers; the guest then boots (see `waitForBoot`). Disposing
  * kills it and waits; it also dies with this process. A QEMU that does not start is a `VMMIG_LAB_GUEST` with what it said.
  */
 export async function startTinyGuest(launch: TinyGuestLaunch): Promise<RunningGuest> {
@@ -53,7 +53,7 @@ export async function startTinyGuest(launch: TinyGuestLaunch): Promise<RunningGu
   };
   try {
     const deadline = Date.now() + 10_000;
-    while (!(await accepts(paths.qmpPath))) {
+    while (!(await greets(paths.qmpPath))) {
       launch.signal?.throwIfAborted();
       if (ended || Date.now() > deadline) {
         throw new LabError('VMMIG_LAB_GUEST', `QEMU did not start: ${(await readFile(paths.logPath, 'utf8')).trim()}`);
@@ -82,14 +82,16 @@ export async function waitForBoot(
   }
 }
 
-/** Whether something listens on the unix socket at `path`. The connection is closed at once. */
-export function accepts(path: string): Promise<boolean> {
+/** Whether a QEMU answers on the QMP socket at `path`: it does when it has made all its devices. */
+export function greets(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(path);
-    socket.once('error', () => resolve(false));
-    socket.once('connect', () => {
+    const finish = (answer: boolean) => {
+      resolve(answer);
       socket.destroy();
-      resolve(true);
-    });
+    };
+    socket.setTimeout(1000, () => finish(false));
+    socket.once('error', () => finish(false)).once('close', () => finish(false));
+    socket.once('data', () => finish(true));
   });
 }

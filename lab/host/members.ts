@@ -37,24 +37,29 @@ export async function startMember(name: MemberName, signal?: AbortSignal): Promi
   await execa(labPaths.labHost(), ['start', labDirectory(), name], { stdin: 'ignore', ...cancel(signal) });
 }
 
-/** Kills every process of every member and waits until their namespaces are gone. */
+/** Kills every process of every member and waits until the last of them has ended. */
 export async function killMembers(): Promise<void> {
-  const deadline = Date.now() + 20_000;
-  for (;;) {
-    const members = findMembers();
-    if (members.length === 0) return;
+  const pids = findMembers().map((member) => member.pid);
+  for (const pid of pids) {
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch {
+      // It ended meanwhile.
+    }
+  }
+  // A first process ends after all others of its namespace.
+  for (const deadline = Date.now() + 20_000; pids.some(isRunning); await sleep(20)) {
     if (Date.now() > deadline) {
-      const pids = members.map((member) => member.pid).join(', ');
-      throw new LabError('VMMIG_LAB_TIMEOUT', `Processes of the lab do not end after SIGKILL: ${pids}`);
+      throw new LabError('VMMIG_LAB_TIMEOUT', `Processes of the lab do not end after SIGKILL: ${pids.join(', ')}`);
     }
-    for (const { pid } of members) {
-      try {
-        process.kill(pid, 'SIGKILL');
-      } catch {
-        // It ended meanwhile.
-      }
-    }
-    await sleep(20);
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    return !/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
+  } catch {
+    return false;
   }
 }
 

@@ -31,7 +31,8 @@ mount --bind "$INSIDE_CONFIG" "$SSH_CONFIG"
 ip link set lo up
 ip address add "$ADDRESS/24" dev eth0
 ip link set eth0 up
-ip route add default via "$GATEWAY"
+# Debian's congestion control, so that figures do not depend on what this machine prefers.
+ip route add default via "$GATEWAY" congctl cubic || ip route add default via "$GATEWAY"
 setsid --fork "$(command -v sshd)" -D -f "$SSHD_CONFIG" -E "$DIRECTORY/sshd.log" </dev/null >/dev/null 2>&1
 `;
 
