@@ -1,7 +1,9 @@
 /** Finding, inspecting, starting and stopping guests. */
 
+export { checkSource } from './checkSource.js';
 export { acceptMigration, type DestinationGuest, letRun, waitUntilLoaded } from './destination.js';
 export * from './direct/commandLine/index.js';
+export { checkDestination, type DestinationDisk, type DestinationPlan } from './direct/preflight/index.js';
 export { type StartDestinationOptions, startDestination } from './direct/startDestination.js';
 export { HypervisorError, type HypervisorErrorCode } from './errors.js';
 export type { Finding, FindingCode } from './finding.js';

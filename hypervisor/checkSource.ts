@@ -1,0 +1,78 @@
+/** Whether a guest can leave its host, judged from what is known of it: nothing is asked, nothing is changed. */
+import { isReadableFormat } from '../disk/index.js';
+import type { MigrationStatus } from '../qmp/index.js';
+import type { Finding } from './finding.js';
+import type { BlockDevice, GuestInspection } from './inspection.js';
+
+const IDLE: ReadonlySet<MigrationStatus> = new Set(['none', 'completed', 'failed', 'cancelled']);
+/** Devices that are, or talk to, something on this host. */
+const HOST_DEVICE = /^(vfio-|vhost-user-|vhost-scsi|usb-host|scsi-(block|generic)|ivshmem)/;
+/** CPU models that mean whatever the host has. */
+const HOST_CPU = /^(host|max)-/;
+
+/** All that speaks against migrating the guest, or for thinking twice. */
+export function checkSource(inspection: GuestInspection): Finding[] {
+  return [
+    ...checkState(inspection),
+    ...checkBlockers(inspection),
+    ...checkHostDevices(inspection),
+    ...checkCpu(inspection),
+    ...inspection.disks.flatMap(checkDisk),
+  ];
+}
+
+function checkState({ name, running, runState, migration }: GuestInspection): Finding[] {
+  if (!IDLE.has(migration.status)) {
+    const message = `${name} is being migrated already (${migration.status})`;
+    return [
+      { severity: 'refuse', code: 'VMMIG_MIGRATION_RUNNING', message, remedy: 'wait for it to end, or cancel it' },
+    ];
+  }
+  if (running) return [];
+  const remedies: Readonly<Record<string, string>> = {
+    paused: 'let it run (QMP: cont)',
+    inmigrate: 'it waits for a migration to arrive: look for it on the host it comes from',
+    postmigrate: 'it has been migrated: look for it on the host it went to',
+    shutdown: 'it has shut down: start it where it is wanted',
+    'io-error': 'repair its storage and let it run (QMP: cont)',
+  };
+  const message = `${name} does not run: QEMU calls it "${runState}"`;
+  const remedy = remedies[runState] ?? 'let it run again, or restart it';
+  return [{ severity: 'refuse', code: 'VMMIG_GUEST_NOT_RUNNING', message, remedy }];
+}
+
+function checkBlockers({ name, migration }: GuestInspection): Finding[] {
+  return migration.blockers.map((reason) => ({
+    severity: 'refuse',
+    code: 'VMMIG_MIGRATION_BLOCKED',
+    message: `QEMU refuses to migrate ${name}: ${reason}`,
+    remedy: 'remove the device or option it names from the guest',
+  }));
+}
+
+function checkHostDevices({ deviceTypes }: GuestInspection): Finding[] {
+  return deviceTypes
+    .filter((type) => HOST_DEVICE.test(type))
+    .map((type) => ({
+      severity: 'warn',
+      code: 'VMMIG_HOST_DEVICE',
+      message: `the guest has a ${type} device, which needs its counterpart on the destination`,
+      remedy: 'make sure the destination has the same device or back end, or unplug it first',
+    }));
+}
+
+function checkCpu({ cpuType, accelerator }: GuestInspection): Finding[] {
+  if (accelerator !== 'kvm' || !HOST_CPU.test(cpuType)) return [];
+  const message = `the guest's CPU is the host's own (${cpuType}): a host with another CPU may lack features it uses`;
+  return [{ severity: 'warn', code: 'VMMIG_CPU_MODEL', message, remedy: 'use a named CPU model that all hosts have' }];
+}
+
+function checkDisk({ driveId, nodeName, imagePath, format }: BlockDevice): Finding[] {
+  const name = driveId ?? nodeName ?? 'a disk';
+  if (format === null) return [];
+  if (imagePath === null || !isReadableFormat(format)) {
+    const message = `the image of ${name} is no raw image file (${format}): its page cache is sent over the network`;
+    return [{ severity: 'warn', code: 'VMMIG_DISK_IMAGE', message, remedy: 'use a raw image or block device' }];
+  }
+  return [];
+}

@@ -1,0 +1,25 @@
+/** What a destination has to be able to take in. Plain data: it travels to the destination as JSON. */
+import type { RamBlockInfo } from '../../ramBlocks.js';
+import type { CommandLinePlan } from '../commandLine/index.js';
+
+export interface DestinationDisk {
+  /** On the destination. */
+  readonly path: string;
+  readonly format: string;
+  readonly sizeBytes: number;
+  /** Of the image on the source, where it is a file: the same number speaks for shared storage. */
+  readonly sourceInode: number | null;
+}
+
+export interface DestinationPlan {
+  readonly commandLine: CommandLinePlan;
+  readonly machineType: string;
+  readonly accelerator: 'kvm' | 'other';
+  readonly sourceVersion: { readonly major: number; readonly minor: number };
+  readonly ramBlocks: readonly RamBlockInfo[];
+  readonly disks: readonly DestinationDisk[];
+  /** The monitor that the destination's QEMU will have. */
+  readonly qmpPath: string;
+  /** Where vmmig keeps its sockets and logs of the migration; made if only its parent exists. */
+  readonly runDirectory: string;
+}
