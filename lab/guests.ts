@@ -7,7 +7,7 @@ import { assetPath } from './assets.js';
 import { LabError } from './errors.js';
 import { type GuestDisk, type GuestPaths, guestArguments, guestPaths } from './guest/arguments.js';
 import { createDataDisk, type DataDiskOptions } from './guest/dataDisk.js';
-import { greets, waitForBoot } from './guest/launch.js';
+import { answersQmp, waitForBoot } from './guest/launch.js';
 import { GuestShell } from './guest/shell.js';
 import { buildTinyGuest, type TinyGuestOptions } from './guest/tinyGuest.js';
 import { cancel, guestPathInHost, labExec, pathInMember, pidFromOutside } from './host/members.js';
@@ -98,7 +98,7 @@ export function guestPathsFromOutside(name: string, host: HostName): GuestPaths 
 
 async function waitForQemu(name: string, host: HostName, signal: AbortSignal | undefined): Promise<void> {
   const paths = guestPathsFromOutside(name, host);
-  for (const deadline = Date.now() + 10_000; !(await greets(paths.qmpPath)); await sleep(20)) {
+  for (const deadline = Date.now() + 10_000; !(await answersQmp(paths.qmpPath)); await sleep(20)) {
     signal?.throwIfAborted();
     // Written by the shell that became QEMU; QEMU removes it when it ends in good order.
     const pid = (await readFile(paths.pidPath, 'utf8').catch(() => '')).trim();

@@ -53,7 +53,7 @@ export async function startTinyGuest(launch: TinyGuestLaunch): Promise<RunningGu
   };
   try {
     const deadline = Date.now() + 10_000;
-    while (!(await greets(paths.qmpPath))) {
+    while (!(await answersQmp(paths.qmpPath))) {
       launch.signal?.throwIfAborted();
       if (ended || Date.now() > deadline) {
         throw new LabError('VMMIG_LAB_GUEST', `QEMU did not start: ${(await readFile(paths.logPath, 'utf8')).trim()}`);
@@ -82,8 +82,8 @@ export async function waitForBoot(
   }
 }
 
-/** Whether a QEMU answers on the QMP socket at `path`: it does when it has made all its devices. */
-export function greets(path: string): Promise<boolean> {
+/** Whether a QEMU answers commands on the QMP socket at `path`: it does when it has made all its devices. */
+export function answersQmp(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(path);
     const finish = (answer: boolean) => {
@@ -92,6 +92,10 @@ export function greets(path: string): Promise<boolean> {
     };
     socket.setTimeout(1000, () => finish(false));
     socket.once('error', () => finish(false)).once('close', () => finish(false));
-    socket.once('data', () => finish(true));
+    // The greeting alone may come from a QEMU that is about to find that it cannot make a device.
+    socket.once('connect', () => socket.write('{"execute":"qmp_capabilities"}'));
+    socket.on('data', (text) => {
+      if (text.includes('"return"')) finish(true);
+    });
   });
 }
