@@ -1,9 +1,18 @@
 /** The policy's front door: what the command line, the benchmarks and the demo call. */
+
+import { serve } from '../host-service/serve.js';
+import { version } from './version.js';
+
+export { agentScan } from './agentScan.js';
+export { cancelMigration } from './cancel.js';
 export { VmmigError } from './errors.js';
-export type { ProgressEvent } from './progress.js';
-export { progressSchema } from './progress.js';
-export type { Finding, MigrationReport } from './report.js';
-export { exitCodeOf, exitCodes, reportSchema } from './report.js';
+export { history, showReport } from './history.js';
+export { addHost, checkHost, doctor, type HostList, inventoryNames, listHosts, removeHost } from './hostVerbs.js';
+export { inspectStream } from './inspectStream.js';
+export { listGuests } from './listGuests.js';
+export { preflight } from './preflight.js';
+export { type ProgressEvent, progressSchema } from './progress.js';
+export { exitCodeOf, exitCodes, type Finding, type MigrationReport, reportSchema } from './report.js';
 export type {
   CancelResult,
   Check,
@@ -16,3 +25,9 @@ export type {
   PreflightReport,
   ScanReport,
 } from './requests.js';
+export { teleport } from './teleport.js';
+
+/** Runs on a host for a caller elsewhere; stdin and stdout belong to it. */
+export function runHostService(): Promise<void> {
+  return serve(version());
+}

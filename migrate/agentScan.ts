@@ -1,0 +1,34 @@
+/** Asks a guest's agent for its page cache, as a migration would. */
+import { call } from '../host-service/protocol.js';
+import { loadInventory } from '../hosts/index.js';
+import { VmmigError } from './errors.js';
+import type { Where } from './listGuests.js';
+import { addressOf, guestNamed, locateGuest } from './locate.js';
+import type { ScanReport } from './requests.js';
+import { pageBytes } from './units.js';
+
+/** @throws VmmigError VMMIG_AGENT_UNAVAILABLE, VMMIG_GUEST_NOT_FOUND, VMMIG_USAGE_GUEST */
+export async function agentScan(
+  vm: string,
+  { inventoryPath, signal, from }: Where & { from?: string },
+): Promise<ScanReport> {
+  const inventory = await loadInventory({ path: inventoryPath });
+  const guest = guestNamed(inventory, vm);
+  const options = { ...(from === undefined ? {} : { from }), ...(signal === undefined ? {} : { signal }) };
+  await using side = await locateGuest(inventory, guest, options);
+  const { agent } = await call(side.rpc, 'source.inspect', addressOf(guest), { signal });
+  if (agent === null)
+    throw new VmmigError('VMMIG_AGENT_UNAVAILABLE', `no agent answers in ${vm}: is vmmig-agent running in it?`);
+  const { scanMs, pages, runs, disks, skipped } = await call(side.rpc, 'source.scan', { mode: 'full' }, { signal });
+  return {
+    schema: 'vmmig.scan/1',
+    vm,
+    host: side.host.name,
+    scanMs,
+    pages,
+    runs,
+    bytes: pages * pageBytes,
+    disks: disks.map((disk) => ({ ...disk, serial: disk.serial ?? '' })),
+    skipped,
+  };
+}

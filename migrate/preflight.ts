@@ -1,0 +1,50 @@
+/** Everything a migration would look at before it changes anything, and nothing more. */
+import { call } from '../host-service/protocol.js';
+import { toVmmigError } from './errors.js';
+import { check, prepare, type Sides, understand } from './prepare.js';
+import { exitCodeOf, exitCodes, type Finding } from './report.js';
+import type { Hooks, MigrateRequest, PreflightReport } from './requests.js';
+import { newMigrationId } from './stateDirectory.js';
+import { pageBytes } from './units.js';
+
+/** Resolves also when a host cannot be reached. @throws VmmigError VMMIG_USAGE_…, InventoryError; what no host explains */
+export async function preflight(request: MigrateRequest, { signal }: Hooks = {}): Promise<PreflightReport> {
+  const intent = await understand(request);
+  const sides: Sides = { source: null, destination: null };
+  const start = {
+    schema: 'vmmig.preflight/1',
+    vm: request.vm,
+    from: request.from ?? intent.guest.host,
+    to: intent.to.name,
+    mode: 'teleport',
+  } as const;
+  try {
+    const prepared = await prepare(intent, request, sides, signal);
+    const findings: Finding[] = await check(prepared, newMigrationId(), signal);
+    const { source, destination, agent, plan } = prepared;
+    const scan =
+      agent === null || request.agent === false
+        ? null
+        : await call(source.rpc, 'source.scan', { mode: 'full' }, { signal });
+    return {
+      ...start,
+      from: source.host.name,
+      result: findings.some(({ severity }) => severity === 'refuse') ? 'refused' : 'ready',
+      error: null,
+      findings,
+      estimate: {
+        memoryBytes: plan.memoryBytes,
+        teleportableBytes: scan === null ? null : scan.pages * pageBytes,
+        rttMs: Math.round(destination.rttMs * 10) / 10,
+      },
+    };
+  } catch (thrown) {
+    signal?.throwIfAborted();
+    const { code, message, retryable } = toVmmigError(thrown);
+    const error = { code, message, phase: 'preflight', retryable } as const;
+    if (exitCodeOf({ result: 'failed', error }) !== exitCodes.unreachable) throw thrown;
+    return { ...start, result: 'unreachable', error, findings: [], estimate: null };
+  } finally {
+    await Promise.all([sides.source?.[Symbol.asyncDispose](), sides.destination?.[Symbol.asyncDispose]()]);
+  }
+}
