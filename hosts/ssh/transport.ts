@@ -1,10 +1,13 @@
 /** The byte stream that SSH runs over: a TCP connection, a ProxyCommand's stdio, or a channel of another SSH session. */
 import { connect } from 'node:net';
 import { Duplex } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
 import { execa } from 'execa';
 import { HostError } from '../errors.js';
 import { OutputTail } from '../process.js';
 import type { SshTarget } from './target.js';
+
+const STDERR_GRACE_MS = 200;
 
 export interface Transport extends AsyncDisposable {
   /** May still be connecting. */
@@ -56,13 +59,13 @@ export function openProxyCommand(target: SshTarget, command: string): Transport 
     if (!stream.push(chunk)) child.stdout.pause();
   });
   child.stdin.on('error', () => {}); // its end is told by stdout, and why by stderr
-  child.stdout.on('end', () => stream.push(null));
-  void child.then((result) => {
-    if (result.code)
-      stream.destroy(
-        new HostError('VMMIG_SSH_UNREACHABLE', target.name, `the ProxyCommand "${command}" cannot be run`),
-      );
-    else stream.push(null);
+  // Most commands say on stderr why they ended; it may come a moment after the end of stdout.
+  const said = new Promise((resolve) => child.stderr.once('end', resolve));
+  child.stdout.once('end', () => {
+    void Promise.race([said, delay(STDERR_GRACE_MS, undefined, { ref: false })]).then(() => stream.push(null));
+  });
+  void child.then(({ code }) => {
+    if (code) stream.destroy(new HostError('VMMIG_SSH_UNREACHABLE', target.name, `${shell} cannot be run: ${code}`));
   });
   return {
     stream,

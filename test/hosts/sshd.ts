@@ -58,7 +58,8 @@ export async function startSshd({ hostKeyTypes = ['ed25519'], config = [] }: Ssh
       '',
     ].join('\n'),
   );
-  mkdirSync('/run/sshd', { recursive: true, mode: 0o755 });
+  // Where sshd, as root, is separated from its privileges; a system that never ran one does not have it.
+  if (process.getuid?.() === 0) mkdirSync('/run/sshd', { recursive: true, mode: 0o755 });
   const sshd = spawn('/usr/sbin/sshd', ['-D', '-e', '-f', join(directory, 'sshd_config')], {
     stdio: ['ignore', 'ignore', 'pipe'],
   });
