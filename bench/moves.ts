@@ -1,0 +1,126 @@
+/** One guest in the lab and the ways to move it: vmmig's, and stock QEMU's for comparison. */
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  type GuestShell,
+  guestPathsFromOutside,
+  type HostName,
+  type LabGuestOptions,
+  labExec,
+  labGuestShell,
+  labGuestStart,
+  networks,
+  wanCounters,
+} from '../lab/index.js';
+import type { MigrationReport } from '../migrate/index.js';
+import { QmpClient } from '../qmp/index.js';
+
+export interface Move {
+  readonly name: string;
+  /** What crossed the WAN, both ways, with all headers. */
+  readonly wireBytes: number;
+  readonly totalMs: number;
+  readonly downtimeMs: number | null;
+  readonly report: MigrationReport | null;
+}
+
+/** `precopy` is QEMU as it is; `multifd-zstd` is two channels, compressed. Both may use all of the link. */
+export type StockMode = 'precopy' | 'multifd-zstd';
+
+const port = 4446;
+const pollIntervalMs = 50;
+
+export class LabGuest {
+  host: HostName;
+  readonly #options: LabGuestOptions;
+
+  private constructor(
+    readonly name: string,
+    host: HostName,
+    options: LabGuestOptions,
+  ) {
+    this.host = host;
+    this.#options = options;
+  }
+
+  /** Boots a guest on hostA. */
+  static async start(name: string, options: LabGuestOptions): Promise<LabGuest> {
+    await labGuestStart(name, 'hostA', options);
+    return new LabGuest(name, 'hostA', options);
+  }
+
+  get otherHost(): HostName {
+    return this.host === 'hostA' ? 'hostB' : 'hostA';
+  }
+
+  /** Runs a command in the guest, wherever it is. @throws Error when it fails */
+  async run(command: string, timeoutMs = 120_000): Promise<string> {
+    await using shell: GuestShell = await labGuestShell(this.name, this.host);
+    const { stdout, exitCode } = await shell.run(command, { timeoutMs });
+    if (exitCode !== 0) throw new Error(`in ${this.name}, "${command}" exited with ${exitCode}: ${stdout}`);
+    return stdout.trim();
+  }
+
+  /** Moves the guest with vmmig, run on the host where it is. */
+  async teleport(
+    options: { readonly arguments?: readonly string[]; readonly showProgress?: boolean } = {},
+  ): Promise<Move> {
+    const before = await wireBytes();
+    const startMs = performance.now();
+    const argv = ['vmmig', 'teleport', this.name, '--to', this.otherHost, '--json', ...(options.arguments ?? [])];
+    const result = await labExec(this.host, argv as [string, ...string[]], {
+      reject: false,
+      stderr: options.showProgress ? 'inherit' : 'pipe',
+    });
+    const totalMs = performance.now() - startMs;
+    if (result.exitCode !== 0) throw new Error(`vmmig teleport exited with ${result.exitCode}: ${result.stderr ?? ''}`);
+    const report = JSON.parse(String(result.stdout)) as MigrationReport;
+    this.host = this.otherHost;
+    return {
+      name: 'vmmig teleport',
+      wireBytes: (await wireBytes()) - before,
+      totalMs,
+      downtimeMs: report.downtimeMs,
+      report,
+    };
+  }
+
+  /** Moves the guest the way QEMU does by itself. */
+  async stock(mode: StockMode): Promise<Move> {
+    const to = this.otherHost;
+    await labGuestStart(this.name, to, { ...this.#options, incoming: 'defer' });
+    const source = await QmpClient.connect({ path: guestPathsFromOutside(this.name, this.host).qmpPath });
+    const destination = await QmpClient.connect({ path: guestPathsFromOutside(this.name, to).qmpPath });
+    const address = `tcp:${networks[to].address}:${port}`;
+    const multifd = mode === 'multifd-zstd';
+    for (const qmp of [destination, source]) {
+      await qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'multifd', state: multifd }] });
+      if (multifd)
+        await qmp.execute('migrate-set-parameters', { 'multifd-channels': 2, 'multifd-compression': 'zstd' });
+    }
+    await source.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40, 'downtime-limit': 300 });
+    await destination.execute('migrate-incoming', { uri: address });
+    const before = await wireBytes();
+    const startMs = performance.now();
+    await source.execute('migrate', { uri: address });
+    let info = await source.execute('query-migrate');
+    while (info.status !== 'completed') {
+      if (info.status === 'failed') throw new Error(`stock ${mode} failed: ${info['error-desc'] ?? ''}`);
+      await delay(pollIntervalMs);
+      info = await source.execute('query-migrate');
+    }
+    while (!(await destination.execute('query-status')).running) await delay(pollIntervalMs);
+    const totalMs = performance.now() - startMs;
+    const moved = (await wireBytes()) - before;
+    await source.execute('quit').catch(() => {});
+    await source.close();
+    await destination.execute('migrate-set-capabilities', { capabilities: [{ capability: 'multifd', state: false }] });
+    await destination.close();
+    this.host = to;
+    return { name: `QEMU ${mode}`, wireBytes: moved, totalMs, downtimeMs: info.downtime ?? null, report: null };
+  }
+}
+
+async function wireBytes(): Promise<number> {
+  const { toHostA, toHostB } = await wanCounters();
+  return toHostA + toHostB;
+}
