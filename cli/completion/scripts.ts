@@ -30,7 +30,11 @@ _vmmig() {
   fi
   for line in $lines; do
     value=\${line%%$'\\t'*}
-    described+=("\${value//:/\\\\:}:\${line#*$'\\t'}")
+    if [[ $line == *$'\\t'?* ]]; then
+      described+=("\${value//:/\\\\:}:\${line#*$'\\t'}")
+    else
+      described+=("\${value//:/\\\\:}")
+    fi
   done
   _describe -V vmmig described
 }

@@ -9,6 +9,18 @@ export const usage = {
       summary: 'The inventory has no guest of that name.',
       nextStep: 'Compare with `vmmig list`; a guest is named as in the `guests` section of the inventory.',
     },
+    VMMIG_USAGE_SAME_HOST: {
+      summary: 'The guest is on the host already that it was to go to.',
+      nextStep: 'Nothing to do, unless `--to` or `--from` names the wrong host.',
+    },
+    VMMIG_USAGE_NOT_MIGRATING: {
+      summary: 'There is nothing to cancel: no vmmig on this machine is moving that guest.',
+      nextStep: 'Cancel on the machine where the migration was started; `vmmig history` shows those that ended here.',
+    },
+    VMMIG_USAGE_NO_REPORT: {
+      summary: 'No report of that migration, or of that guest, is kept on this machine.',
+      nextStep: 'Compare with `vmmig history`; reports stay on the machine where the migration was started.',
+    },
     VMMIG_INVENTORY_NOT_FOUND: {
       summary: 'The inventory file that was asked for cannot be read.',
       nextStep: 'Check the path given by `--inventory` or by the environment variable VMMIG_INVENTORY.',

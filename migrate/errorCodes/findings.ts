@@ -5,6 +5,15 @@ export const findings = {
   title: 'Findings of preflight',
   whereIsTheGuest: 'On the source, as before: nothing was changed.',
   codes: {
+    VMMIG_PREFLIGHT_REFUSED: {
+      summary: 'Preflight found at least one reason not to begin; the report lists all of them.',
+      nextStep: 'Do what each finding says; `vmmig preflight` checks again without moving anything.',
+    },
+    VMMIG_PREFLIGHT_NO_AGENT: {
+      summary:
+        'No agent answers in the guest, so its page cache is sent over the network. A warning: the migration goes on.',
+      nextStep: 'Run vmmig-agent in the guest, and give it a virtio-serial port named `org.vmmig.agent.0`.',
+    },
     VMMIG_COMMAND_LINE: {
       summary: 'The command line of the source’s QEMU cannot be used on another host as it is.',
       nextStep:

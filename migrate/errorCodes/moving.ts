@@ -10,6 +10,24 @@ export const migration = {
       whereIsTheGuest: 'On its way: the other migration decides.',
       nextStep: 'Wait for it, or run `vmmig cancel GUEST`.',
     },
+    VMMIG_CANCELLED: {
+      summary: 'The migration was cancelled, by Ctrl-C, by a signal or by `vmmig cancel`.',
+      nextStep: 'Nothing: both hosts are as they were.',
+    },
+    VMMIG_TIMEOUT: {
+      summary: 'The migration did not get to the commit point within `--timeout`.',
+      nextStep: 'Give it more time or bandwidth; `vmmig show GUEST` says which phase took long.',
+    },
+    VMMIG_SOURCE_UNCONFIRMED: {
+      summary: 'The migration failed, and the source did not confirm that it let the guest run again.',
+      whereIsTheGuest: 'On the source, probably running: not on the destination.',
+      nextStep: 'Look with `vmmig list`; if it is paused on the source, let it run there (`cont` in QEMU’s monitor).',
+    },
+    VMMIG_SOURCE_NOT_RELEASED: {
+      summary: 'The guest moved, but what is left of it on the source could not be removed.',
+      whereIsTheGuest: 'On the destination, running.',
+      nextStep: 'End the paused QEMU on the source by hand. Never let it run: the guest would run twice.',
+    },
     VMMIG_INTERNAL: {
       summary: 'Something happened that vmmig has no name for: a defect in vmmig.',
       whereIsTheGuest: 'Where the report says.',
