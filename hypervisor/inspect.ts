@@ -4,7 +4,7 @@ import { inspectBlockDevices } from './blockDevices.js';
 import { HypervisorError } from './errors.js';
 import { parseGpaMap } from './gpaMap.js';
 import type { GuestInspection } from './inspection.js';
-import { listenerPid, qemuPid } from './monitorProcess.js';
+import { qemuPid } from './monitorProcess.js';
 import { inspectProcess } from './process.js';
 import { parseRamBlocks } from './ramBlocks.js';
 
@@ -28,7 +28,6 @@ export interface InspectOptions {
  */
 export async function inspectGuest(options: InspectOptions): Promise<GuestInspection> {
   const { name, qmpPath, signal } = options;
-  const socketPeer = listenerPid(qmpPath);
   await using opened = options.qmp === undefined ? await QmpClient.connect({ path: qmpPath }, { signal }) : null;
   const qmp = options.qmp ?? opened!;
 
@@ -48,7 +47,7 @@ export async function inspectGuest(options: InspectOptions): Promise<GuestInspec
   if (cpu === undefined || typeof machineType !== 'string') {
     throw new HypervisorError('VMMIG_INSPECT', `what QEMU says of ${name} makes no sense: no CPU or no machine type`);
   }
-  const process = await inspectProcess(await qemuPid(socketPeer, cpu['thread-id']));
+  const process = await inspectProcess(await qemuPid(qmpPath, cpu['thread-id']));
   const [cpuType, disks, devices, agentPath] = await Promise.all([
     qmp.execute('qom-get', { path: cpu['qom-path'], property: 'type' }, { signal }),
     inspectBlockDevices(qmp, process.cwd, signal),

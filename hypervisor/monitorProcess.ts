@@ -1,6 +1,5 @@
-/** Which process a QMP monitor belongs to: its socket's peer, confirmed by the threads that QEMU itself names. */
-import { readFile } from 'node:fs/promises';
-import { basename } from 'node:path';
+/** Which process a QMP monitor belongs to: the owner of a thread that QEMU names, if its socket is there. */
+import { readdir, readFile, readlink } from 'node:fs/promises';
 import koffi from 'koffi';
 import { HypervisorError } from './errors.js';
 
@@ -45,23 +44,30 @@ async function processOfThread(threadId: number): Promise<number | null> {
   return pid === undefined ? null : Number(pid);
 }
 
+/** Whether a process has a socket open that is bound to the path. */
+async function holdsSocket(pid: number, socketPath: string): Promise<boolean> {
+  const [table, descriptors] = await Promise.all([
+    readFile('/proc/net/unix', 'utf8').catch(() => ''),
+    readdir(`/proc/${pid}/fd`).catch(() => []),
+  ]);
+  // Num RefCount Protocol Flags Type St Inode Path
+  const rows = table.split('\n').filter((row) => row.endsWith(` ${socketPath}`));
+  const sockets = new Set(rows.map((row) => `socket:[${row.split(/\s+/)[6]}]`));
+  if (sockets.size === 0) return false;
+  const targets = await Promise.all(descriptors.map((fd) => readlink(`/proc/${pid}/fd/${fd}`).catch(() => '')));
+  return targets.some((target) => sockets.has(target));
+}
+
 /**
  * The pid of the QEMU behind a monitor.
- * @param socketPeer who listens on the monitor's socket, if known: a supervisor that handed QEMU the socket is not QEMU
- * @param threadId one of QEMU's own, as `query-cpus-fast` gives it
+ * @param threadId one of QEMU's own, as `query-cpus-fast` gives it: in another PID namespace the number would be someone
+ *   else's, so the process has to own the monitor's socket, too
  * @throws HypervisorError VMMIG_INSPECT when QEMU runs where this process cannot see it
  */
-export async function qemuPid(socketPeer: number | null, threadId: number): Promise<number> {
+export async function qemuPid(qmpPath: string, threadId: number): Promise<number> {
   const owner = await processOfThread(threadId);
-  if (owner !== null && owner === socketPeer) return owner;
-  // Without the peer's word, a thread of this number might be anyone's: QEMU counts in its own PID namespace.
-  const name =
-    owner === null
-      ? ''
-      : basename((await readFile(`/proc/${owner}/cmdline`, 'utf8').catch(() => '')).split('\0')[0] ?? '');
-  if (owner !== null && /qemu|kvm/.test(name)) return owner;
-  throw new HypervisorError(
-    'VMMIG_INSPECT',
-    'cannot find the QEMU process behind its monitor: does it run in a container of its own?',
-  );
+  // The peer of a new connection comes second: it would leave QEMU a dead client to greet.
+  if (owner !== null && ((await holdsSocket(owner, qmpPath)) || listenerPid(qmpPath) === owner)) return owner;
+  const message = `cannot find the QEMU process behind ${qmpPath}: does it run in a container of its own?`;
+  throw new HypervisorError('VMMIG_INSPECT', message);
 }
