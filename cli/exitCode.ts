@@ -5,8 +5,8 @@ import { UsageError } from './usageError.js';
 export function exitCodeOfError(error: unknown): number {
   if (error instanceof UsageError) return exitCodes.usage;
   const code = errorCodeOf(error);
-  // An inventory that cannot be used is found before anything is tried.
-  if (code !== null && /^VMMIG_(USAGE|INVENTORY)_/.test(code)) return exitCodes.usage;
+  // Found before anything is tried.
+  if (code !== null && /^VMMIG_(USAGE_|INVENTORY_|ALREADY_MIGRATING$)/.test(code)) return exitCodes.usage;
   if (code !== null && /^VMMIG_(SSH|HOST)_/.test(code)) return exitCodes.unreachable;
   return exitCodes.failed;
 }

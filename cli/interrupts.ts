@@ -6,10 +6,20 @@
  * repeatedly does not read what the second one says.
  */
 import type { ProgressEvent } from '../migrate/progress.js';
-import { exitCodes } from '../migrate/report.js';
+import { exitCodes, type PhaseName } from '../migrate/report.js';
 
-/** How far the guest has come, as far as an interruption is concerned. */
-type Stage = 'before' | 'switching' | 'committed';
+/**
+ * How far the guest has come, as far as an interruption is concerned. Somewhere in `committing` the destination is asked
+ * to let the guest run, and only the migration itself knows whether it has been.
+ */
+type Stage = 'copying' | 'switching' | 'committing' | 'committed';
+
+const stageAtBegin: Partial<Record<PhaseName, Stage>> = {
+  'switch-over': 'switching',
+  verify: 'committing',
+  // Phases end when they fail too, so it is the next one's begin that shows the commit.
+  'release source': 'committed',
+};
 
 export interface InterruptHooks {
   say(line: string): void;
@@ -19,7 +29,7 @@ export interface InterruptHooks {
 
 export class Interrupts {
   readonly #controller = new AbortController();
-  #stage: Stage = 'before';
+  #stage: Stage = 'copying';
   #presses = 0;
   #vm = 'the guest';
   #from = 'the source';
@@ -37,8 +47,7 @@ export class Interrupts {
       this.#from = event.from;
       this.#to = event.to;
     }
-    if (event.type === 'phase' && event.name === 'switch-over' && event.state === 'begin') this.#stage = 'switching';
-    if (event.type === 'phase' && event.name === 'verify' && event.state === 'end') this.#stage = 'committed';
+    if (event.type === 'phase' && event.state === 'begin') this.#stage = stageAtBegin[event.name] ?? this.#stage;
   }
 
   /** SIGTERM, SIGHUP. */
@@ -51,7 +60,7 @@ export class Interrupts {
     this.#presses++;
     if (this.#presses === 1) this.#first();
     else if (this.#presses === 2) this.hooks.say(this.#costOfForcing());
-    else this.hooks.forceExit(this.#stage === 'before' ? exitCodes.cancelled : exitCodes.unknown);
+    else this.hooks.forceExit(this.#stage === 'copying' ? exitCodes.cancelled : exitCodes.unknown);
   }
 
   #first(): void {
@@ -62,16 +71,21 @@ export class Interrupts {
       );
       return;
     }
-    this.hooks.say(`Cancelling: ${this.#vm} stays on ${this.#from}. Waiting for both hosts to be as they were.`);
+    this.hooks.say(
+      this.#stage === 'committing'
+        ? `Cancelling, unless it is too late: ${this.#vm} is being handed over to ${this.#to} right now. The report will say where it is.`
+        : `Cancelling: ${this.#vm} stays on ${this.#from}. Waiting for both hosts to be as they were.`,
+    );
     this.#controller.abort(new DOMException('interrupted by the user', 'AbortError'));
   }
 
   #costOfForcing(): string {
     const again = 'Press Ctrl-C once more to leave anyway.';
     switch (this.#stage) {
-      case 'before':
+      case 'copying':
         return `Still cleaning up. Leaving now does not stop ${this.#vm} on ${this.#from}, but may leave a waiting QEMU on ${this.#to}. ${again}`;
       case 'switching':
+      case 'committing':
         return `${this.#vm} is paused between the hosts. Leaving now may leave it paused on ${this.#from}, and nobody to say where it is. ${again}`;
       case 'committed':
         return `${this.#vm} runs on ${this.#to}. Leaving now leaves its paused copy and its memory behind on ${this.#from}. ${again}`;

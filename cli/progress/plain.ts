@@ -47,7 +47,7 @@ export class PlainProgress implements ProgressRenderer {
     const detail = event.detail === undefined ? '' : `: ${clean(event.detail)}`;
     if (event.state === 'begin') return `${event.name}${detail || ' ...'}`;
     const phase = this.#state.phases.findLast((candidate) => candidate.name === event.name);
-    return `${event.name} done in ${duration(event.atMs - (phase?.beganMs ?? event.atMs))}${detail}`;
+    return `${event.name} took ${duration(event.atMs - (phase?.beganMs ?? event.atMs))}${detail}`;
   }
 }
 

@@ -14,7 +14,8 @@ function interrupted(events: readonly ProgressEvent[], presses: number) {
 
 const copying = [startEvent, phaseEvent('precopy', 'begin', 10)];
 const switching = [...copying, phaseEvent('switch-over', 'begin', 20)];
-const committed = [...switching, phaseEvent('verify', 'begin', 30), phaseEvent('verify', 'end', 40)];
+const committing = [...switching, phaseEvent('verify', 'begin', 30)];
+const committed = [...committing, phaseEvent('verify', 'end', 40), phaseEvent('release source', 'begin', 40)];
 
 describe('Ctrl-C', () => {
   it('cancels before the commit point, and says where the guest stays', () => {
@@ -24,6 +25,14 @@ describe('Ctrl-C', () => {
       expect(said).toHaveLength(1);
     }
     expect(interrupted(copying, 1).said[0]).toMatch(/^Cancelling: vm1 stays on hostA/);
+  });
+
+  it('promises nothing while the guest is being handed over, nor when that has just failed', () => {
+    for (const events of [committing, [...committing, phaseEvent('verify', 'end', 40)]]) {
+      const { said, aborted } = interrupted(events, 1);
+      expect(aborted).toBe(true);
+      expect(said[0]).toMatch(/^Cancelling, unless it is too late: .* The report will say where it is\.$/);
+    }
   });
 
   it('cancels nothing after the commit point, and says why', () => {

@@ -22,7 +22,7 @@ describe('a migration', () => {
     expect(exitCode).toBe(0);
     expect(stdout).toMatch(/^✔ vm1 runs on hostB: moved in 2\.31 s, downtime 287 ms\n/);
     expect(stdout).toMatch(/teleported +102,400 +400 MiB +39 % +not sent/);
-    expect(stderr).toMatch(/0:00 preflight done in 120 ms/);
+    expect(stderr).toMatch(/0:00 preflight took 120 ms/);
     expect(stdout + stderr).not.toContain('\x1b');
   });
 
