@@ -34,6 +34,7 @@ export type StreamState =
   | 'footer'
   | 'tail'
   | 'after-eof'
+  | 'complete'
   | 'ended'
   | 'failed';
 
@@ -96,7 +97,8 @@ export class StreamDecoder {
   end(): void {
     if (this.#failure !== null) throw this.#failure;
     if (this.#state === 'ended') return;
-    if (this.#state !== 'tail' && !(this.#state === 'after-eof' && this.#record.length === 0)) {
+    const isWhole = this.#state === 'tail' || this.#state === 'complete' || this.#state === 'after-eof';
+    if (!isWhole || this.#record.length > 0) {
       throw this.#fail(this.#position.error('VMMIG_STREAM_TRUNCATED', `The stream ends inside its ${this.#state}`));
     }
     this.#state = 'ended';
@@ -123,7 +125,8 @@ export class StreamDecoder {
       this.#position.recordStart = chunk.length;
       return chunk.length;
     }
-    if (this.#state === 'ended') throw this.#position.corrupt('Bytes after the end of the stream');
+    if (this.#state === 'complete' || this.#state === 'ended')
+      throw this.#position.corrupt('Bytes after the end of the stream');
     const at = this.#record.fill(chunk, start);
     if (this.#record.complete) this.#advance(at);
     return at;
@@ -146,7 +149,7 @@ export class StreamDecoder {
 
   #header(bytes: Buffer, at: number): void {
     if (bytes.readUInt32BE(0) !== STREAM_MAGIC)
-      throw this.#position.corrupt('Not a migration stream: no QEVM at its start');
+      throw this.#position.corrupt('Not a migration stream: no QEVM at first');
     const version = bytes.readUInt32BE(4);
     if (version !== STREAM_VERSION) throw this.#position.unsupported(`Migration stream of version ${version}`);
     this.#state = 'configuration';
@@ -257,10 +260,9 @@ export class StreamDecoder {
     this.#record.need = parseVmdesc(bytes, this.#limits, this.#position);
     if (!this.#record.complete) return;
     const raw = this.#record.detach();
-    this.#state = 'ended';
+    this.#state = 'complete';
     this.#expect(1, at);
     this.#handler.vmdesc?.(raw.subarray(5), raw);
-    this.#handler.end?.();
   }
 
   #beginTail(reason: TailReason, name: string): void {

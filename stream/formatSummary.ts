@@ -1,4 +1,5 @@
 /** A stream's summary for people: aligned tables, plain text, no colour. */
+import { PAGE_BYTES } from './constants.js';
 import type { StreamSummary } from './summary.js';
 
 type Row = readonly string[];
@@ -36,7 +37,7 @@ function blocks(summary: StreamSummary): string {
     rows.push([
       printable(block.name),
       number(block.lengthBytes),
-      number(block.lengthBytes / 4096),
+      number(block.lengthBytes / PAGE_BYTES),
       number(block.pageRecords),
       number(block.zeroRecords),
       number(block.uniquePages),
@@ -45,7 +46,7 @@ function blocks(summary: StreamSummary): string {
     ]);
   }
   const { ramBytes, pageRecords, zeroRecords, uniquePages } = summary.totals;
-  const totals = [ramBytes, ramBytes / 4096, pageRecords, zeroRecords, uniquePages].map(number);
+  const totals = [ramBytes, ramBytes / PAGE_BYTES, pageRecords, zeroRecords, uniquePages].map(number);
   rows.push(['total', ...totals, '', '']);
   return table(rows, 'lrrrrrrr');
 }

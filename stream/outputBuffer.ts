@@ -9,7 +9,9 @@ const MAX_SPARE = 4;
 export class OutputBuffer {
   readonly #batchBytes: number;
   #bytes: Buffer | null = null;
-  #spare: Buffer[] = [];
+  readonly #spare: Buffer[] = [];
+  /** Memory of batches that were taken, so that no other is ever recycled, and none twice. */
+  readonly #taken = new WeakSet<ArrayBufferLike>();
   #length = 0;
 
   constructor(batchBytes: number) {
@@ -48,13 +50,14 @@ export class OutputBuffer {
     if (this.#bytes === null || length === 0) return Buffer.alloc(0);
     if (length < COPY_BELOW_BYTES) return Buffer.from(this.#bytes.subarray(0, length));
     const taken = this.#bytes.subarray(0, length);
+    if (this.#bytes.length === this.#batchBytes) this.#taken.add(taken.buffer);
     this.#bytes = null;
     return taken;
   }
 
   /** Gives back what `take` gave, once nobody reads it any more. */
   recycle(taken: Buffer): void {
-    const isOurs = taken.byteOffset === 0 && taken.buffer.byteLength === this.#batchBytes;
-    if (isOurs && this.#spare.length < MAX_SPARE) this.#spare.push(Buffer.from(taken.buffer));
+    if (!this.#taken.delete(taken.buffer) || this.#spare.length === MAX_SPARE) return;
+    this.#spare.push(Buffer.from(taken.buffer));
   }
 }

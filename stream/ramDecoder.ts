@@ -161,13 +161,11 @@ export class RamDecoder {
   #badFlags(flags: number): Error {
     const text = `RAM record with flags 0x${flags.toString(16)}`;
     if ((flags & ~SUPPORTED_FLAGS) === 0) return this.#position.corrupt(text);
-    if (flags & RamFlag.xbzrle)
-      return this.#position.unsupported(`${text}: XBZRLE pages; switch capability xbzrle off`);
-    if (flags & RamFlag.compressedPage) {
-      return this.#position.unsupported(`${text}: compressed pages; switch capability compress off`);
-    }
-    if (flags & RamFlag.hook) return this.#position.unsupported(`${text}: RDMA`);
-    return this.#position.unsupported(text);
+    let meaning = '';
+    if (flags & RamFlag.xbzrle) meaning = ': XBZRLE pages; switch capability xbzrle off';
+    else if (flags & RamFlag.compressedPage) meaning = ': compressed pages; switch capability compress off';
+    else if (flags & RamFlag.hook) meaning = ': RDMA';
+    return this.#position.unsupported(text + meaning);
   }
 
   #beginList(bytes: Buffer, at: number, totalBytes: number): void {
