@@ -22,8 +22,6 @@ export interface ImageInfo {
 export interface BlockDeviceInfo {
   file: string;
   'node-name'?: string;
-  /** From 10.0 on: the nodes it is built on. */
-  children?: { child: string; 'node-name': string }[];
   ro: boolean;
   /** The block driver: `raw`, `qcow2`, `file`, … */
   drv: string;

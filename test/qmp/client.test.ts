@@ -248,6 +248,22 @@ describe('QmpClient on disconnect', () => {
     expect(unhandled).toEqual([]);
   });
 
+  it('notices that only the peer has ended an open stream', async () => {
+    const stream: Duplex = new Duplex({
+      read() {},
+      write(chunk: Buffer, _encoding, done) {
+        const { id } = JSON.parse(chunk.toString()) as { id: string };
+        stream.push(`${JSON.stringify({ return: {}, id })}\n`);
+        done();
+      },
+    });
+    stream.push(`${JSON.stringify(GREETING)}\n`);
+    const client = await QmpClient.connect({ stream });
+    stream.push(null);
+    expect(await client.closed).toMatchObject({ code: 'VMMIG_QMP_INTERRUPTED', reason: 'disconnect' });
+    expect(stream.destroyed).toBe(true);
+  });
+
   it('reports the protocol error that made it hang up', async () => {
     await using server = await FakeServer.listen();
     const { client, monitor } = await server.connect();
