@@ -3,6 +3,7 @@ import type { Readable, Writable } from 'node:stream';
 import {
   CancellationTokenSource,
   createMessageConnection,
+  ErrorCodes,
   type MessageConnection,
   ResponseError,
 } from 'vscode-jsonrpc/node';
@@ -13,6 +14,12 @@ import { fromResponseError } from './remoteError.js';
 
 /** Node has to start and load vmmig on a host that may be busy. */
 const HANDSHAKE_TIMEOUT_MS = 20_000;
+/** JSON-RPC errors that do not come from the other end. */
+const LOCAL_ERRORS: ReadonlySet<number> = new Set([
+  ErrorCodes.MessageWriteError,
+  ErrorCodes.PendingResponseRejected,
+  ErrorCodes.ConnectionInactive,
+]);
 
 export interface ConnectRpcOptions {
   /** The other end's name, for messages. */
@@ -131,6 +138,8 @@ class Client implements RpcClient {
   readonly #pending = new Set<(error: Error) => void>();
   readonly #handlers = new Map<string, (params: never) => void>();
   readonly #resolveClosed: (error: Error | undefined) => void;
+  /** Set from the first sign of the end; the reason may take a moment longer. */
+  #ending = false;
   #end: { error: Error | undefined } | undefined;
 
   constructor(
@@ -146,10 +155,9 @@ class Client implements RpcClient {
     const { promise, resolve } = withResolvers<Error | undefined>();
     this.closed = promise;
     this.#resolveClosed = resolve;
-    let ending = false;
     const onEnd = (error?: Error) => {
-      if (ending) return;
-      ending = true;
+      if (this.#ending) return;
+      this.#ending = true;
       if (error) this.#finish(error);
       else void whyEnded().then((reason) => this.#finish(reason));
     };
@@ -192,21 +200,24 @@ class Client implements RpcClient {
               cancel(new HostError('VMMIG_HOST_TIMEOUT', this.host, message));
             }, timeoutMs);
       this.#pending.add(fail);
+      if (this.#ending) return; // the reason is on its way to `fail`
       this.#connection.sendRequest<Result>(method, params ?? {}, cancellation.token).then(
         (result) => {
           release();
           resolve(result);
         },
         (error: unknown) => {
-          // Whatever else rejects it comes from the connection's end, whose reason is on its way to `fail`.
-          if (error instanceof ResponseError || this.#end) fail(error);
+          if (!isLocal(error)) fail(error);
+          else if (this.#writer.writable)
+            fail(new TypeError(`the parameters of "${method}" cannot be sent`, { cause: error }));
+          // Else the connection is ending, which tells `fail` why.
         },
       );
     });
   }
 
   async notify(method: string, params?: object): Promise<void> {
-    if (this.#end) return;
+    if (this.#ending || this.#end) return;
     await this.#connection.sendNotification(method, params ?? {}).catch(() => {});
   }
 
@@ -244,6 +255,11 @@ class Client implements RpcClient {
       `the connection to vmmig on ${this.host} was closed by this end`,
     );
   }
+}
+
+/** Whether a rejection is of this end's making: the request was not sent, or its answer will not come. */
+function isLocal(error: unknown): boolean {
+  return !(error instanceof ResponseError) || LOCAL_ERRORS.has(error.code);
 }
 
 function toError(reason: unknown): Error {

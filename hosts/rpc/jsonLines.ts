@@ -140,6 +140,10 @@ export class JsonLineWriter extends AbstractMessageWriter implements MessageWrit
     writable.on('close', () => this.fireClose());
   }
 
+  get writable(): boolean {
+    return this.#writable.writable;
+  }
+
   /** Resolves when the line was handed to the operating system: a slow reader slows the writer down. */
   write(message: object): Promise<void> {
     return new Promise((resolve, reject) => {

@@ -46,9 +46,9 @@ export function openProxyCommand(target: SshTarget, command: string): Transport 
     read: () => void child.stdout.resume(),
     write(chunk: Buffer, _encoding, done) {
       bytes += chunk.length;
-      child.stdin.write(chunk, done);
+      child.stdin.write(chunk, () => done());
     },
-    final: (done) => void child.stdin.end(done),
+    final: (done) => void child.stdin.end(() => done()),
     destroy(error, done) {
       child.kill();
       done(error);

@@ -189,7 +189,7 @@ describe('a connection that dies', () => {
     const session = await openHostSession(sshd.host());
     const process = await session.spawn(['sh', '-c', 'echo $$; cat']);
     const pid = Number(await firstChunk(process.stdout));
-    const running = session.exec(['sleep', '1000']);
+    const running = session.exec(['sleep', '10']);
     running.catch(() => {});
     await delay(200);
     for (const sshdPid of sshd.sessionPids()) killOnly(sshdPid);

@@ -87,6 +87,36 @@ describe('a client', () => {
     expect(await client.closed).toBe(reason);
   });
 
+  test('keeps requests that are made while it finds out why the streams ended until it knows', async () => {
+    const { stdin, stdout } = start({});
+    const reason = new Error('the cable was cut');
+    const client = await connectRpc(stdout, stdin, {
+      whyEnded: () => new Promise((resolve) => setTimeout(resolve, 50, reason)),
+    });
+    stdout.end();
+    await once(stdout, 'close');
+    await expect(client.request('anything')).rejects.toBe(reason);
+    await client.notify('anything');
+  });
+
+  test('rejects parameters that cannot be sent, and goes on', async () => {
+    const { stdin, stdout } = start({ echo: async (params) => params });
+    await using client = await connectRpc(stdout, stdin);
+    await expect(client.request('echo', { big: 1n })).rejects.toThrow('the parameters of "echo" cannot be sent');
+    expect(await client.request('echo', { small: 1 })).toEqual({ small: 1 });
+  });
+
+  test('does not mind a method that is cancelled before it was begun', async () => {
+    let begun = 0;
+    const { stdin, stdout } = start({ count: async () => ++begun });
+    await using client = await connectRpc(stdout, stdin);
+    const abort = new AbortController();
+    const cancelled = client.request('count', {}, { signal: abort.signal });
+    abort.abort(new Error('enough'));
+    await expect(cancelled).rejects.toThrow('enough');
+    expect(await client.request('count')).toBeLessThanOrEqual(2);
+  });
+
   test('notices a stream that is destroyed without an end', async () => {
     const { stdin, stdout } = start({ wait: () => new Promise(() => {}) });
     const client = await connectRpc(stdout, stdin, { host: 'hostB' });

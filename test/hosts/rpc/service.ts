@@ -35,6 +35,7 @@ if (behaviour === 'other-protocol') {
         throw 'plain';
       },
       wait: async (_, { signal }) => {
+        await server.notify('waiting');
         await delay(60_000, undefined, { signal }).catch(() => {});
         cancelled++;
         return 'too late';

@@ -295,7 +295,7 @@ describe('a host that does not answer as it should', () => {
       ...sshd.host({ sshConfig: config }),
       ssh: `${user}@127.0.0.1:${proxy.port}`,
     });
-    const running = session.exec(['sleep', '1000']);
+    const running = session.exec(['sleep', '10']);
     running.catch(() => {});
     proxy.freeze();
     const frozenAt = Date.now();
