@@ -1,12 +1,12 @@
 /** Reads the inventory file. Every complaint names file, line and field. */
 import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { type Document, isNode, LineCounter, parseDocument } from 'yaml';
 import type { z } from 'zod';
 import { messageOf } from '../errors.js';
 import { InventoryError, type InventoryIssue } from './inventoryError.js';
-import { directoryOf, inventorySchema, toGuest, toHost } from './schema.js';
+import { inventorySchema, toGuest, toHost } from './schema.js';
 import type { Inventory } from './types.js';
 
 export interface LoadInventoryOptions {
@@ -46,7 +46,7 @@ export function parseInventory(text: string, path: string): Inventory {
     const issues = result.error.issues.flatMap((issue) => toIssues(issue, document, lines));
     throw new InventoryError('VMMIG_INVENTORY_INVALID', path, inFileOrder(issues));
   }
-  const directory = directoryOf(path);
+  const directory = dirname(path);
   const hosts = new Map(Object.entries(result.data.hosts).map(([name, host]) => [name, toHost(name, host, directory)]));
   const guests = new Map(Object.entries(result.data.guests).map(([name, guest]) => [name, toGuest(name, guest)]));
   const dangling: InventoryIssue[] = [];

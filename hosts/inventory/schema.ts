@@ -3,7 +3,7 @@
  * error, since a misspelt one would silently mean its default.
  */
 import { homedir } from 'node:os';
-import { dirname, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { z } from 'zod';
 import { parseDestination } from '../ssh/destination.js';
 import { parseBitRate, parseDurationMs } from '../units.js';
@@ -105,11 +105,6 @@ export function diskPathOn(diskInInventory: InventoryDisk, hostName: string): st
 
 function localPath(path: string, directory: string): string {
   return path === '~' || path.startsWith('~/') ? homedir() + path.slice(1) : resolve(directory, path);
-}
-
-/** @param file absolute path of the inventory. */
-export function directoryOf(file: string): string {
-  return dirname(file);
 }
 
 function parsePortRange(value: string): PortRange | undefined {
