@@ -3,6 +3,7 @@ import type { Hooks, MigrateRequest } from '../migrate/index.js';
 import { exitCodeOf, type MigrationReport } from '../migrate/report.js';
 import { Interrupts, listenForInterrupts } from './interrupts.js';
 import { progressRenderer } from './progress/choose.js';
+import { LiveRegion } from './progress/liveRegion.js';
 import { outcomeLine, type ProgressKind } from './progress/renderer.js';
 import { reportLines } from './render/report.js';
 import type { VerbArguments, VerbContext } from './verb.js';
@@ -77,11 +78,22 @@ async function withProgress<T>(
   });
 }
 
-/** For verbs that only look: Ctrl-C ends them, and there is nothing to undo. */
-export async function withInterrupt<T>(context: VerbContext, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+/**
+ * For verbs that wait and move nothing: Ctrl-C ends them, and a terminal shows meanwhile what they wait for.
+ * @param doing as in `Asking the hosts`
+ */
+export async function withInterrupt<T>(
+  context: VerbContext,
+  doing: string,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const { stderr } = context.output;
+  const waiting = new LiveRegion(stderr);
+  if (stderr.animated) waiting.draw([stderr.style.dim(`${doing} ${stderr.style.symbols.ellipsis}`)]);
   const controller = new AbortController();
   const stop = (): void => {
     if (controller.signal.aborted) process.exit(130);
+    waiting.clear();
     context.output.note('Interrupted.');
     controller.abort(new DOMException('interrupted by the user', 'AbortError'));
   };
@@ -90,6 +102,7 @@ export async function withInterrupt<T>(context: VerbContext, work: (signal: Abor
   try {
     return await work(controller.signal);
   } finally {
+    waiting.clear();
     for (const signal of signals) process.off(signal, stop);
   }
 }

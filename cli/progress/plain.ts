@@ -11,7 +11,9 @@ export class PlainProgress implements ProgressRenderer {
   #state: ProgressState = initialState;
   #lastSampleMs = Number.NEGATIVE_INFINITY;
 
-  constructor(private readonly sink: Sink) {}
+  constructor(private readonly sink: Sink) {
+    this.#at(0, 'starting ...');
+  }
 
   show(event: ProgressEvent): void {
     this.#state = advance(this.#state, event);

@@ -9,9 +9,12 @@ export const agentScan = defineVerb({
   positionals: { vm: guestPositional },
   options: { from: fromOption },
   async run(args, context) {
-    const policy = await context.policy();
-    const scan = await withInterrupt(context, (signal) =>
-      policy.agentScan(args.vm, { ...defined('from', args.from), ...defined('inventoryPath', args.inventory), signal }),
+    const scan = await withInterrupt(context, 'Asking the agent', async (signal) =>
+      (await context.policy()).agentScan(args.vm, {
+        ...defined('from', args.from),
+        ...defined('inventoryPath', args.inventory),
+        signal,
+      }),
     );
     const { output } = context;
     if (args.json) output.json(scan);

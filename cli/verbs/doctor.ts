@@ -8,8 +8,9 @@ export const doctor = defineVerb({
   describe: 'What this machine lacks to run migrations, and how to get it',
   epilogue: 'Exit codes: 0 nothing that is required is missing, 1 something is',
   async run(args, context) {
-    const policy = await context.policy();
-    const report = await withInterrupt(context, (signal) => policy.doctor({ signal }));
+    const report = await withInterrupt(context, 'Checking', async (signal) =>
+      (await context.policy()).doctor({ signal }),
+    );
     const { output } = context;
     if (args.json) output.json(report);
     else output.result(checkLines(report.checks, output.stdout));

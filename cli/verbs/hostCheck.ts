@@ -17,9 +17,8 @@ export const hostCheck = defineVerb({
   },
   epilogue: 'Exit codes: 0 ready, 1 something required is missing, 4 out of reach',
   async run(args, context) {
-    const policy = await context.policy();
-    const found = await withInterrupt(context, (signal) =>
-      policy.checkHost(args.name, { ...defined('inventoryPath', args.inventory), signal }),
+    const found = await withInterrupt(context, `Asking ${clean(args.name)}`, async (signal) =>
+      (await context.policy()).checkHost(args.name, { ...defined('inventoryPath', args.inventory), signal }),
     );
     const { output } = context;
     const { style } = output.stdout;

@@ -29,8 +29,7 @@ export const labUp = defineVerb({
   async run(args, context) {
     const lab = await context.lab();
     const { output } = context;
-    if (output.stderr.isTerminal) output.note('Raising the lab ...');
-    await withInterrupt(context, (signal) =>
+    await withInterrupt(context, 'Raising the lab', (signal) =>
       lab.labUp({
         ...defined('rttMs', args.rtt),
         ...defined('rateBps', args.rate),

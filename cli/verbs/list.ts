@@ -6,9 +6,8 @@ export const list = defineVerb({
   command: 'list',
   describe: 'The guests of the inventory: where they are and whether they could move',
   async run(args, context) {
-    const policy = await context.policy();
-    const found = await withInterrupt(context, (signal) =>
-      policy.listGuests({ ...defined('inventoryPath', args.inventory), signal }),
+    const found = await withInterrupt(context, 'Asking the hosts', async (signal) =>
+      (await context.policy()).listGuests({ ...defined('inventoryPath', args.inventory), signal }),
     );
     const { output } = context;
     if (args.json) output.json(found);

@@ -18,8 +18,9 @@ export const preflight = defineVerb({
 });
 
 export async function runPreflight(request: MigrateRequest, json: boolean, context: VerbContext): Promise<number> {
-  const policy = await context.policy();
-  const report = await withInterrupt(context, (signal) => policy.preflight(request, { signal }));
+  const report = await withInterrupt(context, 'Checking', async (signal) =>
+    (await context.policy()).preflight(request, { signal }),
+  );
   const { output } = context;
   if (json) output.json(report);
   else output.result(preflightLines(report, output.stdout));

@@ -15,7 +15,8 @@ function shown(kind: ProgressKind): string[] {
 describe('plain progress', () => {
   it('tells each phase as it begins and ends, with its time', () => {
     const lines = shown('plain');
-    expect(lines[0]).toBe('vm1: teleport from hostA to hostB (vm1-20261122-045107-7f3a)');
+    expect(lines[0]).toBe(' 0:00 starting ...');
+    expect(lines[1]).toBe('vm1: teleport from hostA to hostB (vm1-20261122-045107-7f3a)');
     expect(lines).toContain(' 0:00 preflight took 120 ms');
     expect(lines).toContain(' 0:00 scan took 45 ms: 102,812 cached pages in 2 file systems');
     expect(lines).toContain(' 0:01 warning: the guest writes fast');
