@@ -3,14 +3,13 @@
 
 #include <dirent.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "extents.h"
+#include "resident.h"
 #include "session.h"
 
 #define ENTRY_HEADER 8
-#define CHUNK_PAGES 64
 
 /* Entries of one directory block: le32 inode, le16 length of the record, u8 length of the name, u8 type, name. */
 static int list_block(const uint8_t *block, size_t size, entry_visitor *visit, void *context) {
@@ -30,31 +29,14 @@ static int list_block(const uint8_t *block, size_t size, entry_visitor *visit, v
     return 1;
 }
 
-/* Which pages of [offset, offset + pages) of the device are cached. */
-static int cached_pages(int device, uint64_t offset, size_t pages, size_t page_size, unsigned char *cached) {
-    void *memory = mmap(NULL, pages * page_size, PROT_READ, MAP_SHARED, device, (off_t)offset);
-    if (memory == MAP_FAILED) return 0;
-    int result = mincore(memory, pages * page_size, cached);
-    munmap(memory, pages * page_size);
-    return !result;
-}
-
 static int list_extent(int device, uint64_t from, uint64_t end, size_t block_size, entry_visitor *visit,
                        void *context) {
-    size_t page_size = session_page_size();
-    unsigned char cached[CHUNK_PAGES];
     uint8_t block[4096]; /* on the stack: directories are listed within each other */
-    while (from < end) {
-        uint64_t base = from & ~(uint64_t)(page_size - 1);
-        uint64_t stop = base + CHUNK_PAGES * page_size < end ? base + CHUNK_PAGES * page_size : end;
-        size_t pages = (stop - base + page_size - 1) / page_size;
+    for (; from < end; from += block_size) {
         if (!session_tick()) return 0;
-        int known = cached_pages(device, base, pages, page_size, cached);
-        for (; from < stop; from += block_size) {
-            if (!known || !(cached[(from - base) / page_size] & 1)) continue;
-            if (pread(device, block, block_size, (off_t)from) != (ssize_t)block_size) continue;
-            if (!list_block(block, block_size, visit, context)) return 0;
-        }
+        if (resident_count(device, from, block_size) <= 0) continue;
+        if (pread(device, block, block_size, (off_t)from) != (ssize_t)block_size) continue;
+        if (!list_block(block, block_size, visit, context)) return 0;
     }
     return 1;
 }
@@ -63,7 +45,8 @@ int ext4dir_list(int device, int directory, size_t block_size, entry_visitor *vi
     struct fiemap_extent extent;
     struct extents extents;
     int found = 0;
-    if (block_size > 4096) return -1;
+    /* A block smaller than a page could not be read without its neighbours. */
+    if (block_size != session_page_size() || block_size > 4096 || resident_count(device, 0, block_size) < 0) return -1;
     extents_open(&extents, directory, 0, UINT64_MAX);
     while (extents_next(&extents, &extent)) {
         if (extent_reason(&extent)) return -1;

@@ -13,7 +13,8 @@
 typedef int entry_visitor(void *context, const char *name, unsigned char type);
 
 /*
- * 1: listed, 0: the visitor stopped it, -1: this directory cannot be listed that way (it is inside its inode).
+ * 1: listed, 0: the visitor stopped it, -1: it cannot be listed that way: it is inside its inode, or this kernel does
+ * not say which blocks are cached (before Linux 6.5).
  */
 int ext4dir_list(int device, int directory, size_t block_size, entry_visitor *visit, void *context);
 

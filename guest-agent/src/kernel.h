@@ -74,6 +74,7 @@ struct fsxattr {
 #define FS_IOC_FSGETXATTR _IOR('X', 31, struct fsxattr)
 #define FS_XFLAG_REALTIME 0x00000001
 
+#define BLKBSZGET _IOR(0x12, 112, size_t)
 #define BLKGETSIZE64 _IOR(0x12, 114, size_t)
 
 /* Documentation/admin-guide/mm/pagemap.rst */

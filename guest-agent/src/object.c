@@ -90,30 +90,32 @@ static int is_new(void *id) {
     return !group_seen(*(uint64_t *)id);
 }
 
-static int scan_window(const struct object *object, uint64_t window) {
+static int scan_window(const struct object *object, uint64_t number, int whole_blocks) {
     uint32_t page_size = session_page_size();
-    uint64_t id = group_id(object->device, object->inode, window), offset = window * WINDOW_PAGES * page_size;
+    uint64_t id = group_id(object->device, object->inode, number), offset = number * WINDOW_PAGES * page_size;
     uint64_t rest = object->size - offset;
     /* A device's last, partial page is not a whole page of the disk. */
-    uint64_t whole = object->inode ? (rest + page_size - 1) / page_size : rest / page_size;
-    uint32_t pages = whole < WINDOW_PAGES ? (uint32_t)whole : WINDOW_PAGES;
-    if (!pages || !resident_window(object->fd, offset, pages, pfns, is_new, &id)) return 1;
+    uint64_t pages = object->inode ? (rest + page_size - 1) / page_size : rest / page_size;
+    struct window window = {object->fd, offset, pages < WINDOW_PAGES ? (uint32_t)pages : WINDOW_PAGES, whole_blocks};
+    if (!window.pages || !resident_window(&window, pfns, is_new, &id)) return 1;
     run_count = 0;
-    if (object->inode) locate_file(object, offset, pages);
-    else locate_device(object, offset, pages);
+    if (object->inode) locate_file(object, offset, window.pages);
+    else locate_device(object, offset, window.pages);
     return group_add(id, runs, run_count);
 }
 
 int object_scan(const struct object *object) {
     uint64_t window_bytes = (uint64_t)WINDOW_PAGES * session_page_size();
-    for (uint64_t window = 0; window * window_bytes < object->size; window++) {
+    int block_size = 0;
+    if (!object->inode) ioctl(object->fd, BLKBSZGET, &block_size);
+    for (uint64_t number = 0; number * window_bytes < object->size; number++) {
         if (!session_tick()) return 0;
-        if (window % SPAN_WINDOWS == 0 && object->size > 4 * window_bytes &&
-            !resident_maybe(object->fd, window * window_bytes, SPAN_WINDOWS * window_bytes)) {
-            window += SPAN_WINDOWS - 1;
+        if (number % SPAN_WINDOWS == 0 && object->size > 4 * window_bytes &&
+            !resident_count(object->fd, number * window_bytes, SPAN_WINDOWS * window_bytes)) {
+            number += SPAN_WINDOWS - 1;
             continue;
         }
-        if (!scan_window(object, window)) return 0;
+        if (!scan_window(object, number, block_size == (int)session_page_size())) return 0;
     }
     return 1;
 }

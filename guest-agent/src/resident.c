@@ -28,10 +28,26 @@ int resident_open(void) {
     return pagemap >= 0 && kpageflags >= 0;
 }
 
-int resident_maybe(int file, uint64_t offset, uint64_t length) {
+int64_t resident_count(int file, uint64_t offset, uint64_t length) {
     struct cachestat_range range = {offset, length};
     struct cachestat result;
-    return syscall(SYS_CACHESTAT, file, &range, &result, 0) || result.cached;
+    return syscall(SYS_CACHESTAT, file, &range, &result, 0) ? -1 : (int64_t)result.cached;
+}
+
+/*
+ * Marks the pages that mincore does not see (see resident_count). Mapping one of them reads nothing: all its blocks are
+ * there, so the kernel only notes that the page is complete.
+ */
+static void mark_blocks(const struct window *window, uint32_t from, uint32_t pages) {
+    size_t page_size = session_page_size();
+    int64_t count = resident_count(window->file, window->offset + from * page_size, pages * page_size);
+    if (count <= 0) return;
+    if (count >= pages) {
+        for (uint32_t i = from; i < from + pages; i++) incore[i] = 1;
+        return;
+    }
+    mark_blocks(window, from, pages / 2);
+    mark_blocks(window, from + pages / 2, pages - pages / 2);
 }
 
 /*
@@ -111,27 +127,28 @@ static void find_frames(uint8_t *memory, size_t page_size, uint32_t from, uint32
     }
 }
 
-int resident_window(int file, uint64_t offset, uint32_t pages, uint64_t *pfns, int (*once)(void *), void *argument) {
-    size_t page_size = session_page_size();
-    uint8_t *memory = mmap(NULL, pages * page_size, PROT_READ, MAP_SHARED, file, (off_t)offset);
+int resident_window(const struct window *window, uint64_t *pfns, int (*once)(void *), void *argument) {
+    size_t page_size = session_page_size(), length = window->pages * page_size;
+    uint8_t *memory = mmap(NULL, length, PROT_READ, MAP_SHARED, window->file, (off_t)window->offset);
     int found = 0;
     if (memory == MAP_FAILED) return 0;
-    if (mincore(memory, pages * page_size, incore)) goto done;
-    for (uint32_t i = 0, next; i < pages; i = next) {
+    if (mincore(memory, length, incore)) goto done;
+    if (window->whole_blocks) mark_blocks(window, 0, window->pages);
+    for (uint32_t i = 0, next; i < window->pages; i = next) {
         next = i + 1;
         pfns[i] = 0;
         if (!(incore[i] & 1)) continue;
         if (!found) {
             if (!once(argument)) goto done;
-            madvise(memory, pages * page_size, MADV_RANDOM);
+            madvise(memory, length, MADV_RANDOM);
         }
-        while (next < pages && incore[next] & 1) next++;
+        while (next < window->pages && incore[next] & 1) next++;
         found += (int)(next - i);
         find_frames(memory, page_size, i, next, pfns);
     }
     /* Unmapping counts as an access, and would promote every page, unless the mapping is marked as sequential. */
-    if (found) madvise(memory, pages * page_size, MADV_SEQUENTIAL);
+    if (found) madvise(memory, length, MADV_SEQUENTIAL);
 done:
-    munmap(memory, pages * page_size);
+    munmap(memory, length);
     return found;
 }

@@ -15,13 +15,24 @@
 int resident_open(void);
 
 /*
- * Fills pfns[i] for each of the window's pages: its page frame number, 0 when it is not in memory, or NOT_CLEAN
+ * A part of a file, at most WINDOW_PAGES. resident_window fills pfns[i] for each of the window's pages: its page frame number, 0 when it is not in memory, or NOT_CLEAN
  * (counted in stats). Returns the number of pages in memory. once(argument) is asked as soon as there is one; when it
  * says no, the rest of the work is left.
  */
-int resident_window(int file, uint64_t offset, uint32_t pages, uint64_t *pfns, int (*once)(void *), void *argument);
+struct window {
+    int file;
+    uint64_t offset;
+    uint32_t pages;
+    int whole_blocks; /* a block device whose blocks are pages: one block in memory is a whole page */
+};
+int resident_window(const struct window *window, uint64_t *pfns, int (*once)(void *), void *argument);
 
-/* Whether anything of a range may be in memory; never wrong about a no. */
-int resident_maybe(int file, uint64_t offset, uint64_t length);
+/*
+ * Pages of a range that are in memory, or -1 when this kernel cannot tell (cachestat is in Linux 6.5).
+ *
+ * Unlike mincore this counts pages that the file system reads block by block, the metadata of ext4 in its block
+ * device: those are complete only in the eyes of their file system, and invisible to older kernels' interfaces.
+ */
+int64_t resident_count(int file, uint64_t offset, uint64_t length);
 
 #endif

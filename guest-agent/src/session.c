@@ -15,6 +15,7 @@
 
 static struct command_reader reader;
 static uint64_t session; /* 0: no host has said hello */
+static int greeting;     /* a host has, and waits for its answer */
 static int device_gone;
 
 /* The scan asked for and not begun; mode is SCAN_NONE when there is none. */
@@ -113,7 +114,8 @@ static void listen(void) {
         if (result == PORT_NOTHING) return;
         if (result < 0) {
             device_gone |= result == PORT_GONE;
-            hang_up();
+            /* The kernel may hand us the first bytes of a new connection before it knows of the connection. */
+            if (result != PORT_AWAY || !(owed.hello || greeting)) hang_up();
             return;
         }
         reader.used += (size_t)result;
@@ -186,7 +188,9 @@ enum scan_mode session_wait(void) {
             owed.hello = 0;
             disks_reset();
             groups_reset();
+            greeting = 1;
             send_frame(FRAME_HELLO_ACK, owed.hello_request, frame, encode_hello(frame + FRAME_HEADER));
+            greeting = 0;
             continue;
         }
         answer();
