@@ -7,6 +7,7 @@
  */
 import type { ProgressEvent } from '../migrate/progress.js';
 import { exitCodes, type PhaseName } from '../migrate/report.js';
+import { clean } from './render/format.js';
 
 /**
  * How far the guest has come, as far as an interruption is concerned. Somewhere in `committing` the destination is asked
@@ -43,9 +44,9 @@ export class Interrupts {
 
   observe(event: ProgressEvent): void {
     if (event.type === 'start') {
-      this.#vm = event.vm;
-      this.#from = event.from;
-      this.#to = event.to;
+      this.#vm = clean(event.vm);
+      this.#from = clean(event.from);
+      this.#to = clean(event.to);
     }
     if (event.type === 'phase' && event.state === 'begin') this.#stage = stageAtBegin[event.name] ?? this.#stage;
   }

@@ -1,9 +1,10 @@
-/** From words to a verb and its arguments, by yargs; from yargs's complaints to sentences that say what is right. */
+/** From words to a verb and its arguments, by yargs. What it complains about is put into words in complaints.ts. */
 import yargs, { type Argv, type Options } from 'yargs';
+import { explain } from './complaints.js';
 import { commonOptions } from './options.js';
-import { nearest } from './suggest.js';
 import { UsageError } from './usageError.js';
-import type { Verb, VerbArguments, VerbGroup, VerbOptions, VerbTable } from './verb.js';
+import type { Verb, VerbArguments, VerbOptions, VerbTable } from './verb.js';
+import { findVerb, helpHint } from './verbPath.js';
 
 export type Parsed =
   | { readonly kind: 'run'; readonly verb: Verb; readonly args: VerbArguments & Readonly<Record<string, unknown>> }
@@ -14,9 +15,6 @@ export interface ParseEnvironment {
   /** Columns for help. */
   readonly width: number;
 }
-
-/** Verbs that later versions will have, so that nobody takes a newer manual for a typing error. */
-const laterVerbs = ['switch', 'status', 'recover'];
 
 const epilogue = [
   'Exit codes say where the guest is:',
@@ -130,96 +128,4 @@ function yargsOption(option: VerbOptions[string]): Options {
 
 function asksForText(argv: readonly string[]): boolean {
   return ['-h', '--help', '--version'].some((flag) => argv.includes(flag));
-}
-
-/** Where in the table the words lead. */
-interface VerbPath {
-  readonly verbs: VerbTable | readonly Verb[];
-  readonly group: VerbGroup | null;
-  readonly verb: Verb | null;
-  /** The word that should have been a verb and is none. */
-  readonly unknown: string | null;
-}
-
-function findVerb(argv: readonly string[], table: VerbTable): VerbPath {
-  const words = wordsOf(argv);
-  const first = words[0];
-  const entry = table.find((candidate) => candidate.name === first);
-  if (entry === undefined) return { verbs: table, group: null, verb: null, unknown: first ?? null };
-  if (entry.kind === 'verb') return { verbs: table, group: null, verb: entry, unknown: null };
-  const verb = entry.verbs.find((candidate) => candidate.name === words[1]) ?? null;
-  return { verbs: entry.verbs, group: entry, verb, unknown: verb === null ? (words[1] ?? null) : null };
-}
-
-/** The words that are neither options nor the value of `--inventory`, the one option that may precede a verb and takes one. */
-function wordsOf(argv: readonly string[]): string[] {
-  const end = argv.indexOf('--');
-  const before = end < 0 ? argv : argv.slice(0, end);
-  return before.filter((word, index) => !word.startsWith('-') && before[index - 1] !== '--inventory');
-}
-
-function explain(message: string, path: VerbPath): UsageError {
-  if (path.unknown !== null) return unknownVerb(path.unknown, path);
-  const unknown = /^Unknown arguments?: (.*)$/.exec(message)?.[1]?.split(', ');
-  if (unknown !== undefined) return unknownArguments([...new Set(unknown)], path);
-  const missing = /^Missing required arguments?: (.*)$/.exec(message)?.[1];
-  if (missing !== undefined) {
-    const names = missing
-      .split(', ')
-      .map((name) => (Object.hasOwn(path.verb?.positionals ?? {}, name) ? `<${name}>` : `--${name}`));
-    return new UsageError(`${names.join(' and ')} ${names.length > 1 ? 'are' : 'is'} missing`, helpHint(path));
-  }
-  const valueless = /^Not enough arguments following: (.*)$/.exec(message)?.[1];
-  if (valueless !== undefined) return new UsageError(`--${valueless} needs a value`, helpHint(path));
-  if (message.startsWith('Not enough non-option arguments') && path.verb !== null) {
-    const wanted = path.verb.command
-      .split(' ')
-      .slice(1)
-      .filter((part) => part.startsWith('<'));
-    return new UsageError(`"${fullName(path)}" needs ${wanted.join(' ')}`, helpHint(path));
-  }
-  if (message.startsWith('Invalid values:')) return new UsageError(choicesText(message, path), helpHint(path));
-  return new UsageError(message.replace(/\s*\n\s*/g, ' '), helpHint(path));
-}
-
-function unknownVerb(typed: string, path: VerbPath): UsageError {
-  if (path.group === null && laterVerbs.includes(typed)) {
-    return new UsageError(`"${typed}" comes in a later version of vmmig`, helpHint(path));
-  }
-  const names = path.verbs.filter((verb) => verb.kind === 'group' || verb.describe !== false).map((verb) => verb.name);
-  const meant = nearest(typed, names);
-  const prefix = path.group === null ? '' : `${path.group.name} `;
-  return new UsageError(
-    `there is no verb "${prefix}${typed}"`,
-    meant === null
-      ? `The verbs are ${names.map((name) => prefix + name).join(', ')}.`
-      : `Did you mean "vmmig ${prefix}${meant}"?`,
-  );
-}
-
-function unknownArguments(names: readonly string[], path: VerbPath): UsageError {
-  const known = Object.keys({ ...commonOptions, ...path.verb?.options, help: null });
-  // yargs reports `--max-downtme` also in camel case; an extra word is reported as it was typed.
-  const typed = names.find((name) => !/[A-Z]/.test(name)) ?? names[0]!;
-  const meant = nearest(typed, known);
-  const where = `"vmmig ${fullName(path)}"`;
-  if (meant !== null) return new UsageError(`${where} has no option "--${typed}"`, `Did you mean "--${meant}"?`);
-  return new UsageError(`${where} does not understand "${typed}"`, helpHint(path));
-}
-
-/** yargs: `Invalid values:\n  Argument: progress, Given: "x", Choices: "auto", "tty"`. */
-function choicesText(message: string, path: VerbPath): string {
-  const match = /Argument: (.*?), Given: (.*?), Choices: (.*)/.exec(message);
-  if (match === null) return message;
-  const name = Object.hasOwn(path.verb?.positionals ?? {}, match[1]!) ? `<${match[1]}>` : `--${match[1]}`;
-  return `${name}: ${match[2]} is none of ${match[3]}`;
-}
-
-function fullName(path: VerbPath): string {
-  return [path.group?.name, path.verb?.name].filter((part) => part !== undefined).join(' ');
-}
-
-function helpHint(path: VerbPath): string {
-  const name = fullName(path);
-  return `See "vmmig ${name === '' ? '' : `${name} `}--help".`;
 }

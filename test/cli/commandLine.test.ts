@@ -1,7 +1,17 @@
 import { describe, expect, it } from 'vitest';
+import { run } from '../../cli/run.js';
 import { verbTable } from '../../cli/verbs/index.js';
 import { version } from '../../cli/version.js';
+import { TextStream } from './support/terminal.js';
 import { vmmig } from './support/vmmig.js';
+
+/** In this process, which is quicker; what a process of its own adds is tested at the end. */
+async function inProcess(args: readonly string[]) {
+  const stdout = new TextStream();
+  const stderr = new TextStream();
+  const exitCode = await run(args, { env: {}, stdout, stderr });
+  return { exitCode, stdout: stdout.text, stderr: stderr.text };
+}
 
 describe('a usage error', () => {
   it.each([
@@ -19,10 +29,11 @@ describe('a usage error', () => {
     [['teleport', 'vm1', '--to', 'b', '--connections', '0'], /--connections: "0" is not a whole number/],
     [['teleport', 'vm1', '--to', 'b', '--progress', 'fancy'], /--progress: "fancy" is none of "auto", "tty"/],
     [['teleport', 'vm1', 'vm2', '--to', 'b'], /does not understand "vm2"/],
+    [['teleport', 'vm1', 'from', '--to', 'b'], /does not understand "from"/],
     [['lab', 'ssh', 'hostC'], /<host>: "hostC" is none of "hostA", "hostB"/],
     [[], /no verb was given.*Verbs:.*vmmig teleport <vm>/s],
   ])('exits with 2, says what is right on stderr, and leaves stdout alone: %j', async (args, message) => {
-    const { exitCode, stdout, stderr } = await vmmig([...args, '--json']);
+    const { exitCode, stdout, stderr } = await inProcess([...args, '--json']);
     expect(stderr).toMatch(message);
     expect(stdout).toBe('');
     expect(exitCode).toBe(2);
@@ -31,7 +42,7 @@ describe('a usage error', () => {
 
 describe('help', () => {
   it('goes to stdout, names every verb and says what the exit codes mean', async () => {
-    const { exitCode, stdout, stderr } = await vmmig(['--help']);
+    const { exitCode, stdout, stderr } = await inProcess(['--help']);
     expect(exitCode).toBe(0);
     expect(stderr).toBe('');
     for (const entry of verbTable) {
@@ -42,14 +53,23 @@ describe('help', () => {
   });
 
   it('of a verb shows its options before the common ones, and examples', async () => {
-    const { stdout } = await vmmig(['teleport', '--help']);
+    const { stdout } = await inProcess(['teleport', '--help']);
     expect(stdout.indexOf('--max-downtime')).toBeLessThan(stdout.indexOf('With every verb:'));
     expect(stdout).toContain('vmmig teleport vm1 --to hostB');
   });
 
   it('has a version', async () => {
-    const { stdout, exitCode } = await vmmig(['--version']);
+    const { stdout, exitCode } = await inProcess(['--version']);
     expect(stdout).toBe(`${version()}\n`);
     expect(exitCode).toBe(0);
+  });
+});
+
+describe('the process', () => {
+  it('exits with the code that was found, and has written everything by then', async () => {
+    const { exitCode, stdout, stderr } = await vmmig(['telport', 'vm1']);
+    expect(exitCode).toBe(2);
+    expect(stdout).toBe('');
+    expect(stderr).toMatch(/^vmmig: there is no verb "telport"\nDid you mean "vmmig teleport"\?\n$/);
   });
 });

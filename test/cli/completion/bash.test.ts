@@ -5,7 +5,8 @@ import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { shells } from '../../../cli/completion/scripts.js';
-import { vmmig } from '../support/vmmig.js';
+import { run } from '../../../cli/run.js';
+import { TextStream } from '../support/terminal.js';
 
 let directory: string;
 
@@ -56,10 +57,12 @@ describe('completion in bash', () => {
 
 describe('the completion scripts', () => {
   it.each(shells)('of %s are printed alone on stdout', async (shell) => {
-    const { stdout, stderr, exitCode } = await vmmig(['completion', shell]);
-    expect(stdout).toMatch(/^#.*vmmig/);
-    expect(stdout).toContain('vmmig __complete -- ');
-    expect(stderr).toBe('');
+    const stdout = new TextStream();
+    const stderr = new TextStream();
+    const exitCode = await run(['completion', shell], { env: {}, stdout, stderr });
+    expect(stdout.text).toMatch(/^#.*vmmig/);
+    expect(stdout.text).toContain('vmmig __complete -- ');
+    expect(stderr.text).toBe('');
     expect(exitCode).toBe(0);
   });
 });
