@@ -53,7 +53,8 @@ export async function waitUntilLoaded(guest: DestinationGuest, limits: Limits = 
   try {
     const state = await waitForMigrationEnd(guest.qmp, { ...limits, listening: true });
     if (state.status === 'completed') return;
-    const said = state.error ?? (await guest.logTail());
+    // What exactly was wrong with the stream is in the log only.
+    const said = [state.error, await guest.logTail()].filter(Boolean).join('\n');
     throw new HypervisorError('VMMIG_DESTINATION_LOAD', `the guest could not be loaded (${state.status}): ${said}`);
   } catch (cause) {
     throw await loadError(guest, 'the guest could not be loaded', cause);

@@ -20,8 +20,8 @@ export interface CommandLineOption {
 const flags = new Set(
   (
     'S alt-grab async-teardown audio-help ctrl-grab curses daemonize enable-fips enable-kvm enable-sync-profile ' +
-    'full-screen h help mem-prealloc no-acpi no-fd-bootchk no-frame no-hpet no-quit no-reboot no-shutdown no-user-config ' +
-    'nodefaults nographic old-param one-insn-per-tb only-migratable portrait preconfig s sdl semihosting singlestep ' +
+    'full-screen h help jitdump mem-prealloc no-acpi no-fd-bootchk no-frame no-hpet no-quit no-reboot no-shutdown no-user-config ' +
+    'nodefaults nographic old-param one-insn-per-tb only-migratable perfmap portrait preconfig s sdl semihosting singlestep ' +
     'snapshot usb version win2k-hack xen-attach xen-domid-restrict'
   ).split(' '),
 );

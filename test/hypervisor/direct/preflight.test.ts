@@ -1,0 +1,207 @@
+import { mkdir, readdir, truncate, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import {
+  checkDestination,
+  checkSource,
+  type DestinationPlan,
+  deriveCommandLine,
+  type Finding,
+  type GuestInspection,
+  inspectGuest,
+} from '../../../hypervisor/index.js';
+import { binaryOf, type Guest, tinyMachine, versions, Workshop } from '../qemu.js';
+
+const MiB = 1024 ** 2;
+let workshop: Workshop;
+let source: Guest;
+let inspection: GuestInspection;
+
+beforeEach(async () => {
+  workshop = await Workshop.open();
+  await writeFile(workshop.file('disk.img'), '');
+  await truncate(workshop.file('disk.img'), 2 * MiB);
+  source = await workshop.start('7.2', 'a', [
+    ...tinyMachine,
+    '-drive',
+    `file=${workshop.file('disk.img')},format=raw,if=virtio`,
+  ]);
+  inspection = await inspectGuest({ name: 'vm1', qmpPath: source.qmpPath, qmp: source.qmp });
+});
+afterEach(() => workshop[Symbol.asyncDispose]());
+
+/** A destination on this very host: everything is there, under other names where it must be. */
+function plan(overrides: Partial<DestinationPlan> = {}, extra: string[] = []): DestinationPlan {
+  const qmpPath = workshop.file('b.qmp');
+  const replacements = [[source.qmpPath, qmpPath]] as const;
+  return {
+    commandLine: deriveCommandLine(
+      { ...inspection.process, machineType: inspection.machineType },
+      { replacements, extra },
+    ),
+    machineType: inspection.machineType,
+    accelerator: inspection.accelerator,
+    sourceVersion: inspection.qemuVersion,
+    ramBlocks: inspection.memory.blocks,
+    disks: inspection.disks.map(({ imagePath, format, sizeBytes, imageInode }) => ({
+      ...{ path: imagePath!, format: format!, sizeBytes },
+      sourceInode: imageInode,
+    })),
+    qmpPath,
+    runDirectory: workshop.file('run'),
+    ...overrides,
+  };
+}
+
+const told = (findings: readonly Finding[]): string[] => findings.map(({ severity, code }) => `${severity} ${code}`);
+const withArgv0 = (binary: string): Partial<DestinationPlan> => {
+  const { commandLine } = plan();
+  return { commandLine: { ...commandLine, argv: [binary, ...commandLine.argv.slice(1)] } };
+};
+
+describe('the destination', () => {
+  test('that has everything is found fault with in nothing', async () => {
+    expect(await checkDestination(plan())).toEqual([]);
+    expect(await checkDestination(JSON.parse(JSON.stringify(plan())) as DestinationPlan)).toEqual([]);
+  });
+
+  test('hears of everything at once', async () => {
+    const findings = await checkDestination(
+      plan(
+        { machineType: 'pc-q35-99.0', disks: [{ path: '/no.img', format: 'raw', sizeBytes: 1, sourceInode: null }] },
+        [...['-kernel', '/no/kernel', '-snapshot', '-serial', 'unix:/no/dir/s.sock,server=on']],
+      ),
+    );
+    expect(told(findings).sort()).toEqual([
+      'refuse VMMIG_COMMAND_LINE',
+      'refuse VMMIG_DESTINATION_PATH',
+      'refuse VMMIG_DESTINATION_PATH',
+      'refuse VMMIG_DESTINATION_QEMU',
+      'refuse VMMIG_DISK_IMAGE',
+    ]);
+    for (const { message, remedy } of findings) expect(message && remedy).toBeTruthy();
+  });
+
+  test('needs a QEMU that runs and is as new as the source', async () => {
+    expect(told(await checkDestination(plan(withArgv0('/no/such/qemu'))))).toEqual(['refuse VMMIG_DESTINATION_QEMU']);
+    expect(told(await checkDestination(plan(withArgv0('/bin/true'))))).toEqual([
+      'refuse VMMIG_DESTINATION_QEMU',
+      'refuse VMMIG_DESTINATION_QEMU',
+    ]);
+    expect(told(await checkDestination(plan({ sourceVersion: { major: 10, minor: 0 } })))).toEqual([
+      'warn VMMIG_DESTINATION_QEMU',
+    ]);
+    expect(await checkDestination(plan(withArgv0(await binaryOf('10.0'))))).toEqual([]);
+  });
+
+  test.each(versions)('with QEMU %s knows the machine types of its version', async (version) => {
+    const machineType = `pc-i440fx-${version}`;
+    expect(await checkDestination(plan({ ...withArgv0(await binaryOf(version)), machineType }))).toEqual([]);
+  });
+
+  test('needs images of the right size, and is warned where they are other files', async () => {
+    const { disks } = plan();
+    const other = { ...disks[0]!, sizeBytes: disks[0]!.sizeBytes + 512 };
+    expect(told(await checkDestination(plan({ disks: [other] })))).toEqual(['refuse VMMIG_DISK_IMAGE']);
+    const replica = { ...disks[0]!, sourceInode: 1 };
+    expect(told(await checkDestination(plan({ disks: [replica] })))).toEqual(['warn VMMIG_DISK_IMAGE']);
+    await truncate(workshop.file('disk.img'), 2 * MiB - 100);
+    expect(await checkDestination(plan()), 'QEMU rounds up to whole sectors').toEqual([]);
+  });
+
+  test('needs its sockets and ports for itself', async () => {
+    const server = createServer().listen(0, '127.0.0.1');
+    await new Promise((resolve) => server.once('listening', resolve));
+    try {
+      const { port } = server.address() as { port: number };
+      const extra = ['-monitor', `unix:${source.qmpPath},server=on`, '-serial', `tcp:127.0.0.1:${port},server=on`];
+      const findings = await checkDestination(plan({}, extra));
+      expect(findings.map(({ message }) => message)).toEqual([
+        expect.stringContaining(`listens on ${source.qmpPath}`),
+        expect.stringContaining(`port ${port}`),
+      ]);
+      const clash = { commandLine: deriveCommandLine({ ...inspection.process, machineType: inspection.machineType }) };
+      expect(told(await checkDestination(plan({ ...clash, qmpPath: source.qmpPath })))).toEqual([
+        'refuse VMMIG_DESTINATION_ADDRESS',
+      ]);
+    } finally {
+      await new Promise((resolve) => server.close(resolve));
+    }
+  });
+
+  test('needs a command line that opens the monitor', async () => {
+    const findings = await checkDestination(plan({ qmpPath: '/run/elsewhere.qmp' }));
+    expect(findings).toMatchObject([
+      { code: 'VMMIG_DESTINATION_ADDRESS', message: expect.stringContaining('/run/elsewhere.qmp') },
+    ]);
+  });
+
+  test('needs memory, of the kind that the guest has', async () => {
+    const ram = { name: 'pc.ram', pageSizeBytes: 4096, usedBytes: 2 ** 50, totalBytes: 2 ** 50 };
+    expect(told(await checkDestination(plan({ ramBlocks: [ram] })))).toEqual(['refuse VMMIG_DESTINATION_MEMORY']);
+    const huge = { ...ram, pageSizeBytes: 2 * MiB, usedBytes: 2 ** 40 };
+    expect(await checkDestination(plan({ ramBlocks: [huge] }))).toMatchObject([
+      { message: expect.stringContaining('2048 KiB') },
+    ]);
+  });
+
+  test('needs the working directory where paths are relative to it, and a place for files of its own', async () => {
+    await mkdir(workshop.file('run'));
+    const { commandLine } = plan();
+    const gone = {
+      commandLine: { ...commandLine, cwd: '/no/such/directory', cwdRequired: true },
+      runDirectory: '/no/run/vmmig',
+    };
+    expect(told(await checkDestination(plan(gone)))).toEqual([
+      'refuse VMMIG_DESTINATION_PATH',
+      'refuse VMMIG_DESTINATION_PATH',
+    ]);
+  });
+
+  test('stops checking when the signal is aborted', async () => {
+    await expect(checkDestination(plan(), { signal: AbortSignal.abort(new Error('enough')) })).rejects.toThrow(
+      'enough',
+    );
+  });
+
+  test('is not changed by checking', async () => {
+    const before = await readdir(workshop.path);
+    await checkDestination(plan());
+    expect(await readdir(workshop.path)).toEqual(before);
+  });
+});
+
+describe('the source', () => {
+  const judged = (changes: Partial<GuestInspection>): string[] => told(checkSource({ ...inspection, ...changes }));
+
+  test('that can go is found fault with in nothing', () => expect(checkSource(inspection)).toEqual([]));
+
+  test('must run, and not be on its way already', async () => {
+    await source.qmp.execute('stop');
+    const paused = await inspectGuest({ name: 'vm1', qmpPath: source.qmpPath, qmp: source.qmp });
+    expect(checkSource(paused)).toMatchObject([
+      { code: 'VMMIG_GUEST_NOT_RUNNING', remedy: expect.stringContaining('cont') },
+    ]);
+    expect(judged({ migration: { status: 'active', blockers: [] } })).toEqual(['refuse VMMIG_MIGRATION_RUNNING']);
+    expect(judged({ running: false, runState: 'shutdown' })).toEqual(['refuse VMMIG_GUEST_NOT_RUNNING']);
+  });
+
+  test('must not have what QEMU does not migrate', () => {
+    expect(judged({ migration: { status: 'none', blockers: ['first', 'second'] } })).toEqual([
+      'refuse VMMIG_MIGRATION_BLOCKED',
+      'refuse VMMIG_MIGRATION_BLOCKED',
+    ]);
+  });
+
+  test('had better not depend on devices and CPUs of its host, or on images that cannot be read', () => {
+    expect(judged({ deviceTypes: ['vfio-pci', 'virtio-net-pci', 'vhost-user-fs-pci'] })).toEqual([
+      'warn VMMIG_HOST_DEVICE',
+      'warn VMMIG_HOST_DEVICE',
+    ]);
+    expect(judged({ accelerator: 'kvm', cpuType: 'host-x86_64-cpu' })).toEqual(['warn VMMIG_CPU_MODEL']);
+    expect(judged({ accelerator: 'kvm', cpuType: 'Skylake-Server-x86_64-cpu' })).toEqual([]);
+    const [disk] = inspection.disks;
+    expect(judged({ disks: [{ ...disk!, format: 'qcow2' }] })).toEqual(['warn VMMIG_DISK_IMAGE']);
+    expect(judged({ disks: [{ ...disk!, format: null, imagePath: null, removable: true }] })).toEqual([]);
+  });
+});
