@@ -54,7 +54,8 @@ function unknownArguments(names: readonly string[], path: VerbPath): UsageError 
   const meant = nearest(typed, known);
   const where = `"vmmig ${fullName(path)}"`;
   // `teleport vm1 from hostA`: a word too many, however much it looks like an option.
-  if (meant !== null && meant !== typed) return new UsageError(`${where} has no option "--${typed}"`, `Did you mean "--${meant}"?`);
+  if (meant !== null && meant !== typed)
+    return new UsageError(`${where} has no option "--${typed}"`, `Did you mean "--${meant}"?`);
   return new UsageError(`${where} does not understand "${typed}"`, helpHint(path));
 }
 
