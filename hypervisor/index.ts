@@ -1,4 +1,8 @@
-/** Finding, inspecting, starting and stopping guests. */
+/**
+ * Finding, inspecting, starting and stopping guests. What is here speaks QMP and works however QEMU was started;
+ * `direct/` is about QEMUs that vmmig starts itself. Another way of running guests (libvirt) gets a folder of its own,
+ * which derives a plan, checks it and gives a `DestinationGuest`.
+ */
 
 export { checkSource } from './checkSource.js';
 export { acceptMigration, type DestinationGuest, letRun, waitUntilLoaded } from './destination.js';

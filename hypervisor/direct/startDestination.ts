@@ -5,6 +5,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { rmSync } from 'node:fs';
 import { open, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { QmpClient } from '../../qmp/index.js';
 import type { DestinationGuest } from '../destination.js';
@@ -17,12 +18,13 @@ import { endProcess } from '../source.js';
 const DEFAULT_TIMEOUT_MS = 10_000;
 const KILL_STEP_TIMEOUT_MS = 2_000;
 const LOG_TAIL_BYTES = 4096;
-/** Waits for its owner's word or end. `$1` is the pid and `$2` the start time, one of the fields of /proc/PID/stat. */
+/** Waits for its owner's word or end. `$1` is the pid, `$2` the start time (a field of /proc/PID/stat), `$3` the pid file. */
 const GUARD = `
   read -r word
   [ "$word" = release ] && exit
   read -r stat < "/proc/$1/stat"
-  case "$stat" in *") "*" $2 "*) kill -KILL "$1" ;; esac`;
+  case "$stat" in *") "*" $2 "*) kill -KILL "$1" ;; esac
+  rm -f "$3"`;
 
 export interface StartDestinationOptions {
   /** As `deriveCommandLine` gives it. */
@@ -64,7 +66,7 @@ export async function startDestination(options: StartDestinationOptions): Promis
   try {
     id = await processId(pid);
     if (id === null) throw new Error('it ended at once');
-    guard = startGuard(id);
+    guard = startGuard(id, pidPath);
     await writeFile(pidPath, `${id.pid} ${id.startTime}\n`, { mode: 0o600 });
     const signals = signal === undefined ? [gone.signal] : [gone.signal, signal];
     const qmp = await QmpClient.connect(
@@ -103,8 +105,8 @@ async function spawnDetached({ argv, cwd, env, logPath }: StartDestinationOption
 }
 
 /** In a session of its own too: what interrupts this process from a terminal must not end its guard. */
-function startGuard({ pid, startTime }: ProcessId): ChildProcess {
-  const guard = spawn('/bin/sh', ['-c', GUARD, 'vmmig-guard', String(pid), String(startTime)], {
+function startGuard({ pid, startTime }: ProcessId, pidPath: string): ChildProcess {
+  const guard = spawn('/bin/sh', ['-c', GUARD, 'vmmig-guard', String(pid), String(startTime), pidPath], {
     cwd: '/',
     detached: true,
     stdio: ['pipe', 'ignore', 'ignore'],
@@ -145,6 +147,8 @@ class DirectDestination implements DestinationGuest {
 
   release(): void {
     this.#released = true;
+    // Who cleans up later must not take it for a leftover.
+    rmSync(this.#options.pidPath, { force: true });
     dismiss(this.#guard);
   }
 

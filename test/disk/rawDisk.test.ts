@@ -111,6 +111,23 @@ describe.each([true, false])('with direct I/O: %s', (direct) => {
   });
 });
 
+test.each([true, false])('tells bad sectors from their neighbours, with direct I/O: %s', async (direct) => {
+  const backing = join(folder, `bad-${direct}.img`);
+  await writeFile(backing, content.subarray(0, MiB), { flush: true });
+  const { stdout: device } = await execa('losetup', ['--find', '--show', backing]);
+  cleanups.push(() => execa('losetup', ['--detach', device]));
+  const disk = await opened(device, { direct });
+  // A loop device answers with I/O errors where its file has ended.
+  await truncate(backing, 512 * 1024);
+  const [good, bad, alsoBad] = await Promise.allSettled([
+    disk.read(512 * 1024 - 8192, 8192),
+    disk.read(512 * 1024, 4096),
+    disk.read(512 * 1024 + 8192, 4096),
+  ]);
+  expect(good).toMatchObject({ status: 'fulfilled', value: content.subarray(512 * 1024 - 8192, 512 * 1024) });
+  for (const one of [bad, alsoBad]) expect(one).toMatchObject({ reason: { code: 'VMMIG_DISK_READ' } });
+});
+
 test('merges what is asked for in one go and counts what the storage was asked for', async () => {
   const disk = await opened(image);
   const reads: Promise<Buffer>[] = [];

@@ -1,5 +1,5 @@
 /** The character devices of a command line, in both spellings: `-chardev socket,…` and `-serial unix:…,server=on`. */
-import { type CommandLineOption, lastValue, parseArgument } from './options.js';
+import { type CommandLineOption, isOn, lastValue, parseArgument } from './options.js';
 
 export type CharacterDevice =
   | { readonly kind: 'unix'; readonly path: string; readonly server: boolean; readonly logPath: string | null }
@@ -65,8 +65,4 @@ function fromLegacy(argument: string): CharacterDevice {
   const [, host = '', port] = /^(.*):(\d+)$/.exec(rest) ?? [];
   if (port !== undefined) return { kind: 'tcp', host, port: Number(port), server, logPath };
   return address.startsWith('/dev/') ? { kind: 'device', path: address, logPath } : { kind: 'other', logPath };
-}
-
-export function isOn(value: string | undefined): boolean {
-  return value !== undefined && !['off', 'no', 'false', 'n'].includes(value);
 }

@@ -1,7 +1,7 @@
 /** What in a command line does not work on another host, or not without a terminal. */
 import type { Finding } from '../../finding.js';
 import { characterDeviceOf } from './characterDevices.js';
-import { type CommandLineOption, type OptionParts, parseArgument } from './options.js';
+import { type CommandLineOption, isOn, lastValue, type OptionParts, parseArgument } from './options.js';
 
 const DESCRIPTOR_KEYS = new Set(['fd', 'fds', 'vhostfd', 'vhostfds']);
 const DESCRIPTOR_PATH = /^(\/dev\/fd\/|\/dev\/fdset\/|\/proc\/self\/fd\/)/;
@@ -84,8 +84,7 @@ function checkDisplay(option: CommandLineOption): Finding[] {
 /** `-drive snapshot=on` is `-snapshot` for one disk. */
 function checkDriveSnapshot({ name, argument }: CommandLineOption): Finding[] {
   if (name !== 'drive' || argument === null) return [];
-  const isSnapshot = parseArgument(argument).entries.some(([key, value]) => key === 'snapshot' && value === 'on');
-  if (!isSnapshot) return [];
+  if (!isOn(lastValue(parseArgument(argument), 'snapshot'))) return [];
   const message = `-drive ${argument}: the guest's writes are in a temporary file that only the source has`;
   return [{ severity: 'refuse', code: 'VMMIG_COMMAND_LINE', message, remedy: 'start the guest without snapshot=on' }];
 }

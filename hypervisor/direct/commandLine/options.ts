@@ -84,6 +84,11 @@ export function lastValue({ entries }: OptionParts, key: string): string | undef
   return entries.findLast(([name]) => name === key)?.[1];
 }
 
+/** Whether a switch is on; one that is absent is not. */
+export function isOn(value: string | undefined): boolean {
+  return value !== undefined && !['off', 'no', 'false', 'n'].includes(value);
+}
+
 function splitParts(argument: string): string[] {
   const parts = argument.match(/(?:[^,]|,,)+/g) ?? [];
   return parts.map((part) => part.replaceAll(',,', ','));

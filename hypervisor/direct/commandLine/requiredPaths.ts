@@ -1,7 +1,7 @@
 /** What a command line expects to find on its host. */
 import { resolve } from 'node:path';
 import { characterDeviceOf } from './characterDevices.js';
-import { type CommandLineOption, lastValue, type OptionParts, parseArgument } from './options.js';
+import { type CommandLineOption, isOn, lastValue, type OptionParts, parseArgument } from './options.js';
 
 export interface RequiredPath {
   /** Absolute. */
@@ -72,7 +72,7 @@ function requirementsOf(option: CommandLineOption): Requirement[] {
   const parts = parseArgument(argument);
   switch (name) {
     case 'drive':
-      return imageOf(parts, 'file', ['readonly', 'read-only']);
+      return imageOf(parts);
     case 'blockdev':
       return imagesOfNodes(parts);
     case 'mem-path':
@@ -96,19 +96,24 @@ function filesOf(parts: OptionParts, keys: readonly string[]): Requirement[] {
   return named.map(([, path]) => existing(path));
 }
 
-function imageOf(parts: OptionParts, key: string, readOnlyKeys: readonly string[]): Requirement[] {
-  const path = lastValue(parts, key) ?? lastValue(parts, `${key}.filename`);
+/** Of `-drive`. */
+function imageOf(parts: OptionParts): Requirement[] {
+  const path = lastValue(parts, 'file') ?? lastValue(parts, 'file.filename');
   if (path === undefined || isNoPath(path)) return [];
-  const readOnly = readOnlyKeys.some((name) => ['on', 'true', 'yes'].includes(lastValue(parts, name) ?? 'off'));
+  const readOnly = isReadOnly(parts) || lastValue(parts, 'media') === 'cdrom';
   return [existing(path, readOnly ? 'read' : 'write')];
 }
 
 /** `filename`, `file.filename`, `backing.file.filename`: what is behind the first layer is only read. */
 function imagesOfNodes(parts: OptionParts): Requirement[] {
-  const readOnly = ['on', 'true', 'yes'].includes(lastValue(parts, 'read-only') ?? 'off');
+  const readOnly = isReadOnly(parts);
   return parts.entries
     .filter(([key, value]) => /(^|\.)filename$/.test(key) && !isNoPath(value))
     .map(([key, path]) => existing(path, readOnly || key.includes('backing.') ? 'read' : 'write'));
+}
+
+function isReadOnly(parts: OptionParts): boolean {
+  return ['readonly', 'read-only', 'auto-read-only'].some((key) => isOn(lastValue(parts, key)));
 }
 
 /** A memory back end's file: QEMU creates it where it is missing, in a directory that must exist. */

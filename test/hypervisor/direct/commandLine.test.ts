@@ -169,6 +169,7 @@ describe('what must be there', () => {
     ['-drive file=/a.img,readonly=on', ['-drive existing read /a.img']],
     ['-drive file=nbd:unix:/run/nbd,format=raw -drive file=rbd:pool/image', []],
     ['-drive if=ide,media=cdrom', []],
+    ['-drive if=ide,media=cdrom,file=/a.iso', ['-drive existing read /a.iso']],
     [
       '-blockdev driver=raw,node-name=n,read-only=on,file.driver=file,file.filename=/b.img',
       ['-blockdev existing read /b.img'],

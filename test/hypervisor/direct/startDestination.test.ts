@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { readFile, stat, writeFile } from 'node:fs/promises';
+import { readFile, readlink, stat, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { endProcess, type ProcessId, startDestination } from '../../../hypervisor/index.js';
@@ -34,8 +34,9 @@ test('starts QEMU in a session of its own and says which process it is', async (
   expect((await stat(options.logPath)).mode & 0o777).toBe(0o600);
   const fields = (await readFile(`/proc/${guest.pid}/stat`, 'utf8')).split(') ')[1]!.split(' ');
   expect(fields[3], 'session').toBe(String(guest.pid));
-  const open = await Promise.all([0, 1, 2].map((fd) => readFile(`/proc/${guest.pid}/fdinfo/${fd}`, 'utf8')));
-  expect(open).toHaveLength(3);
+  const descriptors = await Promise.all([0, 1, 2].map((fd) => readlink(`/proc/${guest.pid}/fd/${fd}`)));
+  expect(descriptors).toEqual(['/dev/null', options.logPath, options.logPath]);
+  expect(await readlink(`/proc/${guest.pid}/cwd`)).toBe(workshop.path);
 });
 
 test('is ended when it was not released, and leaves no pid file', async () => {
@@ -57,6 +58,7 @@ test('goes on when it was released', async () => {
     await guest.kill();
   }
   expect(await isRunning(id)).toBe(true);
+  expect(existsSync(options.pidPath), 'nobody takes it for a leftover').toBe(false);
   await endProcess(id);
   expect(await isRunning(id)).toBe(false);
 });
@@ -87,6 +89,7 @@ async function startInKilledService(release: boolean): Promise<ProcessId> {
 test('does not outlive a service that is killed before it released it', async () => {
   const id = await startInKilledService(false);
   await eventually(async () => !(await isRunning(id)));
+  await eventually(async () => !existsSync(options.pidPath));
 });
 
 test('outlives a service that is killed after it released it', async () => {
