@@ -23,8 +23,10 @@ export interface AgentHello {
   agentVersion: string;
   protocolVersion: number;
   pageSizeBytes: number;
-  /** Whether a scan goes only where the guest kernel's name cache leads, and so reads nothing from ext4 disks. */
+  /** Whether a scan only opens files that the guest kernel's name cache knows (Linux 5.12). */
   walksCacheOnly: boolean;
+  /** Whether the agent sees which metadata blocks are cached (Linux 6.5). */
+  seesBlocks: boolean;
 }
 
 /** The end of a scan. */
@@ -151,7 +153,13 @@ export function decodeHello(payload: Buffer): AgentHello {
   const protocolVersion = reader.u8();
   const features = reader.u8();
   const pageSizeBytes = reader.u32();
-  return { agentVersion: reader.text(), protocolVersion, pageSizeBytes, walksCacheOnly: (features & 1) !== 0 };
+  return {
+    agentVersion: reader.text(),
+    protocolVersion,
+    pageSizeBytes,
+    walksCacheOnly: (features & 1) !== 0,
+    seesBlocks: (features & 2) !== 0,
+  };
 }
 
 export function decodeError(payload: Buffer): number {

@@ -46,7 +46,7 @@ int ext4dir_list(int device, int directory, size_t block_size, entry_visitor *vi
     struct extents extents;
     int found = 0;
     /* A block smaller than a page could not be read without its neighbours. */
-    if (block_size != session_page_size() || block_size > 4096 || resident_count(device, 0, block_size) < 0) return -1;
+    if (block_size != session_page_size() || block_size > 4096 || !resident_sees_blocks()) return -1;
     extents_open(&extents, directory, 0, UINT64_MAX);
     while (extents_next(&extents, &extent)) {
         if (extent_reason(&extent)) return -1;

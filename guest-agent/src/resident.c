@@ -34,6 +34,12 @@ int64_t resident_count(int file, uint64_t offset, uint64_t length) {
     return syscall(SYS_CACHESTAT, file, &range, &result, 0) ? -1 : (int64_t)result.cached;
 }
 
+int resident_sees_blocks(void) {
+    static int known = -1;
+    if (known < 0) known = resident_count(pagemap, 0, 1) >= 0 || errno != ENOSYS;
+    return known;
+}
+
 /*
  * Marks the pages that mincore does not see (see resident_count). Mapping one of them reads nothing: all its blocks are
  * there, so the kernel only notes that the page is complete.

@@ -33,6 +33,7 @@ int resident_window(const struct window *window, uint64_t *pfns, int (*once)(voi
  * Unlike mincore this counts pages that the file system reads block by block, the metadata of ext4 in its block
  * device: those are complete only in the eyes of their file system, and invisible to older kernels' interfaces.
  */
+int resident_sees_blocks(void);
 int64_t resident_count(int file, uint64_t offset, uint64_t length);
 
 #endif

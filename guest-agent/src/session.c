@@ -8,10 +8,12 @@
 #include "disks.h"
 #include "groups.h"
 #include "port.h"
+#include "resident.h"
 #include "walk.h"
 
 #define TICK_NS 5000000LL
 #define FEATURE_CACHED_WALK 1
+#define FEATURE_SEES_BLOCKS 2
 
 static struct command_reader reader;
 static uint64_t session; /* 0: no host has said hello */
@@ -151,7 +153,7 @@ static int send_frame(enum frame_type type, uint32_t request, uint8_t *frame, si
 static size_t encode_hello(uint8_t *payload) {
     static const char version[] = AGENT_VERSION;
     payload[0] = payload[1] = payload[2] = PROTOCOL_VERSION; /* lowest, highest, chosen */
-    payload[3] = walk_reads_nothing() ? FEATURE_CACHED_WALK : 0;
+    payload[3] = (walk_is_cached() ? FEATURE_CACHED_WALK : 0) | (resident_sees_blocks() ? FEATURE_SEES_BLOCKS : 0);
     put_u32(payload + 4, session_page_size());
     payload[8] = sizeof version - 1;
     memcpy(payload + 9, version, sizeof version - 1);

@@ -36,7 +36,7 @@ static int cached_walk = -1;
 static int open_cached(int directory, const char *name, int flags) {
     struct open_how how = {.flags = (uint64_t)flags,
                            .resolve = RESOLVE_CACHED | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS};
-    if (!walk_reads_nothing()) return openat(directory, name, flags);
+    if (!walk_is_cached()) return openat(directory, name, flags);
     int fd = (int)syscall(SYS_OPENAT2, directory, name, &how, sizeof how);
     /* A rename anywhere at the same time gives the same error as a name that is not cached: ask twice. */
     if (fd < 0 && errno == EAGAIN) fd = (int)syscall(SYS_OPENAT2, directory, name, &how, sizeof how);
@@ -44,7 +44,7 @@ static int open_cached(int directory, const char *name, int flags) {
     return fd;
 }
 
-int walk_reads_nothing(void) {
+int walk_is_cached(void) {
     if (cached_walk < 0) {
         struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_CACHED};
         int fd = (int)syscall(SYS_OPENAT2, AT_FDCWD, "/", &how, sizeof how);
@@ -105,7 +105,7 @@ static int list_plainly(struct level *level) {
 
 static int list(const struct walk *walk, int directory, int depth) {
     struct level level = {walk, directory, depth};
-    if (walk->device >= 0 && walk_reads_nothing()) {
+    if (walk->device >= 0 && walk_is_cached()) {
         int result = ext4dir_list(walk->device, directory, walk->block_size, visit, &level);
         if (result >= 0) return result;
     }

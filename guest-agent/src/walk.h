@@ -12,7 +12,7 @@
 #include "mounts.h"
 
 /* Whether this kernel has RESOLVE_CACHED (Linux 5.12). Without it, the walk opens every file. */
-int walk_reads_nothing(void);
+int walk_is_cached(void);
 
 /* Scans the files of a file system by name; device is a descriptor of its block device, or -1. 0: stop. */
 int walk_filesystem(const struct filesystem *filesystem, int device, const struct devmap *map);
