@@ -14,8 +14,8 @@ export async function acquireFileLock(
 ): Promise<AsyncDisposable> {
   await mkdir(dirname(path), { recursive: true });
   const timeoutS = Math.ceil((options.timeoutMs ?? 600_000) / 1000);
-  const script = 'exec 9>>"$1" && flock -w "$2" 9 && echo locked && exec cat >/dev/null';
-  const child = execa('sh', ['-c', script, 'lock', path, String(timeoutS)], {
+  const holder = ['sh', '-c', 'echo locked; exec cat >/dev/null'];
+  const child = execa('flock', ['--no-fork', '--wait', String(timeoutS), path, ...holder], {
     stdin: 'pipe',
     reject: false,
     buffer: false,

@@ -13,7 +13,7 @@ import { buildTinyGuest, type TinyGuestOptions } from './guest/tinyGuest.js';
 import { cancel, guestPathInHost, labExec, pathInMember, pidFromOutside } from './host/members.js';
 import { qemuBinary } from './qemu.js';
 import { guestDirectory, type HostName, labPaths } from './settings.js';
-import { readState, writeState } from './state.js';
+import { requireState, updateState } from './state.js';
 
 export interface LabGuestOptions extends TinyGuestOptions {
   memoryMiB?: number;
@@ -44,8 +44,7 @@ export async function labGuestStart(
   host: HostName,
   options: LabGuestOptions = {},
 ): Promise<LabGuestHandle> {
-  const state = await readState();
-  if (!state) throw new LabError('VMMIG_LAB_DOWN', 'The lab is not up: run "vmmig lab up"');
+  const state = await requireState();
   const { signal } = options;
   const agent = assetPath('dist/guest-agent/vmmig-agent');
   const image = await buildTinyGuest({ agentPath: existsSync(agent) ? agent : null, ...options });
@@ -77,7 +76,8 @@ export async function labGuestStart(
     const shell = await waitForBoot(outside.shellPath, signal ? { signal } : {});
     await shell[Symbol.asyncDispose]();
     const paths = Object.fromEntries(disks.map((disk) => [disk.id, disk.path]));
-    await writeState({ ...state, guests: { ...state.guests, [name]: { host, disks: paths } } });
+    const guest = { host, disks: paths };
+    await updateState((now) => ({ ...now, guests: { ...now.guests, [name]: guest } }), signal);
   }
   return { ...outside, pid };
 }

@@ -4,16 +4,13 @@
  * `labUp` leaves a lab that is whole alone but for the WAN's settings. Anything less than whole (an `up` that was killed,
  * a host whose first process died, what a reboot left) is taken down first. `labDown` needs no memory of what was raised.
  */
-import { createHash } from 'node:crypto';
 import { constants, existsSync } from 'node:fs';
 import { chmod, copyFile, mkdir, open, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { assetPath } from './assets.js';
-import { cacheDir } from './cache.js';
 import { compile } from './compile.js';
 import { LabError } from './errors.js';
-import { acquireFileLock } from './fileLock.js';
 import { findMembers, killMembers, labExec, startMember } from './host/members.js';
 import { setUpHost } from './host/setup.js';
 import { writeSshClientConfig, writeSshKeys } from './host/ssh.js';
@@ -27,7 +24,7 @@ import {
   networks,
   type WanSettings,
 } from './settings.js';
-import { type LabState, readState, writeState } from './state.js';
+import { type LabState, lockLab, readState, updateState, writeState } from './state.js';
 import { raiseWan, shapeWan } from './wan/wan.js';
 
 export interface LabStatus {
@@ -81,12 +78,11 @@ export async function labStatus(): Promise<LabStatus> {
 
 /** Changes the WAN of a lab that is up. */
 export async function setWan(settings: Partial<WanSettings>, options: { signal?: AbortSignal } = {}): Promise<void> {
-  await using _lock = await lockLab(options.signal);
-  const before = await readState();
-  if (!before) throw new LabError('VMMIG_LAB_DOWN', 'The lab is not up: run "vmmig lab up"');
-  const state = { ...before, ...settings };
-  await shapeWan(state, options.signal);
-  await writeState(state);
+  await updateState(async (before) => {
+    const state = { ...before, ...settings };
+    await shapeWan(state, options.signal);
+    return state;
+  }, options.signal);
 }
 
 async function raise(settings: LabSettings, signal: AbortSignal | undefined): Promise<LabState> {
@@ -162,10 +158,4 @@ async function sshListens(host: (typeof hostNames)[number]): Promise<boolean> {
 
 function pickSettings(state: LabState | null): Partial<LabSettings> {
   return state ? { rttMs: state.rttMs, rateBps: state.rateBps, qemu: state.qemu } : {};
-}
-
-/** Not in the lab directory, which comes and goes. */
-function lockLab(signal: AbortSignal | undefined): Promise<AsyncDisposable> {
-  const name = createHash('sha256').update(labDirectory()).digest('hex').slice(0, 16);
-  return acquireFileLock(join(cacheDir(), `.lab-${name}.lock`), { timeoutMs: 120_000, ...(signal ? { signal } : {}) });
 }

@@ -1,10 +1,22 @@
 /** What the lab remembers on disk: how it was raised and which guests were started. Written whole or not at all. */
+import { createHash } from 'node:crypto';
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { stringify } from 'yaml';
+import { cacheDir } from './cache.js';
+import { LabError } from './errors.js';
+import { acquireFileLock } from './fileLock.js';
 import { guestPaths } from './guest/arguments.js';
 import { qemuBinary } from './qemu.js';
-import { guestDirectory, type HostName, hostNames, type LabSettings, labPaths, networks } from './settings.js';
+import {
+  guestDirectory,
+  type HostName,
+  hostNames,
+  type LabSettings,
+  labDirectory,
+  labPaths,
+  networks,
+} from './settings.js';
 
 export interface LabGuest {
   /** The host it was started on; where it is now, only QEMU knows. */
@@ -26,7 +38,29 @@ export async function readState(): Promise<LabState | null> {
   }
 }
 
-/** Saves the state and the inventory that follows from it. */
+/** Changes the state of a lab that is up, alone; see `lockLab`. `VMMIG_LAB_DOWN` when it is not. */
+export async function updateState(
+  change: (state: LabState) => LabState | Promise<LabState>,
+  signal?: AbortSignal,
+): Promise<void> {
+  await using _lock = await lockLab(signal);
+  await writeState(await change(await requireState()));
+}
+
+/** The state of a lab that is up; `VMMIG_LAB_DOWN` when it is not. */
+export async function requireState(): Promise<LabState> {
+  const state = await readState();
+  if (!state) throw new LabError('VMMIG_LAB_DOWN', 'The lab is not up: run "vmmig lab up"');
+  return state;
+}
+
+/** One change of the lab at a time, across processes. The lock is not in the lab directory, which comes and goes. */
+export function lockLab(signal: AbortSignal | undefined): Promise<AsyncDisposable> {
+  const name = createHash('sha256').update(labDirectory()).digest('hex').slice(0, 16);
+  return acquireFileLock(join(cacheDir(), `.lab-${name}.lock`), { timeoutMs: 120_000, ...(signal ? { signal } : {}) });
+}
+
+/** Saves the state and the inventory that follows from it. The caller holds the lock. */
 export async function writeState(state: LabState): Promise<void> {
   await replace(labPaths.inventory(), stringify(await inventory(state)));
   await replace(labPaths.state(), `${JSON.stringify(state, null, 2)}\n`);

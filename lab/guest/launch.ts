@@ -1,8 +1,8 @@
 /** Starts a tiny guest as a child of this process, without the lab's hosts: for tests of what needs one real QEMU. */
 import { spawn } from 'node:child_process';
 import { mkdir, open, readFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { QmpClient } from '../../qmp/index.js';
 import { LabError } from '../errors.js';
 import { type QemuVersion, qemuBinary } from '../qemu.js';
 import { type GuestDevices, type GuestPaths, guestArguments, guestPaths } from './arguments.js';
@@ -82,20 +82,16 @@ export async function waitForBoot(
   }
 }
 
-/** Whether a QEMU answers commands on the QMP socket at `path`: it does when it has made all its devices. */
-export function answersQmp(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(path);
-    const finish = (answer: boolean) => {
-      resolve(answer);
-      socket.destroy();
-    };
-    socket.setTimeout(1000, () => finish(false));
-    socket.once('error', () => finish(false)).once('close', () => finish(false));
-    // The greeting alone may come from a QEMU that is about to find that it cannot make a device.
-    socket.once('connect', () => socket.write('{"execute":"qmp_capabilities"}'));
-    socket.on('data', (text) => {
-      if (text.includes('"return"')) finish(true);
-    });
-  });
+/**
+ * Whether a QEMU answers commands on the QMP socket at `path`: it does when it has made all its devices. The greeting
+ * alone may come from a QEMU that is about to find that it cannot.
+ */
+export async function answersQmp(path: string): Promise<boolean> {
+  try {
+    const client = await QmpClient.connect({ path }, { timeoutMs: 1000 });
+    await client.close();
+    return true;
+  } catch {
+    return false;
+  }
 }

@@ -65,9 +65,9 @@ function isRunning(pid: number): boolean {
 
 /**
  * Runs a command in a host (or in the network between them), with the environment its SSH sessions have. Signals sent to
- * the returned process reach the command; when it is killed, the command is killed.
+ * the returned process reach the command; when it is killed, the command is killed. Throws `VMMIG_LAB_DOWN` at once.
  */
-export function labExec<T extends Options>(
+export function labExec<T extends Options = Record<never, never>>(
   member: MemberName,
   argv: [string, ...string[]],
   options?: T,

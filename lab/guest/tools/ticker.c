@@ -1,6 +1,8 @@
 /*
  * ticker start | status | stop: wakes up every millisecond and records the longest time between two wake-ups, by the
- * guest's monotonic clock: the pause that a program in the guest can notice. `start` also begins anew.
+ * guest's monotonic clock: the pause that a program in the guest can notice. That clock stands still while QEMU has the
+ * guest stopped, so the downtime of a switch-over does not show; what makes the guest wait while it runs does.
+ * `start` also begins anew.
  */
 #include <signal.h>
 #include <stdio.h>
