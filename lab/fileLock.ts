@@ -21,14 +21,18 @@ export async function acquireFileLock(
     buffer: false,
     // A lock is given back by its owner's code, not by the terminal's Ctrl-C.
     detached: true,
-    cleanup: true,
-    ...(options.signal ? { cancelSignal: options.signal } : {}),
   });
+  // Aborting ends the waiting. Once held, the lock is its owner's until disposed: cleaning up happens under it.
+  const giveUp = () => child.kill();
+  options.signal?.addEventListener('abort', giveUp, { once: true });
+  if (options.signal?.aborted) giveUp();
   const locked = new Promise<boolean>((resolve) => {
     child.stdout.once('data', () => resolve(true));
     void child.then(() => resolve(false));
   });
-  if (!(await locked)) {
+  const isLocked = await locked;
+  options.signal?.removeEventListener('abort', giveUp);
+  if (!isLocked) {
     options.signal?.throwIfAborted();
     throw new LabError('VMMIG_LAB_BUSY', `Could not lock ${path} within ${timeoutS} s: another lab command is at work`);
   }

@@ -6,7 +6,7 @@
  */
 import { constants, existsSync } from 'node:fs';
 import { chmod, copyFile, mkdir, open, readdir, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { delimiter, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { assetPath } from './assets.js';
 import { compile } from './compile.js';
@@ -25,7 +25,7 @@ import {
   type WanSettings,
 } from './settings.js';
 import { type LabState, lockLab, readState, updateState, writeState } from './state.js';
-import { raiseWan, shapeWan } from './wan/wan.js';
+import { healWan, isWanWhole, raiseWan, shapeWan } from './wan/wan.js';
 
 export interface LabStatus {
   /** `broken` is what `labUp` would repair: some of it runs, or something was left behind. */
@@ -37,17 +37,34 @@ export interface LabStatus {
 
 const members = ['wan', ...hostNames] as const;
 
+/** What the lab runs, and the Debian package that has it. */
+const programs = {
+  'apt-get': 'apt',
+  busybox: 'busybox-static',
+  cpio: 'cpio',
+  gcc: 'gcc',
+  ip: 'iproute2',
+  mke2fs: 'e2fsprogs',
+  'musl-gcc': 'musl-tools',
+  nsenter: 'util-linux',
+  'qemu-system-x86_64': 'qemu-system-x86',
+  socat: 'socat',
+  'ssh-keygen': 'openssh-client',
+  sshd: 'openssh-server',
+};
+
 /** Shows that a directory is the lab's to delete. */
 const marker = '.vmmig-lab';
 
 /** Raises the lab, or repairs it. What is not given is as before, or as in `defaultSettings`. */
 export async function labUp(options: Partial<LabSettings> & { signal?: AbortSignal } = {}): Promise<LabState> {
   const { signal, ...wanted } = options;
-  if (process.getuid?.() !== 0) throw new LabError('VMMIG_LAB_UNSUPPORTED', 'The lab needs root: it makes namespaces');
+  checkMachine();
   await using _lock = await lockLab(signal);
   const before = await readState();
   const settings = { ...defaultSettings, ...pickSettings(before), ...wanted };
   if (before && (await isWhole()) && before.qemu === settings.qemu) {
+    await healWan();
     await shapeWan(settings, signal);
     const state = { ...before, ...settings };
     await writeState(state);
@@ -83,6 +100,18 @@ export async function setWan(settings: Partial<WanSettings>, options: { signal?:
     await shapeWan(state, options.signal);
     return state;
   }, options.signal);
+}
+
+function checkMachine(): void {
+  if (process.getuid?.() !== 0) throw new LabError('VMMIG_LAB_UNSUPPORTED', 'The lab needs root: it makes namespaces');
+  const directories = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin'];
+  const missing = Object.entries(programs)
+    .filter(([program]) => !directories.some((directory) => existsSync(join(directory, program))))
+    .map(([, debianPackage]) => debianPackage);
+  if (missing.length > 0) {
+    const command = `apt-get install ${[...new Set(missing)].join(' ')}`;
+    throw new LabError('VMMIG_LAB_UNSUPPORTED', `The lab needs programs that are not installed: ${command}`);
+  }
 }
 
 async function raise(settings: LabSettings, signal: AbortSignal | undefined): Promise<LabState> {
@@ -133,15 +162,17 @@ async function remove(): Promise<void> {
   if (names.length > 0 && !names.includes(marker)) {
     throw new LabError('VMMIG_LAB_UNSUPPORTED', `${directory} holds something else than a lab; set VMMIG_LAB_DIR`);
   }
+  // The marker last: a removal that is interrupted can be repeated.
+  for (const name of names) if (name !== marker) await rm(join(directory, name), { recursive: true, force: true });
   await rm(directory, { recursive: true, force: true });
 }
 
-/** All members run and their SSH servers listen. */
+/** All members run, their SSH servers listen, and the WAN between them works. */
 async function isWhole(): Promise<boolean> {
   const running = findMembers().map((member) => member.name);
   if (!members.every((name) => running.includes(name))) return false;
   for (const host of hostNames) if (!(await sshListens(host))) return false;
-  return true;
+  return isWanWhole();
 }
 
 async function waitForSsh(host: (typeof hostNames)[number], signal: AbortSignal | undefined): Promise<void> {

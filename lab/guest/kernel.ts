@@ -1,4 +1,5 @@
 /** The guest's kernel: Debian's cloud kernel, unpacked from its package, with the modules the tiny guest loads. */
+import { createHash } from 'node:crypto';
 import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { cached } from '../cache.js';
@@ -16,7 +17,8 @@ const wanted = ['virtio_pci', 'virtio_blk', 'virtio_net', 'virtio_console', 'vir
 
 /** Downloads the kernel the first time; later calls only read the cache. */
 export async function guestKernel(signal?: AbortSignal): Promise<GuestKernel> {
-  const directory = await cached('guest-kernel', (into) => unpackKernel(into, signal), signal);
+  const recipe = createHash('sha256').update(wanted.join()).digest('hex').slice(0, 16);
+  const directory = await cached(`guest-kernel-${recipe}`, (into) => unpackKernel(into, signal), signal);
   const names = (await readFile(join(directory, 'order'), 'utf8')).trim().split('\n');
   return { image: join(directory, 'vmlinuz'), modules: names.map((name) => join(directory, 'modules', name)) };
 }

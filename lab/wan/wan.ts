@@ -70,6 +70,12 @@ export async function healWan(): Promise<void> {
   await inWan('echo 1 > /proc/sys/net/ipv4/ip_forward');
 }
 
+/** Whether what `raiseWan` started still runs. */
+export async function isWanWhole(): Promise<boolean> {
+  const probe = '[ ! -e /run/wan-link.pid ] || kill -0 "$(cat /run/wan-link.pid)"';
+  return !(await labExec('wan', ['sh', '-c', probe], { reject: false })).failed;
+}
+
 /** Whether this kernel can delay packets by itself. */
 async function hasNetem(): Promise<boolean> {
   // On the loopback device, which carries nothing in this namespace.

@@ -61,6 +61,14 @@ describe('acquireFileLock', () => {
     await expect(acquireFileLock(path, { signal: AbortSignal.timeout(100) })).rejects.toThrow(/aborted/);
   });
 
+  it('stays held when the signal it was waited with aborts later', async () => {
+    const path = join(directory.path, 'kept');
+    const controller = new AbortController();
+    await using _held = await acquireFileLock(path, { signal: controller.signal });
+    controller.abort();
+    await expect(acquireFileLock(path, { timeoutMs: 1000 })).rejects.toMatchObject({ code: 'VMMIG_LAB_BUSY' });
+  });
+
   it('is free again when its owner was killed', async () => {
     const path = join(directory.path, 'orphaned');
     const module = fileURLToPath(new URL('../../lab/fileLock.ts', import.meta.url));

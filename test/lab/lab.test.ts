@@ -238,6 +238,25 @@ describe('raising and removing', () => {
     expect(await output('hostA', 'ssh', '-F', labPaths.sshConfig(), 'hostB', 'hostname')).toBe('hostB');
   });
 
+  it('repairs a lab whose WAN lost its program, and heals one that was cut', async () => {
+    await labExec('wan', ['sh', '-c', '[ ! -e /run/wan-link.pid ] || kill -KILL $(cat /run/wan-link.pid)']);
+    if (existsSync(labPaths.wanLink())) await expect.poll(async () => (await labStatus()).condition).toBe('broken');
+    await labUp();
+    await cutWan();
+    await labUp();
+    expect(await output('hostA', 'ping', '-c', '1', networks.hostB.address)).toContain(' 0% packet loss');
+  });
+
+  it('says what has to be installed when something is missing', async () => {
+    const path = process.env.PATH;
+    process.env.PATH = '/nonexistent';
+    try {
+      await expect(labUp()).rejects.toThrow(/apt-get install .*musl-tools/);
+    } finally {
+      process.env.PATH = path;
+    }
+  });
+
   it('removes every trace', async () => {
     const namespaces = new Set(
       findMembers().flatMap(({ pid }) => ['net', 'mnt', 'pid'].map((kind) => namespace(pid, kind))),
