@@ -44,6 +44,7 @@ export class DestinationSide implements AsyncDisposable {
     this.#directory = directory;
     this.#guest = await startDestination({
       argv: params.argv,
+      cwd: params.cwd,
       logPath: join(params.stateDir, `${params.vm}.log`),
       pidPath: join(directory, 'qemu.pid'),
       qmpPath: params.qmpPath,

@@ -6,7 +6,7 @@
 import { z } from 'zod';
 import type { GuestDisk } from '../guest-agent/messages.js';
 import type { RequestOptions, RpcClient } from '../hosts/rpc.js';
-import type { Finding, GuestInspection, ProcessId } from '../hypervisor/index.js';
+import type { DestinationPlan, Finding, GuestInspection, ProcessId } from '../hypervisor/index.js';
 import type { RelayCounters } from '../relay/counters.js';
 
 export const guestSchema = z.object({
@@ -48,20 +48,14 @@ export const methodParams = {
   /** Works on a fresh service, too: after the one that began was lost. */
   'source.rollback': guestSchema,
   'source.release': guestSchema,
-  'destination.check': z.object({
-    ...directorySchema.shape,
-    argv: z.array(z.string()),
-    qmpPath: z.string(),
-    machineType: z.string(),
-    memoryBytes: z.number(),
-    sourceQemuVersion: z.string(),
-    disks: z.array(diskSchema),
-  }),
+  /** As the policy derived it: its parts are looked at, none of them is carried out. */
+  'destination.check': z.custom<DestinationPlan>((plan) => typeof plan === 'object' && plan !== null),
   'destination.start': z.object({
     ...directorySchema.shape,
     stateDir: z.string(),
     vm: z.string(),
     argv: z.array(z.string()),
+    cwd: z.string(),
     qmpPath: z.string(),
     disks: z.array(diskSchema),
   }),

@@ -1,6 +1,6 @@
 /** `vmmig host-service`: answers one caller on stdio, and puts everything back when the caller is gone. */
 import { type RpcHandler, serveRpc } from '../hosts/rpc.js';
-import { checkDestinationPlan } from './checkDestination.js';
+import { checkDestination } from '../hypervisor/index.js';
 import { hostChecks } from './checks.js';
 import { DestinationSide } from './destinationSide.js';
 import { probeGuest } from './probe.js';
@@ -27,7 +27,7 @@ export async function serve(version: string): Promise<void> {
     'source.hold': async () => source.hold(),
     'source.rollback': (guest, signal) => source.rollback(guest, signal),
     'source.release': (guest, signal) => source.release(guest, signal),
-    'destination.check': (params, signal) => checkDestinationPlan(params, signal),
+    'destination.check': (plan, signal) => checkDestination(plan, { signal }),
     'destination.start': (params, signal) => destination.start(params, signal),
     'destination.listen': (params) => destination.listen(params),
     'destination.finished': (_, signal) => destination.finished(signal),

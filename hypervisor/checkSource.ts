@@ -10,6 +10,9 @@ const HOST_DEVICE = /^(vfio-|vhost-user-|vhost-scsi|usb-host|scsi-(block|generic
 /** CPU models that mean whatever the host has. */
 const HOST_CPU = /^(host|max)-/;
 
+/** Pages that one word of QEMU's dirty log is about. */
+const LOG_WORD_BYTES = 64 * 4096;
+
 /** All that speaks against migrating the guest, or for thinking twice. */
 export function checkSource(inspection: GuestInspection): Finding[] {
   return [
@@ -17,6 +20,7 @@ export function checkSource(inspection: GuestInspection): Finding[] {
     ...checkBlockers(inspection),
     ...checkHostDevices(inspection),
     ...checkCpu(inspection),
+    ...checkDirtyLog(inspection),
     ...inspection.disks.flatMap(checkDisk),
   ];
 }
@@ -65,6 +69,27 @@ function checkCpu({ cpuType, accelerator }: GuestInspection): Finding[] {
   if (accelerator !== 'kvm' || !HOST_CPU.test(cpuType)) return [];
   const message = `the guest's CPU is the host's own (${cpuType}): a host with another CPU may lack features it uses`;
   return [{ severity: 'warn', code: 'VMMIG_CPU_MODEL', message, remedy: 'use a named CPU model that all hosts have' }];
+}
+
+/**
+ * Before QEMU 9.0, TCG goes on writing without marking pages dirty once the log of a RAM block was cleared the fast way,
+ * 64 pages at a time ("physmem: Fix migration dirty bitmap coherency with TCG memory access"). Writes get lost.
+ */
+function checkDirtyLog({ name, accelerator, qemuVersion, memory }: GuestInspection): Finding[] {
+  if (accelerator === 'kvm' || qemuVersion.major >= 9) return [];
+  const mapped = new Set(memory.gpaMap.map(({ block }) => block));
+  const broken = memory.blocks.filter(({ name, usedBytes }) => mapped.has(name) && usedBytes % LOG_WORD_BYTES === 0);
+  if (broken.length === 0) return [];
+  return [
+    {
+      severity: 'refuse',
+      code: 'VMMIG_DIRTY_LOG',
+      message:
+        `${name} runs under TCG in QEMU ${qemuVersion.major}.${qemuVersion.minor}, which loses writes during a migration ` +
+        `when memory is a multiple of 256 KiB (${broken.map((block) => block.name).join(', ')})`,
+      remedy: 'run it under KVM or QEMU 9.0 or newer, or give it 8 KiB more memory (`-m size=1048584K`)',
+    },
+  ];
 }
 
 function checkDisk({ driveId, nodeName, imagePath, format }: BlockDevice): Finding[] {

@@ -19,6 +19,8 @@ export type FindingCode =
   | 'VMMIG_MIGRATION_RUNNING'
   /** A device that is bound to its host. */
   | 'VMMIG_HOST_DEVICE'
+  /** QEMU would lose writes of the guest. */
+  | 'VMMIG_DIRTY_LOG'
   /** A disk image that the destination cannot have. */
   | 'VMMIG_DISK_IMAGE'
   /** The guest's CPU may not be available. */

@@ -16,7 +16,8 @@ export async function cancelMigration(vm: string): Promise<CancelResult> {
   const running = await runningMigration(vm);
   if (running === null)
     throw new VmmigError('VMMIG_USAGE_NOT_MIGRATING', `no vmmig on this machine is moving a guest named "${vm}"`);
-  process.kill(running.pid, 'SIGINT');
+  // Not SIGINT: asking again must never count as the operator pressing Ctrl-C again.
+  process.kill(running.pid, 'SIGTERM');
   while ((await runningMigration(vm))?.id === running.id) await delay(pollIntervalMs);
   const report = await readReport(running.id);
   return { id: running.id, result: report?.result ?? 'unknown', report };

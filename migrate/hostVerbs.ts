@@ -56,12 +56,6 @@ export async function listHosts({ inventoryPath }: Where): Promise<HostList> {
   };
 }
 
-/** The names in the inventory, for completion; asks no host. */
-export async function inventoryNames({ inventoryPath }: Where): Promise<{ guests: string[]; hosts: string[] }> {
-  const { hosts, guests } = await loadInventory({ path: inventoryPath });
-  return { guests: [...guests.keys()], hosts: [...hosts.keys()] };
-}
-
 export async function addHost({ name, ssh }: { name: string; ssh: string }, { inventoryPath }: Where): Promise<void> {
   await addToInventory(name, { ssh }, { path: inventoryPath });
 }

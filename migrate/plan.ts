@@ -1,49 +1,43 @@
 /** What is going to be done, worked out from the running guest and the inventory before anything is changed. */
-import type { InventoryGuest, InventoryHost } from '../hosts/index.js';
-import { deriveDestinationArgv, type Finding, type GuestInspection } from '../hypervisor/index.js';
-
-export interface PlannedDisk {
-  /** On the destination. */
-  readonly path: string;
-  readonly format: string;
-  readonly sizeBytes: number;
-}
+import { isReadableFormat } from '../disk/index.js';
+import { diskPathOn, type InventoryGuest, type InventoryHost } from '../hosts/index.js';
+import { type DestinationPlan, deriveCommandLine, type GuestInspection } from '../hypervisor/index.js';
 
 export interface Plan {
-  /** How to start QEMU on the destination. */
-  readonly argv: string[];
-  readonly qmpPath: string;
-  readonly machineType: string;
+  readonly destination: DestinationPlan;
   readonly memoryBytes: number;
-  readonly disks: PlannedDisk[];
-  /** For each of the inspection's disks: its index in `disks`, or -1 when the destination cannot read it. */
-  readonly diskIndexes: readonly number[];
-  /** What speaks against the command line. */
-  readonly findings: readonly Finding[];
+  /** The disks that pages can be restored from: what the destination's relay opens. */
+  readonly restorable: readonly { readonly path: string; readonly format: string; readonly sizeBytes: number }[];
+  /** For each of the inspection's disks: its index in `restorable`, or -1. */
+  readonly restorableIndexes: readonly number[];
 }
 
 export function makePlan(inspection: GuestInspection, guest: InventoryGuest, to: InventoryHost): Plan {
-  const { destination } = guest;
-  const derived = deriveDestinationArgv(inspection, {
-    ...(to.qemu === undefined ? {} : { binary: to.qemu }),
-    ...(destination.argv === undefined ? {} : { argv: destination.argv }),
-    replace: destination.replace,
-    options: destination.options,
-  });
-  const disks: PlannedDisk[] = [];
-  const diskIndexes = inspection.disks.map((disk) => {
+  const { argv, options, replace } = guest.destination;
+  const commandLine = deriveCommandLine(
+    { ...inspection.process, machineType: inspection.machineType },
+    { binary: to.qemu, argv, replacements: Object.entries(replace), extra: options },
+  );
+  const disks = inspection.disks.map((disk) => {
     const known = guest.disks[disk.driveId ?? ''] ?? guest.disks[disk.nodeName ?? ''];
-    const path = known === undefined ? disk.imagePath : (known.paths[to.name] ?? known.path);
-    if (path === null || disk.removable) return -1;
-    return disks.push({ path, format: disk.format ?? 'raw', sizeBytes: disk.sizeBytes }) - 1;
+    const path = known === undefined ? disk.imagePath : diskPathOn(known, to.name);
+    if (path === null || disk.removable) return null;
+    return { path, format: disk.format ?? 'raw', sizeBytes: disk.sizeBytes, sourceInode: disk.imageInode };
   });
+  const restorable = disks.filter((disk) => disk !== null && isReadableFormat(disk.format)) as (typeof disks)[number][];
   return {
-    argv: derived.argv,
-    qmpPath: guest.qmp,
-    machineType: inspection.machineType,
+    destination: {
+      commandLine,
+      machineType: inspection.machineType,
+      accelerator: inspection.accelerator,
+      sourceVersion: inspection.qemuVersion,
+      ramBlocks: inspection.memory.blocks,
+      disks: disks.filter((disk) => disk !== null),
+      qmpPath: guest.qmp,
+      runDirectory: to.runDir,
+    },
     memoryBytes: inspection.memory.totalBytes,
-    disks,
-    diskIndexes,
-    findings: derived.findings,
+    restorable: restorable.filter((disk) => disk !== null),
+    restorableIndexes: disks.map((disk) => (disk === null ? -1 : restorable.indexOf(disk))),
   };
 }

@@ -4,7 +4,6 @@ import { toVmmigError } from './errors.js';
 import { check, prepare, type Sides, understand } from './prepare.js';
 import { exitCodeOf, exitCodes, type Finding } from './report.js';
 import type { Hooks, MigrateRequest, PreflightReport } from './requests.js';
-import { newMigrationId } from './stateDirectory.js';
 import { pageBytes } from './units.js';
 
 /** Resolves also when a host cannot be reached. @throws VmmigError VMMIG_USAGE_…, InventoryError; what no host explains */
@@ -20,7 +19,7 @@ export async function preflight(request: MigrateRequest, { signal }: Hooks = {})
   } as const;
   try {
     const prepared = await prepare(intent, request, sides, signal);
-    const findings: Finding[] = await check(prepared, newMigrationId(), signal);
+    const findings: Finding[] = await check(prepared, signal);
     const { source, destination, agent, plan } = prepared;
     const scan =
       agent === null || request.agent === false

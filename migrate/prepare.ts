@@ -73,29 +73,14 @@ export async function prepare(
 }
 
 /** What speaks against the plan, on either host, all of it. */
-export async function check(prepared: Prepared, migrationId: string, signal?: AbortSignal): Promise<Finding[]> {
+export async function check(prepared: Prepared, signal?: AbortSignal): Promise<Finding[]> {
   const { inspection, plan, destination, agent } = prepared;
-  const { runDir } = destination.host;
-  const there = await call(
-    destination.rpc,
-    'destination.check',
-    {
-      migrationId,
-      runDir,
-      argv: plan.argv,
-      qmpPath: plan.qmpPath,
-      machineType: plan.machineType,
-      memoryBytes: plan.memoryBytes,
-      sourceQemuVersion: `${inspection.qemuVersion.major}.${inspection.qemuVersion.minor}`,
-      disks: plan.disks,
-    },
-    { signal },
-  );
+  const there = await call(destination.rpc, 'destination.check', plan.destination, { signal });
   const noAgent: Finding = {
     severity: 'warn',
     code: 'VMMIG_PREFLIGHT_NO_AGENT',
     message: `no agent answers in ${inspection.name}: its page cache will be sent over the network`,
     remedy: 'run vmmig-agent in the guest, and give it a virtio-serial port named org.vmmig.agent.0',
   };
-  return [...checkSource(inspection), ...plan.findings, ...there, ...(agent === null ? [noAgent] : [])];
+  return [...checkSource(inspection), ...there, ...(agent === null ? [noAgent] : [])];
 }

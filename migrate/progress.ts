@@ -26,6 +26,8 @@ export interface PhaseEvent {
   readonly atMs: number;
   /** How the phase ended, for people: `26,114 cached pages in 4 files systems`. */
   readonly detail?: string;
+  /** It ended because something failed. */
+  readonly failed?: true;
 }
 
 /** About ten a second while pages move. Counters only grow. */

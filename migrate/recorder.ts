@@ -85,11 +85,12 @@ export class Recorder {
     void this.#journal.write('phase', { name, state: 'begin' });
     try {
       const result = await work();
-      this.#end(name, startMs, detail?.(result));
+      const text = detail?.(result);
+      this.#end(name, startMs, text === undefined ? {} : { detail: text });
       return result;
     } catch (thrown) {
       this.failedPhase ??= name;
-      this.#end(name, startMs);
+      this.#end(name, startMs, { failed: true });
       throw thrown;
     }
   }
@@ -97,11 +98,11 @@ export class Recorder {
   /** The phase in which the first failure was noticed. */
   failedPhase: PhaseName | null = null;
 
-  #end(name: PhaseName, startMs: number, detail?: string): void {
+  #end(name: PhaseName, startMs: number, outcome: { detail?: string; failed?: true }): void {
     const atMs = this.elapsedMs;
     this.#open.splice(this.#open.lastIndexOf(name), 1);
     this.#phases.push({ name, startMs: Math.round(startMs), ms: Math.round(atMs - startMs) });
-    this.#onProgress({ type: 'phase', name, state: 'end', atMs, ...(detail === undefined ? {} : { detail }) });
+    this.#onProgress({ type: 'phase', name, state: 'end', atMs, ...outcome });
     void this.#journal.write('phase', { name, state: 'end' });
   }
 

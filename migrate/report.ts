@@ -115,7 +115,10 @@ export function exitCodeOf(report: Pick<MigrationReport, 'result' | 'error'>): n
   return exitCodes[report.result];
 }
 
+/** What keeps vmmig from using a host at all. */
+const unreachableCodes = /^VMMIG_(SSH_\w+|HOST_(COMMAND|TIMEOUT|NO_VMMIG|INCOMPATIBLE|SERVICE_ENDED))$/;
+
 /** A host that cannot be reached before anything was changed has its own exit code. */
 function isUnreachable(error: ReportError): boolean {
-  return error.phase === 'preflight' && /^VMMIG_(SSH|HOST)_/.test(error.code);
+  return error.phase === 'preflight' && unreachableCodes.test(error.code);
 }

@@ -71,8 +71,8 @@ class Teleport implements AsyncDisposable {
       if (recorder.findings.some(({ severity }) => severity === 'refuse')) return await this.#refuse();
       const scan = await this.#prepareAndScan(prepared);
       const stoppedAtMs = await this.#move(prepared, scan);
-      const resumedAtMs = await this.#letRun(prepared, stoppedAtMs);
-      await this.#release(prepared, resumedAtMs);
+      await this.#letRun(prepared, stoppedAtMs);
+      await this.#release(prepared);
       this.#count();
       return await recorder.finish('moved', 'destination', null);
     } catch (thrown) {
@@ -94,7 +94,7 @@ class Teleport implements AsyncDisposable {
         void side.rpc.closed.then((error) => {
           if (error !== undefined && this.commit === 'before') this.#stop.abort(error);
         });
-      recorder.findings = await check(prepared, this.id, this.#stop.signal);
+      recorder.findings = await check(prepared, this.#stop.signal);
       return prepared;
     });
   }
@@ -120,7 +120,7 @@ class Teleport implements AsyncDisposable {
         : recorder.during(
             'scan',
             () => this.#scan(prepared.source, 'full'),
-            ({ pages, runs }) => `${pages} cached pages in ${runs} runs`,
+            ({ pages, runs }) => `${pages.toLocaleString('en')} cached pages in ${runs.toLocaleString('en')} runs`,
           );
     const [scan] = await Promise.allSettled([scanned, ready]).then(async () => [await scanned, await ready] as const);
     return scan;
@@ -130,8 +130,17 @@ class Teleport implements AsyncDisposable {
     const { signal } = this.#stop;
     const { stateDir, runDir, linkPorts } = destination.host;
     const migrationId = this.id;
-    const { argv, qmpPath, disks, diskIndexes } = plan;
-    const start = { migrationId, runDir, stateDir, vm: this.request.vm, argv, qmpPath, disks };
+    const { qmpPath, commandLine } = plan.destination;
+    const start = {
+      migrationId,
+      runDir,
+      stateDir,
+      vm: this.request.vm,
+      argv: [...commandLine.argv],
+      cwd: commandLine.cwd,
+      qmpPath,
+      disks: [...plan.restorable],
+    };
     this.destinationProcess = await call(destination.rpc, 'destination.start', start, { signal });
     const key = randomBytes(32).toString('base64');
     const ports: [number, number] | null = linkPorts === undefined ? null : [linkPorts.first, linkPorts.last];
@@ -148,7 +157,7 @@ class Teleport implements AsyncDisposable {
         connections: this.request.connections ?? defaultConnections,
         bandwidthBps: this.#bandwidthBps(source, destination),
         compress: this.request.compress ?? true,
-        diskIndexes: [...diskIndexes],
+        diskIndexes: [...plan.restorableIndexes],
       },
       { signal },
     );
@@ -205,10 +214,10 @@ class Teleport implements AsyncDisposable {
     });
   }
 
-  /** The commit point: from here on the source does not resume by itself. @returns when the guest resumed */
-  async #letRun({ source, destination }: Prepared, stoppedAtMs: number): Promise<number> {
+  /** The commit point: from here on the source does not resume by itself. */
+  async #letRun({ source, destination }: Prepared, stoppedAtMs: number): Promise<void> {
     const { recorder, journal } = this;
-    return await recorder.during('verify', async () => {
+    await recorder.during('verify', async () => {
       const { signal } = this.#stop;
       await call(source.rpc, 'source.hold', {}, { signal });
       await journal.writeDurably('committing');
@@ -220,11 +229,10 @@ class Teleport implements AsyncDisposable {
       await journal.writeDurably('committed');
       const localMs = resumedAtMs - destination.clockOffsetMs;
       recorder.facts = { ...recorder.facts, switchoverMs, downtimeMs: Math.max(0, Math.round(localMs - stoppedAtMs)) };
-      return localMs;
     });
   }
 
-  async #release({ source }: Prepared, _resumedAtMs: number): Promise<void> {
+  async #release({ source }: Prepared): Promise<void> {
     await this.recorder.during('release source', () =>
       call(source.rpc, 'source.release', addressOf(this.intent.guest), { timeoutMs: 30_000 }),
     );
