@@ -41,6 +41,8 @@ export interface ScanSummary {
   files: number;
   /** Names that were left alone because following them could have read from disk. */
   uncachedNames: number;
+  /** Pages of files and block devices in the guest's memory by its kernel's count: what a perfect scan would find. */
+  fileCachePages: number;
 }
 
 /** Receives the runs of a GROUPS frame. */
@@ -71,6 +73,7 @@ const skipReasons: Record<number, string> = {
 };
 const FILES_COUNTER = 64;
 const UNCACHED_NAMES_COUNTER = 65;
+const FILE_CACHE_COUNTER = 66;
 
 /** Reads numbers and short texts, and nothing beyond the payload's end. */
 class PayloadReader {
@@ -235,6 +238,7 @@ export function decodeDone(payload: Buffer): ScanSummary {
     skipped: {},
     files: 0,
     uncachedNames: 0,
+    fileCachePages: 0,
   };
   for (let count = 0; !reader.done; count++) {
     if (count === 256) throw protocolError('too many counters');
@@ -244,6 +248,7 @@ export function decodeDone(payload: Buffer): ScanSummary {
     if (reason !== undefined) summary.skipped[reason] = value;
     else if (code === FILES_COUNTER) summary.files = value;
     else if (code === UNCACHED_NAMES_COUNTER) summary.uncachedNames = value;
+    else if (code === FILE_CACHE_COUNTER) summary.fileCachePages = value;
     else if (code < FILES_COUNTER) summary.skipped[`reason-${code}`] = value;
   }
   return summary;

@@ -65,6 +65,7 @@ describe('what an agent says', () => {
           [33, 1],
           [64, 9],
           [65, 8],
+          [66, 7],
           [99, 1],
         ]),
       ),
@@ -75,6 +76,7 @@ describe('what an agent says', () => {
       skipped: { dirty: 3, 'reason-33': 1 },
       files: 9,
       uncachedNames: 8,
+      fileCachePages: 7,
     });
   });
 
