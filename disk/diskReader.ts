@@ -6,12 +6,13 @@ export interface DiskReader extends AsyncDisposable {
   /** Whether reads bypass the host's page cache altogether. */
   readonly direct: boolean;
   /**
-   * Resolves with `lengthBytes` bytes at `offsetBytes`; no alignment is required and the buffer is the caller's.
+   * Resolves with `lengthBytes` bytes at `offsetBytes`; no alignment is required. The bytes
+   * are read into what `allocate` gives, a buffer of that length, once the reading begins; the buffer is the caller's.
    * Ranges are queued, merged with their neighbours and read in disk order. The queue itself has no limit: who asks
    * bounds how much is asked for.
    * @throws DiskError VMMIG_DISK_RANGE, VMMIG_DISK_READ, VMMIG_DISK_CLOSED, or the reason of the aborted signal
    */
-  read(offsetBytes: number, lengthBytes: number): Promise<Buffer>;
+  read(offsetBytes: number, lengthBytes: number, allocate?: () => Buffer): Promise<Buffer>;
   /** What the storage was asked (`reads`, `readBytes`) for how many calls of `read` (`requests`). */
   readonly counters: { readonly readBytes: number; readonly reads: number; readonly requests: number };
 }

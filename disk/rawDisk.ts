@@ -21,6 +21,7 @@ interface Request extends Waiting {
   readonly start: number;
   /** Allocated when the first part is read, so that a long queue holds no memory. */
   target: Buffer | undefined;
+  readonly allocate: () => Buffer;
   missingBytes: number;
   readonly resolve: (bytes: Buffer) => void;
   readonly reject: (error: unknown) => void;
@@ -121,7 +122,7 @@ class RawDisk implements DiskReader {
     return this.#lengthBytes;
   }
 
-  read(offsetBytes: number, lengthBytes: number): Promise<Buffer> {
+  read(offsetBytes: number, lengthBytes: number, allocate?: () => Buffer): Promise<Buffer> {
     this.counters.requests += 1;
     if (this.#closed !== undefined) return Promise.reject(this.#closed.reason);
     const end = offsetBytes + lengthBytes;
@@ -135,7 +136,13 @@ class RawDisk implements DiskReader {
     if (lengthBytes === 0) return Promise.resolve(Buffer.alloc(0));
     return new Promise((resolve, reject) => {
       const range = { start: offsetBytes, offset: offsetBytes, end, missingBytes: lengthBytes };
-      this.#elevator.add({ ...range, target: undefined, resolve, reject });
+      this.#elevator.add({
+        ...range,
+        target: undefined,
+        allocate: allocate ?? (() => Buffer.allocUnsafeSlow(lengthBytes)),
+        resolve,
+        reject,
+      });
       this.#schedule();
     });
   }
@@ -194,7 +201,7 @@ class RawDisk implements DiskReader {
           waiting.reject(this.#readError(start, end, 'the image has become shorter'));
           continue;
         }
-        waiting.target ??= Buffer.allocUnsafeSlow(waiting.end - waiting.start);
+        waiting.target ??= waiting.allocate();
         buffer.copy(waiting.target, start - waiting.start, start - from, end - from);
         waiting.missingBytes -= end - start;
         if (waiting.missingBytes === 0) waiting.resolve(waiting.target);

@@ -1,35 +1,31 @@
 /**
- * Digests of guest pages: what a teleported run is compared by, and what proves at the end that both
- * sides hold the same memory. SHA-256 cut to 128 bits: a guest that wants to have a wrong page accepted
- * must find a collision, and Node hashes 4 KiB as fast with it as with non-cryptographic digests
- * behind a binding (see ARCHITECTURE.md).
+ * Digests of guest memory: what a teleported run is compared by, and what proves at the end that both sides
+ * hold the same. GMAC (NIST SP 800-38D) under a key of this migration that the guest never sees: whoever
+ * writes the pages cannot find two runs with one digest, and it is several times faster than SHA-256.
+ * The fixed nonce gives nothing away, because digests do not leave the relays.
  */
-import { createHash, hash } from 'node:crypto';
+import { createCipheriv, createHash, createSecretKey, hkdfSync, type KeyObject } from 'node:crypto';
 
 export const pageBytes = 4096;
 export const digestBytes = 16;
+const nonce = Buffer.alloc(12);
 
-/** The digest of one page of `source`, written to `into` at `at`. */
-export function digestPage(source: Buffer, start: number, into: Buffer, at: number): void {
-  hash('sha256', source.subarray(start, start + pageBytes), 'buffer').copy(into, at, 0, digestBytes);
-}
+/** Digests runs of pages, the same on both sides of one link. */
+export class RunDigester {
+  readonly #key: KeyObject;
 
-/** The digest of a run of pages: of its page digests, so that no page is read twice. */
-export function digestRun(pageDigests: Buffer): Buffer {
-  return hash('sha256', pageDigests, 'buffer').subarray(0, digestBytes);
-}
-
-const fillDigests = new Map<number, Buffer>();
-
-/** The digest of a page that holds one byte value throughout; zero pages mostly. */
-export function digestOfFill(fill: number): Buffer {
-  let digest = fillDigests.get(fill);
-  if (digest === undefined) {
-    digest = Buffer.alloc(digestBytes);
-    digestPage(Buffer.alloc(pageBytes, fill), 0, digest, 0);
-    fillDigests.set(fill, digest);
+  /** @param linkKey - the link's secret, from which the digests' own is derived */
+  constructor(linkKey: Buffer) {
+    this.#key = createSecretKey(Buffer.from(hkdfSync('sha256', linkKey, '', 'vmmig run digest', 16)));
   }
-  return digest;
+
+  /** 128 bits over `bytes`. */
+  digest(bytes: Buffer): Buffer {
+    const mac = createCipheriv('aes-128-gcm', this.#key, nonce);
+    mac.setAAD(bytes);
+    mac.final();
+    return mac.getAuthTag();
+  }
 }
 
 export interface BlockSize {
@@ -37,29 +33,48 @@ export interface BlockSize {
   readonly lengthBytes: number;
 }
 
+const wordsPerPage = digestBytes / 4;
+const fillMark = 0x66696c6c;
+
 /**
- * The digest of every page's last version, and of all bytes relayed without being understood.
- * Sixteen bytes a page: 0.4 % of the guest's memory. Both relays keep one and compare the roots.
+ * Which version of every page a side has seen or delivered last: the digest of the run it came in, with its place in
+ * the run; and all bytes relayed without being understood. Sixteen bytes a page, 0.4 % of the guest's memory. Both
+ * relays keep one and compare the roots: a page that was lost, torn or left stale makes them differ.
  */
 export class MemoryDigest {
-  readonly #blocks: { name: string; digests: Buffer }[];
+  readonly #blocks: { name: string; words: Uint32Array }[];
   readonly #opaque = createHash('sha256');
 
   constructor(blocks: readonly BlockSize[]) {
     this.#blocks = blocks.map((block) => ({
       name: block.name,
-      digests: Buffer.alloc(Math.ceil(block.lengthBytes / pageBytes) * digestBytes),
+      words: new Uint32Array(Math.ceil(block.lengthBytes / pageBytes) * wordsPerPage),
     }));
   }
 
-  /** Where a block's digests are kept: sixteen bytes a page, in page order. */
-  digestsOf(blockIndex: number): Buffer {
-    return this.#blocks[blockIndex]!.digests;
+  /** Pages `from` to `to` of the run that begins at `page` and has this digest. */
+  setRun(block: number, page: number, from: number, to: number, digest: Buffer): void {
+    const { words } = this.#blocks[block]!;
+    const first = digest.readUInt32LE(0);
+    const second = digest.readUInt32LE(4);
+    const third = digest.readUInt32LE(8);
+    const fourth = digest.readUInt32LE(12);
+    for (let place = from, at = (page + from) * wordsPerPage; place < to; place++, at += wordsPerPage) {
+      words[at] = first ^ place;
+      words[at + 1] = second;
+      words[at + 2] = third;
+      words[at + 3] = fourth;
+    }
   }
 
-  fill(blockIndex: number, page: number, count: number, fill: number): void {
-    const digests = this.digestsOf(blockIndex);
-    digests.fill(digestOfFill(fill), page * digestBytes, (page + count) * digestBytes);
+  /** Pages that hold one byte value throughout. */
+  setFill(block: number, page: number, count: number, fill: number): void {
+    const { words } = this.#blocks[block]!;
+    words.fill(0, page * wordsPerPage, (page + count) * wordsPerPage);
+    for (let at = page * wordsPerPage; at < (page + count) * wordsPerPage; at += wordsPerPage) {
+      words[at] = fillMark;
+      words[at + 1] = fill;
+    }
   }
 
   opaque(bytes: Buffer): void {
@@ -69,9 +84,9 @@ export class MemoryDigest {
   /** 32 bytes over everything. Can be taken at any time, more than once. */
   root(): Buffer {
     const root = createHash('sha256');
-    for (const { name, digests } of this.#blocks) {
-      root.update(`${name}\0${digests.length}\0`);
-      root.update(digests);
+    for (const { name, words } of this.#blocks) {
+      root.update(`${name}\0${words.length}\0`);
+      root.update(new Uint8Array(words.buffer));
     }
     root.update(this.#opaque.copy().digest());
     return root.digest();

@@ -4,17 +4,18 @@
  */
 import type { DiskReader } from '../../disk/diskReader.js';
 import type { RamBlock } from '../../stream/handler.js';
+import { BufferPool } from '../bufferPool.js';
 import { newCounters, type RelayCounters } from '../counters.js';
-import { digestBytes, digestPage, MemoryDigest, pageBytes } from '../digest.js';
+import { MemoryDigest, pageBytes, RunDigester } from '../digest.js';
 import { RelayError } from '../errors.js';
-import { decodeBatch, recordKind, unpackPages } from '../link/batch.js';
+import { decodeBatch, maxReferencePages, recordKind, unpackPages } from '../link/batch.js';
 import type { LinkCredentials } from '../link/connection.js';
 import { type Frame, frameType } from '../link/frames.js';
 import { type Listener, type ListenOptions, listen } from '../link/handshake.js';
 import { Link } from '../link/link.js';
 import type { BlocksFrame } from '../source/streamToFrames.js';
 import { QemuStream } from './qemuStream.js';
-import { digestsIfEqual, type Restore, Restores } from './restores.js';
+import { type Restore, Restores } from './restores.js';
 
 export interface DestinationRelayOptions {
   readonly credentials: LinkCredentials;
@@ -47,6 +48,8 @@ export class DestinationRelay implements AsyncDisposable {
   #link: Link | null = null;
   #qemu: QemuStream | null = null;
   #digest: MemoryDigest | null = null;
+  readonly #digester: RunDigester;
+  readonly #pool = new BufferPool(maxReferencePages * pageBytes, 32);
   #restores = new Restores([]);
   #pagesOfBlock: number[] = [];
   readonly #queue: Frame[] = [];
@@ -62,6 +65,7 @@ export class DestinationRelay implements AsyncDisposable {
 
   private constructor(options: DestinationRelayOptions, listener: Listener) {
     this.#options = options;
+    this.#digester = new RunDigester(options.credentials.key);
     this.#listener = listener;
     this.port = listener.port;
     this.finished = new Promise((resolve, reject) => {
@@ -172,13 +176,15 @@ export class DestinationRelay implements AsyncDisposable {
     for (const [index, run] of records.entries()) {
       this.#restores.overtake(run.block, run.page, run.count);
       if (run.kind === recordKind.fill) {
-        this.#digest!.fill(run.block, run.page, run.count, run.fill);
+        this.#digest!.setFill(run.block, run.page, run.count, run.fill);
         this.#counters.pages.zero += run.count;
         qemu.fill(run.block, run.page, run.count, run.fill);
       } else if (run.kind === recordKind.bytes) {
-        this.#place(run.block, run.page, run.count, pages, at, null, qemu);
+        const bytes = pages.subarray(at, at + run.count * pageBytes);
+        this.#digest!.setRun(run.block, run.page, 0, run.count, this.#digester.digest(bytes));
+        qemu.pages(run.block, run.page, run.count, bytes, 0);
         this.#counters.pages.sent += run.count;
-        at += run.count * pageBytes;
+        at += bytes.length;
       } else {
         references++;
         void this.#restore(this.#restores.begin(frame.sequence, index, run), qemu);
@@ -192,25 +198,27 @@ export class DestinationRelay implements AsyncDisposable {
   /** Reads a run from the disk. Whatever is wrong with it, the source still has the bytes. */
   async #restore(restore: Restore, qemu: QemuStream): Promise<void> {
     const { run, sequence, record } = restore;
+    const lengthBytes = run.count * pageBytes;
     let bytes: Buffer | null = null;
     try {
-      bytes = (await this.#options.disks[run.disk]?.read(run.diskOffsetBytes, run.count * pageBytes)) ?? null;
+      const allocate = () => this.#pool.acquire().subarray(0, lengthBytes);
+      bytes = (await this.#options.disks[run.disk]?.read(run.diskOffsetBytes, lengthBytes, allocate)) ?? null;
     } catch {
       // Beyond the end, or unreadable: as good as a mismatch.
     }
     if (this.#settled) return;
-    if (bytes !== null) this.#counters.bytes.restored += bytes.length;
-    const digests = bytes === null ? null : digestsIfEqual(run, bytes);
-    if (bytes === null || digests === null) {
+    if (bytes !== null) this.#counters.bytes.restored += lengthBytes;
+    if (bytes !== null && this.#digester.digest(bytes).equals(run.digest!)) {
+      this.#counters.pages.restored += run.count;
+      this.#finish(restore, bytes, qemu);
+    } else {
       this.#waiting.set(key(sequence, record), restore);
       const payload = Buffer.alloc(2);
       payload.writeUInt16BE(record);
       this.#counters.pages.mismatched += run.count;
       this.#link!.send(frameType.resendRequest, sequence, payload);
-      return;
     }
-    this.#counters.pages.restored += run.count;
-    this.#finish(restore, bytes, digests, qemu);
+    if (bytes !== null) this.#pool.release(Buffer.from(bytes.buffer));
   }
 
   #resent(frame: Frame): void {
@@ -223,14 +231,13 @@ export class DestinationRelay implements AsyncDisposable {
       throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay resent what nobody asked for');
     this.#waiting.delete(name);
     const bytes = unpackPages(frame.payload[2]!, frame.payload.subarray(3), restore.run.count * pageBytes);
-    const digests = digestsIfEqual(restore.run, bytes);
-    if (digests === null)
+    if (!this.#digester.digest(bytes).equals(restore.run.digest!))
       throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay resent other pages than it had referred to');
-    this.#finish(restore, bytes, digests, this.#qemu);
+    this.#finish(restore, bytes, this.#qemu);
   }
 
   /** Places those pages of the run of which no newer version has arrived. */
-  #finish(restore: Restore, bytes: Buffer, digests: Buffer, qemu: QemuStream): void {
+  #finish(restore: Restore, bytes: Buffer, qemu: QemuStream): void {
     const { run, overtaken, sequence } = restore;
     for (let from = 0; from < run.count; ) {
       if (overtaken[from] === 1) {
@@ -239,8 +246,8 @@ export class DestinationRelay implements AsyncDisposable {
       }
       let to = from + 1;
       while (to < run.count && overtaken[to] === 0) to++;
-      const placed = digests.subarray(from * digestBytes, to * digestBytes);
-      this.#place(run.block, run.page + from, to - from, bytes, from * pageBytes, placed, qemu);
+      this.#digest!.setRun(run.block, run.page, from, to, run.digest!);
+      qemu.pages(run.block, run.page + from, to - from, bytes, from * pageBytes);
       from = to;
     }
     qemu.flush();
@@ -252,23 +259,6 @@ export class DestinationRelay implements AsyncDisposable {
       this.#acknowledge(sequence);
     }
     if (this.#restores.size === 0) this.#idle?.();
-  }
-
-  /** Into QEMU, and into the digest: what is compared at the end is what QEMU was given. */
-  #place(
-    block: number,
-    page: number,
-    count: number,
-    bytes: Buffer,
-    start: number,
-    known: Buffer | null,
-    qemu: QemuStream,
-  ): void {
-    const digests = this.#digest!.digestsOf(block);
-    if (known !== null) known.copy(digests, page * digestBytes);
-    else
-      for (let at = 0; at < count; at++) digestPage(bytes, start + at * pageBytes, digests, (page + at) * digestBytes);
-    qemu.pages(block, page, count, bytes, start);
   }
 
   async #restored(): Promise<void> {

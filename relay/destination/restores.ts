@@ -3,7 +3,6 @@
  * been overtaken: a page that arrives in a newer version while its run is still being read must not be
  * replaced by the older one.
  */
-import { digestBytes, digestPage, digestRun, pageBytes } from '../digest.js';
 import type { BatchRecord } from '../link/batch.js';
 
 export interface Restore {
@@ -69,11 +68,4 @@ export class Restores {
       else bits[at >> 3]! &= ~bit;
     }
   }
-}
-
-/** The page digests of a run's bytes if they are what the source's digest says, else null. */
-export function digestsIfEqual(run: BatchRecord, bytes: Buffer): Buffer | null {
-  const digests = Buffer.allocUnsafe(run.count * digestBytes);
-  for (let at = 0; at < run.count; at++) digestPage(bytes, at * pageBytes, digests, at * digestBytes);
-  return digestRun(digests).equals(run.digest!) ? digests : null;
 }

@@ -94,6 +94,12 @@ export class BatchBuilder {
     return this.#recordCount - 1;
   }
 
+  /** The records so far, and the pages that those with bytes carry, one after the other. */
+  contents(): Batch {
+    const records = readRecords(this.#records.subarray(0, this.#recordsBytes), this.#recordCount);
+    return { records, pages: this.#pages.subarray(0, this.#pageCount * pageBytes) };
+  }
+
   /** The finished batch as a payload; the builder is empty again. */
   take(compressPages: boolean): Buffer {
     const raw = this.#pages.subarray(0, this.#pageCount * pageBytes);
@@ -155,36 +161,44 @@ export function decodeBatch(payload: Buffer, pagesOfBlock: readonly number[]): B
   const recordCount = payload.readUInt16BE(1);
   const rawBytes = payload.readUInt32BE(3);
   if (rawBytes > maxBatchPages * pageBytes) throw malformed(`a batch of ${rawBytes} bytes of pages`);
-  const records: BatchRecord[] = [];
-  let at = headerBytes;
+  const records = readRecords(payload.subarray(headerBytes), recordCount);
+  let recordsBytes = 0;
   let carriedPages = 0;
-  for (let index = 0; index < recordCount; index++) {
-    if (at + recordBytes > payload.length) throw malformed('a batch that ends inside a record');
-    const kind = payload[at]!;
-    const fill = payload[at + 1]!;
-    const block = payload.readUInt16BE(at + 2);
-    const page = payload.readUInt32BE(at + 4);
-    const count = payload.readUInt16BE(at + 8);
-    at += recordBytes;
+  for (const { kind, block, page, count } of records) {
     const limit = pagesOfBlock[block];
     if (limit === undefined) throw malformed(`a run in block ${block}, which the guest does not have`);
     if (count === 0 || page + count > limit) throw malformed(`a run of ${count} pages at ${page} of ${limit}`);
-    if (kind === recordKind.reference) {
-      if (at + referenceBytes > payload.length) throw malformed('a batch that ends inside a reference');
-      if (count > maxReferencePages) throw malformed(`a reference to ${count} pages`);
-      const digest = payload.subarray(at + 8, at + referenceBytes);
-      const disk = payload.readUInt16BE(at);
-      const diskOffsetBytes = payload.readUIntBE(at + 2, 6);
-      records.push({ kind, fill, block, page, count, disk, diskOffsetBytes, digest });
-      at += referenceBytes;
-    } else {
-      if (kind !== recordKind.fill && kind !== recordKind.bytes) throw malformed(`a record of kind ${kind}`);
-      if (kind === recordKind.bytes) carriedPages += count;
-      records.push({ kind, fill, block, page, count, disk: 0, diskOffsetBytes: 0, digest: null });
-    }
+    if (kind === recordKind.reference && count > maxReferencePages) throw malformed(`a reference to ${count} pages`);
+    if (kind === recordKind.bytes) carriedPages += count;
+    recordsBytes += recordBytes + (kind === recordKind.reference ? referenceBytes : 0);
   }
   if (carriedPages * pageBytes !== rawBytes) throw malformed('a batch whose records and pages disagree');
-  return { records, pages: unpackPages(encoding, payload.subarray(at), rawBytes) };
+  return { records, pages: unpackPages(encoding, payload.subarray(headerBytes + recordsBytes), rawBytes) };
+}
+
+function readRecords(bytes: Buffer, count: number): BatchRecord[] {
+  const records: BatchRecord[] = [];
+  for (let at = 0; records.length < count; ) {
+    if (at + recordBytes > bytes.length) throw malformed('a batch that ends inside a record');
+    const kind = bytes[at]!;
+    const record = {
+      kind,
+      fill: bytes[at + 1]!,
+      block: bytes.readUInt16BE(at + 2),
+      page: bytes.readUInt32BE(at + 4),
+      count: bytes.readUInt16BE(at + 8),
+    };
+    at += recordBytes;
+    if (kind === recordKind.reference) {
+      if (at + referenceBytes > bytes.length) throw malformed('a batch that ends inside a reference');
+      const digest = bytes.subarray(at + 8, at + referenceBytes);
+      records.push({ ...record, disk: bytes.readUInt16BE(at), diskOffsetBytes: bytes.readUIntBE(at + 2, 6), digest });
+      at += referenceBytes;
+    } else if (kind === recordKind.fill || kind === recordKind.bytes) {
+      records.push({ ...record, disk: 0, diskOffsetBytes: 0, digest: null });
+    } else throw malformed(`a record of kind ${kind}`);
+  }
+  return records;
 }
 
 /** Pages as they travel outside a batch: u8 encoding, then the bytes. */

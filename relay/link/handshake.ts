@@ -51,7 +51,7 @@ export async function dial(
       sendJson(peer.tls, frameType.hello, hello);
       const answer = await firstFrame(peer.tls, timeoutMs);
       if (answer.type === frameType.refuse)
-        throw new RelayError('VMMIG_LINK_INCOMPATIBLE', `the destination relay refused: ${parse(answer)['message']}`);
+        throw new RelayError('VMMIG_LINK_INCOMPATIBLE', `the destination relay refused: ${parse(answer).message}`);
       if (answer.type !== frameType.welcome)
         throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination relay did not answer the greeting');
       return peer;

@@ -6,9 +6,11 @@
 import { rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { StreamDecoder } from '../../stream/decoder.js';
+import { BufferPool } from '../bufferPool.js';
 import { newCounters, type RelayCounters } from '../counters.js';
+import { pageBytes, RunDigester } from '../digest.js';
 import { RelayError } from '../errors.js';
-import { packPages } from '../link/batch.js';
+import { maxReferencePages, packPages } from '../link/batch.js';
 import type { Endpoint, LinkCredentials } from '../link/connection.js';
 import { type Frame, frameHeaderBytes, frameType } from '../link/frames.js';
 import { dial } from '../link/handshake.js';
@@ -48,6 +50,7 @@ export class SourceRelay implements AsyncDisposable {
   readonly finished: Promise<void>;
   readonly #counters = newCounters();
   readonly #window = new SendWindow();
+  readonly #pool = new BufferPool(maxReferencePages * pageBytes, 64);
   readonly #frames: StreamToFrames;
   readonly #decoder: StreamDecoder;
   readonly #server: Server;
@@ -73,6 +76,8 @@ export class SourceRelay implements AsyncDisposable {
       },
       this.#counters,
       options,
+      new RunDigester(options.credentials.key),
+      this.#pool,
     );
     this.#decoder = new StreamDecoder(this.#frames);
     this.#server = createServer((socket) => this.#accept(socket));
@@ -184,9 +189,7 @@ export class SourceRelay implements AsyncDisposable {
   #answer(frame: Frame): void {
     switch (frame.type) {
       case frameType.acknowledge:
-        for (let at = 0; at + 4 <= frame.payload.length; at += 4)
-          if (!this.#window.acknowledge(frame.payload.readUInt32BE(at), this.#link.rttMs))
-            throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination acknowledged what was not sent');
+        this.#acknowledged(frame.payload);
         if (this.#window.isOpen && this.#qemu?.isPaused()) this.#qemu.resume();
         break;
       case frameType.resendRequest:
@@ -202,6 +205,14 @@ export class SourceRelay implements AsyncDisposable {
         break;
       default:
         throw new RelayError('VMMIG_LINK_PROTOCOL', `the destination relay sent a frame of type ${frame.type}`);
+    }
+  }
+
+  #acknowledged(sequences: Buffer): void {
+    for (let at = 0; at + 4 <= sequences.length; at += 4) {
+      const runs = this.#window.acknowledge(sequences.readUInt32BE(at), this.#link.rttMs);
+      if (runs === null) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination acknowledged what was not sent');
+      for (const { bytes } of runs) this.#pool.release(Buffer.from(bytes.buffer));
     }
   }
 

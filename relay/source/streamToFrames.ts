@@ -4,9 +4,10 @@
  */
 import { StreamEncoder } from '../../stream/encoder.js';
 import type { RamBlock, Section, StreamConfiguration, StreamHandler, TailReason } from '../../stream/handler.js';
+import type { BufferPool } from '../bufferPool.js';
 import type { RelayCounters } from '../counters.js';
-import { digestBytes, digestPage, digestRun, MemoryDigest, pageBytes } from '../digest.js';
-import { BatchBuilder, maxReferencePages } from '../link/batch.js';
+import { MemoryDigest, pageBytes, type RunDigester } from '../digest.js';
+import { BatchBuilder, maxReferencePages, recordKind } from '../link/batch.js';
 import { frameType } from '../link/frames.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
 import type { RetainedRun } from './window.js';
@@ -45,14 +46,22 @@ export class StreamToFrames implements StreamHandler {
   #teleportMap: TeleportMap | null = null;
   #retained = new Map<number, RetainedRun>();
   // the reference that is being collected
-  readonly #runBytes = Buffer.allocUnsafe(maxReferencePages * pageBytes);
+  #runBytes: Buffer;
   #runBlock = 0;
   #runPage = 0;
   #runCount = 0;
   #runDisk = 0;
   #runOffsetBytes = 0;
 
-  constructor(sink: FrameSink, counters: RelayCounters, options: EncodingOptions) {
+  /** @param pool - of buffers for `maxReferencePages` pages, to which retained runs go back when they are acknowledged */
+  constructor(
+    sink: FrameSink,
+    counters: RelayCounters,
+    options: EncodingOptions,
+    private readonly digester: RunDigester,
+    private readonly pool: BufferPool,
+  ) {
+    this.#runBytes = pool.acquire();
     this.#sink = sink;
     this.#counters = counters;
     this.#options = options;
@@ -102,9 +111,7 @@ export class StreamToFrames implements StreamHandler {
   }
 
   page(block: RamBlock, pageIndex: number, source: Buffer, start: number): void {
-    const digests = this.#digest!.digestsOf(block.index);
     this.#counters.pages.seen++;
-    digestPage(source, start, digests, pageIndex * digestBytes);
     const map = this.#teleportMap;
     if (this.#options.elide && map?.find(block.index, pageIndex)) {
       this.#collect(block.index, pageIndex, source, start, map.disk, map.diskOffsetBytes);
@@ -118,7 +125,6 @@ export class StreamToFrames implements StreamHandler {
 
   zeroPage(block: RamBlock, pageIndex: number, fill: number): void {
     this.#closeRun();
-    this.#digest!.fill(block.index, pageIndex, 1, fill);
     this.#counters.pages.seen++;
     this.#counters.pages.zero++;
     this.#batch.addFill(block.index, pageIndex, fill);
@@ -158,9 +164,25 @@ export class StreamToFrames implements StreamHandler {
   flush(): void {
     this.#closeRun();
     if (this.#batch.isEmpty) return;
+    this.#digestBatch();
     const retained = this.#retained;
     this.#retained = new Map();
     this.#sink.ordered(frameType.batch, this.#batch.take(this.#options.compress), retained);
+  }
+
+  /** Record by record, as the destination does it. */
+  #digestBatch(): void {
+    const { records, pages } = this.#batch.contents();
+    let at = 0;
+    for (const { kind, block, page, count, fill, digest } of records) {
+      if (kind === recordKind.fill) this.#digest!.setFill(block, page, count, fill);
+      else if (kind === recordKind.reference) this.#digest!.setRun(block, page, 0, count, digest!);
+      else {
+        const bytes = pages.subarray(at, at + count * pageBytes);
+        this.#digest!.setRun(block, page, 0, count, this.digester.digest(bytes));
+        at += bytes.length;
+      }
+    }
   }
 
   #flushRaw(): void {
@@ -192,12 +214,19 @@ export class StreamToFrames implements StreamHandler {
     this.#runCount = 0;
     const block = this.#runBlock;
     const page = this.#runPage;
-    const digests = this.#digest!.digestsOf(block).subarray(page * digestBytes, (page + count) * digestBytes);
-    const digest = digestRun(digests);
+    const digest = this.digester.digest(this.#runBytes.subarray(0, count * pageBytes));
     const record = this.#batch.addReference(block, page, count, this.#runDisk, this.#runOffsetBytes, digest);
-    const bytes = Buffer.from(this.#runBytes.subarray(0, count * pageBytes));
+    const bytes = this.#takeRun(count);
     this.#retained.set(record, { block, page, count, bytes });
     this.#counters.pages.teleported += count;
     if (this.#batch.isFull) this.flush();
+  }
+
+  /** The run's own memory when it is mostly full, else a copy that is no larger than the run. */
+  #takeRun(count: number): Buffer {
+    const bytes = this.#runBytes.subarray(0, count * pageBytes);
+    if (count * 2 < maxReferencePages) return Buffer.from(bytes);
+    this.#runBytes = this.pool.acquire();
+    return bytes;
   }
 }

@@ -50,23 +50,23 @@ export class SendWindow {
 
   add(sequence: number, frameBytes: number, retained: ReadonlyMap<number, RetainedRun>): void {
     let retainedBytes = 0;
-    for (const run of retained.values()) retainedBytes += run.bytes.length;
+    for (const run of retained.values()) retainedBytes += run.bytes.buffer.byteLength;
     this.#outstanding.set(sequence, { frameBytes, retainedBytes, retained });
     this.#frameBytes += frameBytes;
     this.#retainedBytes += retainedBytes;
     if (this.#frameBytes >= this.#windowBytes) this.#wasFull = true;
   }
 
-  /** @returns whether the frame was under way. */
-  acknowledge(sequence: number, rttMs: number): boolean {
+  /** @returns the runs that need not be kept any longer; null when no such frame was under way */
+  acknowledge(sequence: number, rttMs: number): Iterable<RetainedRun> | null {
     const entry = this.#outstanding.get(sequence);
-    if (entry === undefined) return false;
+    if (entry === undefined) return null;
     this.#outstanding.delete(sequence);
     this.#frameBytes -= entry.frameBytes;
     this.#retainedBytes -= entry.retainedBytes;
     this.#ackedBytes += entry.frameBytes;
     this.#adapt(rttMs);
-    return true;
+    return entry.retained.values();
   }
 
   retained(sequence: number, record: number): RetainedRun | null {
