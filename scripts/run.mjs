@@ -210,6 +210,8 @@ async function main([verb, ...args]) {
   return verbs[verb]();
 }
 
+// A Ctrl-C reaches the program that runs, too; that one ends in good order, and is waited for.
+process.on('SIGINT', () => {});
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
