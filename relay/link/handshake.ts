@@ -20,6 +20,7 @@ import { encodeFrameHeader, type Frame, FrameDecoder, frameType, linkVersion } f
 
 export const maxConnections = 16;
 const helloTimeoutMs = 10_000;
+const refusalReadMs = 1000;
 
 interface Hello {
   readonly protocol: string;
@@ -56,11 +57,19 @@ export async function dial(
         throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination relay did not answer the greeting');
       return peer;
     });
-    return await Promise.all(attempts);
+    return await all(attempts);
   } catch (thrown) {
     for (const { tls } of opened) tls.destroy();
     throw thrown;
   }
+}
+
+/** All results. Waits for every attempt, so that none leaves a connection behind; a refusal is the reason to give. */
+async function all<T>(attempts: readonly Promise<T>[]): Promise<T[]> {
+  const outcomes = await Promise.allSettled(attempts);
+  const reasons = outcomes.filter((outcome) => outcome.status === 'rejected').map(({ reason }) => reason as RelayError);
+  if (reasons.length > 0) throw reasons.find(({ code }) => code === 'VMMIG_LINK_INCOMPATIBLE') ?? reasons[0];
+  return outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
 }
 
 export interface Listener extends AsyncDisposable {
@@ -82,6 +91,8 @@ export async function listen(credentials: LinkCredentials, options: ListenOption
   const server = createServer();
   const port = await bind(server, options);
   const sockets = new Set<Socket>();
+  /** Those that have not shown the key, the oldest first. */
+  const strangers = new Set<Socket>();
   const peers = new Map<number, LinkConnection>();
   let expected = 0;
   let stop: (error: RelayError) => void = () => {};
@@ -97,18 +108,25 @@ export async function listen(credentials: LinkCredentials, options: ListenOption
       reject(error);
     };
     server.on('connection', (socket) => {
-      // Whoever has not shown the key may not make this process hold many sockets.
-      if (sockets.size >= 2 * maxConnections) return void socket.destroy();
+      // Whoever has not shown the key may neither make this process hold many sockets nor take the peer's place.
+      const [oldest] = strangers;
+      if (strangers.size >= 2 * maxConnections) oldest?.destroy();
       sockets.add(socket);
+      strangers.add(socket);
       socket.on('error', () => {});
-      socket.on('close', () => sockets.delete(socket));
+      socket.on('close', () => {
+        sockets.delete(socket);
+        strangers.delete(socket);
+      });
       greet(socket, credentials).then(
         ({ peer, hello }) => {
+          strangers.delete(socket);
           expected = hello.connections;
           peers.set(hello.connection, peer);
           if (peers.size < expected) return;
           clearTimeout(timer);
           server.close();
+          for (const stranger of strangers) stranger.destroy();
           resolve([...peers.values()]);
         },
         (error: RelayError) => {
@@ -135,14 +153,26 @@ async function greet(socket: Socket, credentials: LinkCredentials): Promise<{ pe
   const hello = parse(frame) as unknown as Hello;
   const problem = whyNot(frame, hello, credentials);
   if (problem !== null) {
-    await new Promise<void>((resolve) => {
-      sendJson(peer.tls, frameType.refuse, { message: problem });
-      peer.tls.end(resolve);
-    });
+    sendJson(peer.tls, frameType.refuse, { message: problem });
+    await hungUp(peer.tls);
     throw new RelayError('VMMIG_LINK_INCOMPATIBLE', problem);
   }
   sendJson(peer.tls, frameType.welcome, { version: linkVersion });
   return { peer, hello };
+}
+
+/** Ends a connection, and waits until the peer has had time to read why. */
+async function hungUp(tls: TLSSocket): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, refusalReadMs);
+    tls
+      .on('error', () => {})
+      .once('close', () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    tls.resume().end();
+  });
 }
 
 function whyNot(frame: Frame, hello: Hello, credentials: LinkCredentials): string | null {
