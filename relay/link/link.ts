@@ -26,6 +26,8 @@ export interface LinkOptions {
 
 const pingIntervalMs = 500;
 const defaultSilenceLimitMs = 10_000;
+/** A peer that has closed one connection has so long to close the others. */
+const closeLimitMs = 1000;
 /** More than a source that keeps to its window can have under way. */
 const maxReorderedBytes = 96 * 1024 * 1024;
 
@@ -115,8 +117,15 @@ export class Link implements AsyncDisposable {
     tls.on('error', (cause) =>
       this.fail(new RelayError('VMMIG_LINK_LOST', 'the link between the relays broke', cause)),
     );
-    tls.on('close', () => this.fail(new RelayError('VMMIG_LINK_LOST', 'the other relay closed the link')));
+    tls.on('close', () => this.#closed());
     tls.resume(); // the greeting left it paused
+  }
+
+  /** A peer that closes its link closes all connections; what is still under way on the others may be its reason. */
+  #closed(): void {
+    const cause = new RelayError('VMMIG_LINK_LOST', 'the other relay closed the link');
+    if (this.#peers.every(({ tls }) => tls.closed)) return this.fail(cause);
+    setTimeout(() => this.fail(cause), closeLimitMs).unref();
   }
 
   #receive(frame: Frame): void {
@@ -202,7 +211,7 @@ export class Link implements AsyncDisposable {
 function closed(tls: LinkConnection['tls']): Promise<void> {
   if (tls.closed) return Promise.resolve();
   return new Promise((resolve) => {
-    const timer = setTimeout(() => tls.destroy(), 1000);
+    const timer = setTimeout(() => tls.destroy(), closeLimitMs);
     tls.once('close', () => {
       clearTimeout(timer);
       resolve();
