@@ -1,0 +1,254 @@
+import { randomBytes } from 'node:crypto';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import type { RelayError } from '../../../relay/errors.js';
+import type { LinkConnection } from '../../../relay/link/connection.js';
+import { type Frame, frameHeaderBytes, frameType } from '../../../relay/link/frames.js';
+import { Link, type LinkOptions } from '../../../relay/link/link.js';
+import { TokenBucket } from '../../../relay/link/tokenBucket.js';
+import { connectedPair, frameBytes, until } from '../peers.js';
+
+/** A link that writes down what it is handed. */
+function recording(peers: LinkConnection[], options: LinkOptions = {}) {
+  const ordered: Frame[] = [];
+  const immediate: Frame[] = [];
+  const lost: RelayError[] = [];
+  const link = new Link(
+    peers,
+    {
+      ordered: (frame) => ordered.push({ ...frame, payload: Buffer.from(frame.payload) }),
+      immediate: (frame) => immediate.push(frame),
+      lost: (cause) => lost.push(cause),
+    },
+    options,
+  );
+  return { link, ordered, immediate, lost };
+}
+
+describe('a link', () => {
+  test.each([1, 2, 3, 4])('over %i connections hands ordered frames over in order', async (connections) => {
+    await using pair = await connectedPair(connections);
+    const receiver = recording(pair.accepted);
+    const sender = recording(pair.dialed);
+    const payloads = Array.from({ length: 300 }, (_, at) => Buffer.alloc((at * 7919) % 30_000, at));
+    for (const [at, payload] of payloads.entries()) {
+      expect(sender.link.sendOrdered(frameType.batch, payload)).toBe(at);
+      if (at % 10 === 0) sender.link.send(frameType.resend, at, Buffer.of(at & 255));
+    }
+    await until(() => receiver.ordered.length === payloads.length && receiver.immediate.length === 30);
+    expect(receiver.ordered.map(({ sequence }) => sequence)).toEqual(payloads.map((_, at) => at));
+    for (const [at, { payload }] of receiver.ordered.entries()) expect(payload.equals(payloads[at]!)).toBe(true);
+    expect(receiver.lost).toEqual([]);
+    await Promise.all([sender.link.close(), receiver.link.close()]);
+  });
+
+  test('restores the order from any interleaving of the connections', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc
+          .integer({ min: 1, max: 4 })
+          .chain((connections) =>
+            fc.tuple(
+              fc.constant(connections),
+              fc.array(fc.nat(connections - 1), { minLength: 1, maxLength: 60 }),
+              fc.integer(),
+            ),
+          ),
+        async ([connections, ways, seed]) => {
+          await using pair = await connectedPair(connections);
+          const receiver = recording(pair.accepted);
+          const order = ways.map((_, at) => at).sort((left, right) => hash(left, seed) - hash(right, seed));
+          for (const sequence of order)
+            pair.dialed[ways[sequence]!]!.tls.write(frameBytes(frameType.raw, sequence, `frame ${sequence}`));
+          await until(() => receiver.ordered.length === ways.length || receiver.lost.length > 0);
+          expect(receiver.ordered.map(({ payload }) => payload.toString())).toEqual(ways.map((_, at) => `frame ${at}`));
+          await receiver.link.close();
+        },
+      ),
+      { numRuns: 15 },
+    );
+  });
+
+  test('spreads its frames over all connections when there is much to send', async () => {
+    await using pair = await connectedPair(4);
+    const receiver = recording(pair.accepted);
+    const sender = recording(pair.dialed);
+    for (let count = 0; count < 200; count++) sender.link.sendOrdered(frameType.batch, Buffer.alloc(100_000));
+    await until(() => receiver.ordered.length === 200);
+    for (const { socket } of pair.accepted) expect(socket.bytesRead).toBeGreaterThan(1_000_000);
+    expect(sender.link.bytesOnWire).toBeGreaterThan(20_000_000);
+    expect(sender.link.bytesOnWire).toBeLessThan(20_600_000);
+    await Promise.all([sender.link.close(), receiver.link.close()]);
+  });
+
+  test.each([
+    ['sent twice in a row', [0, 0]],
+    ['that was handed over long ago', [0, 1, 2, 1]],
+    ['that still waits for its turn', [5, 5]],
+  ])('calls a frame %s a protocol error', async (_, sequences) => {
+    await using pair = await connectedPair(1);
+    const receiver = recording(pair.accepted);
+    for (const sequence of sequences) pair.dialed[0]!.tls.write(frameBytes(frameType.raw, sequence, 'x'));
+    await until(() => receiver.lost.length > 0);
+    expect(receiver.lost).toHaveLength(1);
+    expect(receiver.lost[0]).toMatchObject({ code: 'VMMIG_LINK_PROTOCOL' });
+    expect(pair.accepted[0]!.tls.destroyed).toBe(true);
+  });
+
+  test('that gets garbage is lost once, with a protocol error', async () => {
+    await using pair = await connectedPair(2);
+    const receiver = recording(pair.accepted);
+    for (const { tls } of pair.dialed) tls.on('error', () => {}).write(Buffer.alloc(100_000, 0xff));
+    await until(() => pair.dialed.every(({ tls }) => tls.closed));
+    expect(receiver.lost).toHaveLength(1);
+    expect(receiver.lost[0]).toMatchObject({ code: 'VMMIG_LINK_PROTOCOL' });
+  });
+
+  test('that gets a malformed pong is lost with a protocol error', async () => {
+    await using pair = await connectedPair(1);
+    const receiver = recording(pair.accepted);
+    pair.dialed[0]!.tls.write(frameBytes(frameType.pong, 0, 'short'));
+    await until(() => receiver.lost.length > 0);
+    expect(receiver.lost[0]).toMatchObject({ code: 'VMMIG_LINK_PROTOCOL' });
+  });
+
+  test('turns what a handler throws into its end', async () => {
+    await using pair = await connectedPair(1);
+    const lost: RelayError[] = [];
+    new Link(pair.accepted, {
+      immediate: () => {
+        throw new TypeError('out of luck');
+      },
+      lost: (cause) => lost.push(cause),
+    });
+    pair.dialed[0]!.tls.write(frameBytes(frameType.failure, 0));
+    await until(() => lost.length > 0);
+    expect(lost).toMatchObject([{ code: 'VMMIG_LINK_PROTOCOL', message: expect.stringContaining('out of luck') }]);
+  });
+
+  test.each(['destroy', 'resetAndDestroy'] as const)('is lost exactly once when its peer is gone (%s)', async (how) => {
+    await using pair = await connectedPair(3);
+    const receiver = recording(pair.accepted);
+    for (const { socket } of pair.dialed) socket[how]();
+    await until(() => receiver.lost.length > 0);
+    await until(() => pair.accepted.every(({ tls }) => tls.closed));
+    expect(receiver.lost).toHaveLength(1);
+    expect(receiver.lost[0]).toMatchObject({ code: 'VMMIG_LINK_LOST' });
+    expect(() => receiver.link.send(frameType.acknowledge, 0, Buffer.alloc(4))).not.toThrow();
+    await receiver.link.close();
+  });
+
+  test('is lost whole when one of its connections is', async () => {
+    await using pair = await connectedPair(4);
+    const receiver = recording(pair.accepted);
+    pair.dialed[2]!.socket.destroy();
+    await until(() => pair.accepted.every(({ tls }) => tls.closed));
+    expect(receiver.lost).toHaveLength(1);
+  });
+
+  test('delivers what was sent before it was closed', async () => {
+    await using pair = await connectedPair(2);
+    const receiver = recording(pair.accepted);
+    const sender = recording(pair.dialed);
+    const payload = randomBytes(100_000);
+    for (let count = 0; count < 100; count++) sender.link.sendOrdered(frameType.batch, payload);
+    await sender.link.close();
+    await until(() => receiver.lost.length > 0);
+    expect(receiver.ordered).toHaveLength(100);
+    expect(receiver.lost).toHaveLength(1);
+    expect(sender.lost).toEqual([]);
+  });
+
+  test('can be closed twice, and after it was lost', async () => {
+    await using pair = await connectedPair(1);
+    const receiver = recording(pair.accepted);
+    const sender = recording(pair.dialed);
+    await Promise.all([sender.link.close(), sender.link.close()]);
+    await until(() => receiver.lost.length > 0);
+    await receiver.link.close();
+    await receiver.link[Symbol.asyncDispose]();
+    expect(receiver.lost).toHaveLength(1);
+  });
+
+  test('closes though the other end does not', async () => {
+    await using pair = await connectedPair(1);
+    pair.dialed[0]!.tls.pause();
+    const { link, lost } = recording(pair.accepted);
+    const startMs = performance.now();
+    await link.close();
+    expect(performance.now() - startMs).toBeLessThan(3000);
+    expect(lost).toEqual([]);
+  });
+
+  test('measures the round trip', async () => {
+    await using pair = await connectedPair(2);
+    const receiver = recording(pair.accepted);
+    const sender = recording(pair.dialed);
+    expect(sender.link.rttMs).toBe(0);
+    sender.link.ping();
+    await until(() => sender.link.rttMs > 0);
+    expect(sender.link.rttMs).toBeLessThan(1000);
+    await Promise.all([sender.link.close(), receiver.link.close()]);
+  });
+
+  test('is lost when the peer has fallen silent, and not while it only has nothing to say', async () => {
+    await using silent = await connectedPair(1);
+    await using idle = await connectedPair(1);
+    const options = { silenceLimitMs: 600 };
+    const watching = recording(silent.accepted, options);
+    const [one, other] = [recording(idle.accepted, options), recording(idle.dialed, options)];
+    const startMs = performance.now();
+    await until(() => watching.lost.length > 0);
+    expect(watching.lost[0]).toMatchObject({ code: 'VMMIG_LINK_LOST', message: expect.stringContaining('silent') });
+    expect(performance.now() - startMs).toBeGreaterThanOrEqual(600);
+    expect([...one.lost, ...other.lost]).toEqual([]);
+    await Promise.all([one.link.close(), other.link.close()]);
+  });
+});
+
+describe('a bandwidth cap', () => {
+  async function sendingMs(bitsPerSecond: number): Promise<number> {
+    await using pair = await connectedPair(2);
+    const receiver = recording(pair.accepted);
+    const sender = recording(pair.dialed, { bucket: new TokenBucket(bitsPerSecond) });
+    const startMs = performance.now();
+    for (let count = 0; count < 50; count++)
+      sender.link.sendOrdered(frameType.batch, Buffer.alloc(10_000 - frameHeaderBytes));
+    await until(() => receiver.ordered.length === 50);
+    expect(receiver.ordered.map(({ sequence }) => sequence)).toEqual(Array.from({ length: 50 }, (_, at) => at));
+    const elapsedMs = performance.now() - startMs;
+    await Promise.all([sender.link.close(), receiver.link.close()]);
+    return elapsedMs;
+  }
+
+  test('holds, and twice the bandwidth takes half the time', async () => {
+    const slowMs = await sendingMs(8_000_000);
+    const fastMs = await sendingMs(16_000_000);
+    // 500 kB at 1 MB/s, less the burst of 10 ms.
+    expect(slowMs).toBeGreaterThan(470);
+    expect(fastMs).toBeGreaterThan(235);
+    expect(slowMs / fastMs).toBeGreaterThan(1.4);
+    expect(slowMs / fastMs).toBeLessThan(2.8);
+  });
+
+  test('counts what is sent out of order, too, without holding it up', async () => {
+    const bucket = new TokenBucket(8_000_000);
+    bucket.take(110_000);
+    const startMs = performance.now();
+    await bucket.wait(1);
+    expect(performance.now() - startMs).toBeGreaterThan(80);
+  });
+
+  test('lets nothing through faster because nothing was sent for a while', async () => {
+    const bucket = new TokenBucket(8_000_000);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    const startMs = performance.now();
+    for (let count = 0; count < 10; count++) await bucket.wait(10_000);
+    expect(performance.now() - startMs).toBeGreaterThan(75);
+  });
+});
+
+/** Orders numbers as by chance, the same way for the same seed. */
+function hash(value: number, seed: number): number {
+  return Math.imul(value ^ seed, 0x9e3779b1) ^ Math.imul(seed, 0x85ebca6b ^ value);
+}
