@@ -40,6 +40,7 @@ struct cachestat {
 
 /* sched_setscheduler(2); musl's wrapper only answers ENOSYS */
 #define POLICY_NORMAL 0
+#define POLICY_REALTIME 1 /* SCHED_FIFO */
 #define POLICY_IDLE 5
 
 /* Documentation/filesystems/fiemap.rst */

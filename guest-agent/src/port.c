@@ -102,8 +102,13 @@ void port_wait(int timeout_ms) {
 static void set_policy(pid_t thread, int policy) {
     struct {
         int priority;
-    } parameters = {0};
+    } parameters = {policy == POLICY_REALTIME};
     syscall(SYS_sched_setscheduler, thread, policy, &parameters);
+}
+
+void priority_lift(void) {
+    atomic_store(&lifted, 1);
+    set_policy(main_thread, POLICY_REALTIME);
 }
 
 static void *watcher(void *unused) {
@@ -111,8 +116,7 @@ static void *watcher(void *unused) {
     for (;;) {
         struct epoll_event event;
         if (epoll_wait(watcher_events, &event, 1, -1) <= 0) continue;
-        set_policy(main_thread, POLICY_NORMAL);
-        atomic_store(&lifted, 1);
+        priority_lift();
     }
     return NULL;
 }

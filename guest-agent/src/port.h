@@ -2,8 +2,9 @@
  * The virtio-serial port: finding and opening it, and moving bytes without ever blocking for good or spinning
  * while nobody is connected on the host.
  *
- * A watcher thread waits for input beside the scan. It does nothing but lift the scanning thread to normal
- * priority when the host speaks, so that a cancel is answered in time in a guest whose CPUs are all busy.
+ * A watcher thread waits for input beside the scan. It does nothing but lift the scanning thread above all others when
+ * the host speaks, so that a cancel is answered in time in a guest whose processors are all busy. (Normal priority would
+ * not do: a thread that was idle owes the others the time that it has had, for seconds.)
  */
 #ifndef VMMIG_PORT_H
 #define VMMIG_PORT_H
@@ -30,9 +31,13 @@ void port_wait(int timeout_ms);
 
 /* Starts the watcher thread. The calling thread is the one whose priority is managed. */
 void priority_start(void);
+/* For a scan. */
 void priority_idle(void);
+/* For ending a scan early. */
+void priority_lift(void);
+/* For the rest. */
 void priority_normal(void);
-/* Idle again, if the watcher lifted the priority since. */
+/* Idle again, if the watcher has lifted the priority. */
 void priority_settle(void);
 
 #endif

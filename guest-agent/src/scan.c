@@ -144,6 +144,5 @@ void scan(enum scan_mode mode) {
                scan_devices(count) && scan_filesystems(count) && groups_finish();
     mounts_close(filesystems, count);
     if (!more) groups_flush();
-    priority_normal();
     session_end(FRAME_DONE, frame, encode_done(frame + FRAME_HEADER, mode, now_ms() - started));
 }

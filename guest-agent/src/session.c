@@ -197,6 +197,7 @@ enum scan_mode session_wait(void) {
         }
         answer();
         if (pending.mode != SCAN_NONE) break;
+        priority_normal();
         port_wait(5000);
     }
     enum scan_mode mode = pending.mode;
@@ -218,7 +219,8 @@ int session_tick(void) {
         last_tick = now;
         listen();
         if (!scan.lost) answer();
-        priority_settle();
+        if (wanted()) priority_settle();
+        else priority_lift();
     }
     return wanted();
 }

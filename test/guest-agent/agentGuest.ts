@@ -2,6 +2,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { projectDirectory } from '../../lab/assets.js';
 import { type RunningGuest, startTinyGuest, type TinyGuestLaunch, waitForBoot } from '../../lab/guest/launch.js';
@@ -34,11 +35,11 @@ export class Workspace implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await rm(this.path, { recursive: true, force: true });
-    await rm(this.ramPath, { force: true });
+    for (const suffix of ['', '.stalled', '.busy']) await rm(`${this.ramPath}${suffix}`, { force: true });
   }
 }
 
-/** A booted guest with its shell and monitor. */
+/** A guest that runs, booted or moved here stopped by a migration, with its shell and monitor. */
 export class AgentGuest implements AsyncDisposable {
   readonly qemu: RunningGuest;
   readonly shell: GuestShell;
@@ -53,8 +54,12 @@ export class AgentGuest implements AsyncDisposable {
   static async boot(launch: TinyGuestLaunch): Promise<AgentGuest> {
     const qemu = await startTinyGuest(launch);
     try {
-      const shell = await waitForBoot(qemu.shellPath, { timeoutMs: 60_000 });
-      return new AgentGuest(qemu, shell, await QmpClient.connect({ path: qemu.qmpPath }));
+      const qmp = await QmpClient.connect({ path: qemu.qmpPath });
+      if (launch.incoming) {
+        while ((await qmp.execute('query-status')).status === 'inmigrate') await sleep(50);
+        await qmp.execute('cont');
+      }
+      return new AgentGuest(qemu, await waitForBoot(qemu.shellPath, { timeoutMs: 60_000 }), qmp);
     } catch (error) {
       await qemu[Symbol.asyncDispose]();
       throw error;
