@@ -123,7 +123,9 @@ async function demonstrate(signal: AbortSignal): Promise<boolean> {
 
   const before = await observe(guest);
   say(`\n${bold('hostA# vmmig teleport vm1 --to hostB')}`);
-  const ours = await guest.teleport({ showProgress: true });
+  const move = guest.teleport({ showProgress: true });
+  teleporting = move;
+  const ours = await move;
   say();
   const proofs = [tell(await proveItCarriedOn(guest, before))];
   proofs.push(tell(await proveCacheIsWarm(guest)));
@@ -154,6 +156,9 @@ function interruption(controller: AbortController): Promise<never> {
 
 class Interrupted extends Error {}
 
+/** vmmig hears Ctrl-C from the terminal itself, cancels, and is not cut short in doing so. */
+let teleporting: Promise<unknown> = Promise.resolve();
+
 async function main(): Promise<number> {
   const controller = new AbortController();
   try {
@@ -164,8 +169,9 @@ async function main(): Promise<number> {
     process.stderr.write(`\n${red('The demo failed:')} ${error instanceof Error ? error.message : String(error)}\n`);
     return 1;
   } finally {
+    await teleporting.catch(() => {});
     say();
-    await step(dim('take the lab down'), () => labDown());
+    await step('take the lab down', () => labDown());
   }
 }
 
