@@ -4,7 +4,8 @@
 
 /** A batch smaller than this is copied when it is taken, and its memory written on: large memory for few bytes is a waste. */
 const COPY_BELOW_BYTES = 4096;
-const MAX_SPARE = 4;
+/** As many batches as are usually on their way to a reader that is a little behind. */
+const MAX_SPARE = 32;
 
 export class OutputBuffer {
   readonly #batchBytes: number;

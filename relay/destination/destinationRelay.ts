@@ -35,6 +35,10 @@ export interface DestinationRelayState {
   readonly pendingRestores: number;
 }
 
+/** Being read from disk: enough to read in disk order and in long pieces. */
+const maxReadingBytes = 8 * 1024 * 1024;
+/** Written and not yet taken by QEMU, beyond which no more is read from disk. */
+const maxBacklogBytes = 4 * 1024 * 1024;
 const maxBlocks = 1024;
 const maxGuestPages = 2 ** 32;
 
@@ -56,6 +60,8 @@ export class DestinationRelay implements AsyncDisposable {
   #isWorking = false;
   /** References of a batch that are not in place yet. */
   readonly #unresolved = new Map<number, number>();
+  readonly #waitingForDisk: Restore[] = [];
+  #readingBytes = 0;
   /** Asked for again, by batch and record. */
   readonly #waiting = new Map<string, Restore>();
   #acknowledgements: number[] = [];
@@ -120,6 +126,7 @@ export class DestinationRelay implements AsyncDisposable {
     try {
       this.#qemu ??= await QemuStream.connect(this.#options.qemuSocketPath, (error) => this.#fail(error));
       if (this.#settled) this.#qemu.destroy();
+      this.#qemu.onProgress = () => this.#startRestores(this.#qemu!);
       for (let frame = this.#queue.shift(); frame !== undefined && !this.#settled; frame = this.#queue.shift()) {
         await this.#handle(frame, this.#qemu);
         await this.#qemu.drained();
@@ -187,12 +194,27 @@ export class DestinationRelay implements AsyncDisposable {
         at += bytes.length;
       } else {
         references++;
-        void this.#restore(this.#restores.begin(frame.sequence, index, run), qemu);
+        this.#waitingForDisk.push(this.#restores.begin(frame.sequence, index, run));
       }
     }
     qemu.flush();
+    this.#startRestores(qemu);
     if (references > 0) this.#unresolved.set(frame.sequence, references);
     else this.#acknowledge(frame.sequence);
+  }
+
+  /** No faster than QEMU takes the pages: what it has not taken would only pile up here. */
+  #startRestores(qemu: QemuStream): void {
+    while (this.#readingBytes < maxReadingBytes && qemu.backlogBytes < maxBacklogBytes && !this.#settled) {
+      const restore = this.#waitingForDisk.shift();
+      if (restore === undefined) return;
+      const lengthBytes = restore.run.count * pageBytes;
+      this.#readingBytes += lengthBytes;
+      void this.#restore(restore, qemu).finally(() => {
+        this.#readingBytes -= lengthBytes;
+        this.#startRestores(qemu);
+      });
+    }
   }
 
   /** Reads a run from the disk. Whatever is wrong with it, the source still has the bytes. */

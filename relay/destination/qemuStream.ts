@@ -9,16 +9,18 @@ import type { RamBlock } from '../../stream/handler.js';
 import { pageBytes } from '../digest.js';
 import { RelayError } from '../errors.js';
 
-/** A section this long is written out, so that the encoder's buffer stays small. */
-const maxSectionBytes = 1024 * 1024;
+/** A section this long is written out: long enough for a whole restored run, and short enough for the memory to be reused. */
+const maxSectionBytes = 256 * 1024;
 
 export class QemuStream {
   readonly #socket: Socket;
-  readonly #encoder = new StreamEncoder({ batchBytes: 2 * maxSectionBytes });
+  readonly #encoder = new StreamEncoder({ batchBytes: maxSectionBytes + 16 * 1024 });
   #sectionId = 0;
   #blocks: readonly RamBlock[] = [];
   #isInSection = false;
   bytesWritten = 0;
+  /** Called whenever QEMU has taken some of what was written. */
+  onProgress: (() => void) | null = null;
 
   private constructor(socket: Socket) {
     this.#socket = socket;
@@ -51,17 +53,21 @@ export class QemuStream {
 
   /** Pages that lie one after the other in `bytes`, from `start` on. */
   pages(block: number, page: number, count: number, bytes: Buffer, start: number): void {
-    this.#openSection();
     const target = this.#blocks[block]!;
-    for (let at = 0; at < count; at++) this.#encoder.page(target, page + at, bytes, start + at * pageBytes);
-    this.#writeIfLong();
+    for (let at = 0; at < count; at++) {
+      this.#openSection();
+      this.#encoder.page(target, page + at, bytes, start + at * pageBytes);
+      this.#writeIfLong();
+    }
   }
 
   fill(block: number, page: number, count: number, fill: number): void {
-    this.#openSection();
     const target = this.#blocks[block]!;
-    for (let at = 0; at < count; at++) this.#encoder.zeroPage(target, page + at, fill);
-    this.#writeIfLong();
+    for (let at = 0; at < count; at++) {
+      this.#openSection();
+      this.#encoder.zeroPage(target, page + at, fill);
+      this.#writeIfLong();
+    }
   }
 
   /** Ends the section that pages were put into, if one is open. */
@@ -76,6 +82,11 @@ export class QemuStream {
     this.#encoder.eos();
     this.#encoder.footer(this.#sectionId);
     this.#write();
+  }
+
+  /** What QEMU has not taken yet. */
+  get backlogBytes(): number {
+    return this.#socket.writableLength;
   }
 
   /** Waits until QEMU has taken most of what was written, or has gone. */
@@ -121,6 +132,9 @@ export class QemuStream {
     if (this.#encoder.pendingBytes === 0) return;
     const bytes = this.#encoder.take();
     this.bytesWritten += bytes.length;
-    this.#socket.write(bytes, () => this.#encoder.recycle(bytes));
+    this.#socket.write(bytes, () => {
+      this.#encoder.recycle(bytes);
+      this.onProgress?.();
+    });
   }
 }

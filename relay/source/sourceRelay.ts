@@ -16,9 +16,12 @@ import { type Frame, frameHeaderBytes, frameType } from '../link/frames.js';
 import { dial } from '../link/handshake.js';
 import { Link } from '../link/link.js';
 import { TokenBucket } from '../link/tokenBucket.js';
+import { readIntoOneBuffer } from './reusedBuffer.js';
 import { StreamToFrames } from './streamToFrames.js';
 import type { CacheMap } from './teleportMap.js';
-import { SendWindow } from './window.js';
+import { maxRetainedBytes, SendWindow } from './window.js';
+
+const runBufferBytes = maxReferencePages * pageBytes;
 
 export interface SourceRelayOptions {
   /** Where QEMU's `migrate unix:…` connects to. Made with mode 0600, removed at the end. */
@@ -50,13 +53,14 @@ export class SourceRelay implements AsyncDisposable {
   readonly finished: Promise<void>;
   readonly #counters = newCounters();
   readonly #window = new SendWindow();
-  readonly #pool = new BufferPool(maxReferencePages * pageBytes, 64);
+  readonly #pool = new BufferPool(runBufferBytes, maxRetainedBytes / runBufferBytes);
   readonly #frames: StreamToFrames;
   readonly #decoder: StreamDecoder;
   readonly #server: Server;
   readonly #socketPath: string;
   #link!: Link;
   #qemu: Socket | null = null;
+  #isPaused = false;
   #ramEnded = false;
   #streamEnded = false;
   #settle!: { resolve: () => void; reject: (error: RelayError) => void };
@@ -80,7 +84,7 @@ export class SourceRelay implements AsyncDisposable {
       this.#pool,
     );
     this.#decoder = new StreamDecoder(this.#frames);
-    this.#server = createServer((socket) => this.#accept(socket));
+    this.#server = createServer({ pauseOnConnect: true }, (socket) => this.#accept(socket));
     this.finished = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
     });
@@ -151,11 +155,11 @@ export class SourceRelay implements AsyncDisposable {
     }
   }
 
-  #accept(socket: Socket): void {
-    if (this.#qemu !== null || this.#settled) return void socket.destroy();
-    this.#qemu = socket;
+  #accept(accepted: Socket): void {
+    if (this.#qemu !== null || this.#settled) return void accepted.destroy();
     this.#server.close();
-    socket.on('data', (chunk: Buffer) => this.#feed(chunk));
+    const socket = readIntoOneBuffer(accepted, (bytes) => this.#feed(bytes));
+    this.#qemu = socket;
     socket.on('end', () => this.#endOfStream());
     socket.on('error', (cause) =>
       this.#fail(new RelayError('VMMIG_RELAY_QEMU', "QEMU's migration socket broke", cause)),
@@ -165,14 +169,17 @@ export class SourceRelay implements AsyncDisposable {
     });
   }
 
-  #feed(chunk: Buffer): void {
+  /** @returns whether QEMU may send more at once */
+  #feed(chunk: Buffer): boolean {
     this.#counters.bytes.stream += chunk.length;
     try {
       this.#decoder.feed(chunk);
     } catch (cause) {
-      return this.#fail(streamError(cause));
+      this.#fail(streamError(cause));
+      return false;
     }
-    if (!this.#window.isOpen) this.#qemu?.pause();
+    this.#isPaused = !this.#window.isOpen;
+    return !this.#isPaused;
   }
 
   #endOfStream(): void {
@@ -190,7 +197,7 @@ export class SourceRelay implements AsyncDisposable {
     switch (frame.type) {
       case frameType.acknowledge:
         this.#acknowledged(frame.payload);
-        if (this.#window.isOpen && this.#qemu?.isPaused()) this.#qemu.resume();
+        if (this.#window.isOpen && this.#isPaused) this.#qemu?.resume();
         break;
       case frameType.resendRequest:
         this.#resend(frame);

@@ -21,7 +21,7 @@ interface Outstanding {
 const minWindowBytes = 512 * 1024;
 const maxWindowBytes = 48 * 1024 * 1024;
 const initialWindowBytes = 1024 * 1024;
-export const maxRetainedBytes = 96 * 1024 * 1024;
+export const maxRetainedBytes = 48 * 1024 * 1024;
 /** The queue that the window lets stand in the network, beyond the round trip itself. */
 const queueMs = 100;
 const measureMs = 100;
