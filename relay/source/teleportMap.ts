@@ -20,6 +20,9 @@ export interface CacheMap {
   readonly diskIndexes: readonly number[];
 }
 
+/** A reference has 48 bits for its place on the disk. */
+const maxDiskBytes = 2 ** 48;
+
 interface BlockRuns {
   count: number;
   readonly page: Uint32Array;
@@ -83,14 +86,15 @@ function cutAtRanges(blocks: readonly BlockSize[], { runs, gpaMap, diskIndexes }
   let range = 0;
   for (let run = 0; run < runs.count; run++) {
     const disk = diskIndexes[runs.disk[run]!] ?? -1;
-    if (disk < 0) continue;
+    const lengthBytes = runs.pageCount[run]! * pageBytes;
+    if (disk < 0 || runs.diskOffsetBytes[run]! + lengthBytes > maxDiskBytes) continue;
     const start = runs.pfn[run]! * pageBytes;
-    const end = start + runs.pageCount[run]! * pageBytes;
+    const end = start + lengthBytes;
     while (range < ranges.length && ranges[range]!.gpaStart + ranges[range]!.lengthBytes <= start) range++;
     for (let at = range; at < ranges.length && ranges[at]!.gpaStart < end; at++) {
-      const { gpaStart, lengthBytes, block, blockOffset } = ranges[at]!;
+      const { gpaStart, lengthBytes: rangeBytes, block, blockOffset } = ranges[at]!;
       const from = Math.max(start, gpaStart);
-      const to = Math.min(end, gpaStart + lengthBytes);
+      const to = Math.min(end, gpaStart + rangeBytes);
       const index = blockIndex.get(block)!;
       const first = Math.ceil((from - gpaStart + blockOffset) / pageBytes);
       const last = Math.floor(Math.min(to - gpaStart + blockOffset, blocks[index]!.lengthBytes) / pageBytes);
