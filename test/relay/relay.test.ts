@@ -23,7 +23,7 @@ describe('two relays', () => {
     rig.source.setCacheMap(RelayRig.map([[0, 1024, 0]]));
     const zeros: [number, number][] = Array.from({ length: 512 }, (_, at) => [1536 + at, 0]);
     await rig.send([[...pagesOf(guest, 0, 1536), ...zeros], []]);
-    await Promise.all([rig.source.finished, rig.destination.finished]);
+    await rig.moved();
     expect(rig.memory.equals(guest)).toBe(true);
     expect(rig.tail.subarray(-12).toString()).toBe('device state');
     expect(rig.sectionsAfterTail).toBe(0);
@@ -45,7 +45,7 @@ describe('two relays', () => {
       ]),
     );
     await rig.send([pagesOf(guest, 0, pages), []]);
-    await Promise.all([rig.source.finished, rig.destination.finished]);
+    await rig.moved();
     expect(rig.memory.equals(guest)).toBe(true);
     expect(rig.source.state.counters.pages.mismatched).toBe(128 + 256 + 64);
     expect(rig.destination.state.counters.pages.restored).toBe(128);
@@ -68,7 +68,7 @@ describe('two relays', () => {
     passes.push([]);
     rig.source.setCacheMap(RelayRig.map([[0, pages, 0]]));
     await rig.send(passes);
-    await Promise.all([rig.source.finished, rig.destination.finished]);
+    await rig.moved();
     expect(rig.memory.equals(guest)).toBe(true);
   });
 
@@ -79,7 +79,7 @@ describe('two relays', () => {
     await rig.send([pagesOf(disk, 0, 64), pagesOf(disk, 0, 64), pagesOf(disk, 0, 64), []], (pass) => {
       if (pass === 2) rig.source.setCacheMap(RelayRig.map([[0, 64, 0]]));
     });
-    await Promise.all([rig.source.finished, rig.destination.finished]);
+    await rig.moved();
     expect(rig.memory.subarray(0, 64 * pageBytes).equals(disk.subarray(0, 64 * pageBytes))).toBe(true);
     expect(rig.source.state.counters.pages.teleported).toBeGreaterThanOrEqual(128);
     expect(rig.source.state.counters.pages.mismatched).toBe(0);

@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import type { DiskReader } from '../../disk/diskReader.js';
 import { openRawDisk } from '../../disk/index.js';
 import { DestinationRelay } from '../../relay/destination/destinationRelay.js';
+import type { LinkCredentials } from '../../relay/link/connection.js';
 import type { SourceRelayOptions } from '../../relay/source/sourceRelay.js';
 import { SourceRelay } from '../../relay/source/sourceRelay.js';
 import type { CacheMap } from '../../relay/source/teleportMap.js';
@@ -20,12 +21,28 @@ import type { RamBlock } from '../../stream/handler.js';
 
 export const pageBytes = 4096;
 
+/** Something between the two relays. */
+export interface Between extends AsyncDisposable {
+  readonly port: number;
+}
+
+export interface RigOptions
+  extends Partial<Pick<SourceRelayOptions, 'elide' | 'compress' | 'connections' | 'bandwidthBps'>> {
+  /** The disk as the destination relay sees it. */
+  readonly reader?: (reader: DiskReader) => DiskReader;
+  readonly via?: (port: number, credentials: LinkCredentials) => Promise<Between>;
+}
+
 export class RelayRig implements AsyncDisposable {
   readonly block: RamBlock;
   /** What the destination QEMU holds. */
   readonly memory: Buffer;
   tail: Buffer = Buffer.alloc(0);
   sectionsAfterTail = 0;
+  /** Resolves when the destination QEMU has seen the end of its stream. */
+  readonly received: Promise<void>;
+  #received!: () => void;
+
   private constructor(
     readonly dir: string,
     readonly pages: number,
@@ -34,7 +51,11 @@ export class RelayRig implements AsyncDisposable {
     readonly destination: DestinationRelay,
     readonly reader: DiskReader,
     readonly qemu: Server,
+    readonly between: Between | null,
   ) {
+    this.received = new Promise((resolve) => {
+      this.#received = resolve;
+    });
     this.block = { name: 'pc.ram', index: 0, lengthBytes: pages * pageBytes, pageSizeBytes: null, gpa: null };
     this.memory = Buffer.alloc(pages * pageBytes, 0xee);
   }
@@ -42,7 +63,7 @@ export class RelayRig implements AsyncDisposable {
   static async start(
     pages: number,
     disk: Buffer,
-    options: Partial<Pick<SourceRelayOptions, 'elide' | 'compress' | 'connections' | 'bandwidthBps'>> = {},
+    { reader: seen = (reader) => reader, via, ...options }: RigOptions = {},
   ): Promise<RelayRig> {
     const dir = await mkdtemp(join(tmpdir(), 'vmmig-relay-'));
     const diskPath = join(dir, 'disk.raw');
@@ -56,11 +77,12 @@ export class RelayRig implements AsyncDisposable {
       credentials,
       listen: { host: '127.0.0.1' },
       qemuSocketPath: qemuPath,
-      disks: [reader],
+      disks: [seen(reader)],
     });
+    const between = (await via?.(destination.port, credentials)) ?? null;
     const source = await SourceRelay.start({
       socketPath: join(dir, 'source'),
-      endpoint: { host: '127.0.0.1', port: destination.port },
+      endpoint: { host: '127.0.0.1', port: (between ?? destination).port },
       credentials,
       connections: 2,
       bandwidthBps: null,
@@ -68,7 +90,7 @@ export class RelayRig implements AsyncDisposable {
       compress: true,
       ...options,
     });
-    const rig = new RelayRig(dir, pages, disk, source, destination, reader, qemu);
+    const rig = new RelayRig(dir, pages, disk, source, destination, reader, qemu, between);
     qemu.on('connection', (socket) => {
       const decoder = new StreamDecoder({
         page: (_block, index, bytes, start) => bytes.copy(rig.memory, index * pageBytes, start, start + pageBytes),
@@ -81,9 +103,16 @@ export class RelayRig implements AsyncDisposable {
         },
       });
       socket.on('data', (chunk) => decoder.feed(chunk));
+      socket.on('end', () => rig.#received());
       socket.on('error', () => {});
     });
     return rig;
+  }
+
+  /** Resolves when both relays call the move finished and the destination QEMU has read all of it. */
+  async moved(): Promise<void> {
+    await Promise.all([this.source.finished, this.destination.finished]);
+    await this.received;
   }
 
   /** A cache map that says: guest pages from `pfn` on hold the disk from `diskPage` on. */
@@ -135,6 +164,7 @@ export class RelayRig implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.source[Symbol.asyncDispose]();
+    await this.between?.[Symbol.asyncDispose]();
     await this.destination[Symbol.asyncDispose]();
     await this.reader[Symbol.asyncDispose]();
     await new Promise((resolve) => this.qemu.close(resolve));
