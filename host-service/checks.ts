@@ -1,7 +1,6 @@
 /** What a host needs to take part in migrations, and whether it has it. */
 import { access, readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { execa } from 'execa';
 import type { Check } from './protocol.js';
 
 export async function hostChecks(): Promise<Check[]> {
@@ -28,6 +27,7 @@ async function root(): Promise<Check> {
 async function qemu(): Promise<Check> {
   const remedy = 'install QEMU (Debian: qemu-system-x86), or name its path as `qemu:` of the host in the inventory';
   try {
+    const { execa } = await import('execa');
     const { stdout } = await execa('qemu-system-x86_64', ['--version']);
     return required('QEMU', true, stdout.split('\n')[0] ?? '', remedy);
   } catch {

@@ -1,12 +1,10 @@
 /** The policy's front door: what the command line, the benchmarks and the demo call. */
 
-import { serve } from '../host-service/serve.js';
-import { version } from './version.js';
-
 export { agentScan } from './agentScan.js';
 export { cancelMigration } from './cancel.js';
 export { VmmigError } from './errors.js';
 export { history, showReport } from './history.js';
+export { runHostService } from './hostService.js';
 export { addHost, checkHost, doctor, type HostList, listHosts, removeHost } from './hostVerbs.js';
 export { inspectStream } from './inspectStream.js';
 export { inventoryNames } from './inventoryNames.js';
@@ -27,8 +25,3 @@ export type {
   ScanReport,
 } from './requests.js';
 export { teleport } from './teleport.js';
-
-/** Runs on a host for a caller elsewhere; stdin and stdout belong to it. */
-export function runHostService(): Promise<void> {
-  return serve(version());
-}

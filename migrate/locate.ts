@@ -45,7 +45,7 @@ export async function locateGuest(
       looked.push(`${host.name} (not reachable)`);
       continue;
     }
-    const { state } = await call(side.rpc, 'guest.probe', addressOf(guest), { signal });
+    const { state } = await call(side.rpc, 'guest.probe', { ...addressOf(guest), agentPath: null }, { signal });
     if (state !== null && state !== 'inmigrate') return side;
     looked.push(host.name);
     await side[Symbol.asyncDispose]();

@@ -39,6 +39,10 @@ export const findings = {
       summary: 'The destination cannot have a disk image of the guest.',
       nextStep: 'Put the image on storage that both hosts see, or name its path on each host in the inventory.',
     },
+    VMMIG_DIRTY_LOG: {
+      summary: 'QEMU would lose writes of the guest while it is being migrated.',
+      nextStep: 'Run the guest under KVM or QEMU 9.0 or newer, or give it memory that is no multiple of 256 KiB.',
+    },
     VMMIG_CPU_MODEL: {
       summary: 'The guest’s CPU may not be available on the destination.',
       nextStep: 'Give the guest a named CPU model that both hosts have, instead of `host` or `max`.',

@@ -1,23 +1,25 @@
 /** Whether the destination's QEMU exists and can be the guest's machine. */
+import { execFile } from 'node:child_process';
 import { constants } from 'node:fs';
 import { access } from 'node:fs/promises';
-import { execa } from 'execa';
+import { promisify } from 'node:util';
 import type { Finding } from '../../finding.js';
 import type { DestinationPlan } from './plan.js';
 
 const TIMEOUT_MS = 10_000;
+/** Not execa: a migration waits for this service to be loaded, and this is all it would be needed for. */
+const run = promisify(execFile);
 
 export async function checkQemu(plan: DestinationPlan, signal?: AbortSignal): Promise<Finding[]> {
   const binary = plan.commandLine.argv[0] ?? '';
   const options = {
     timeout: TIMEOUT_MS,
-    stdin: 'ignore',
-    ...(signal === undefined ? {} : { cancelSignal: signal }),
+    ...(signal === undefined ? {} : { signal }),
   } as const;
   try {
     const [version, machines] = await Promise.all([
-      execa(binary, ['-version'], options),
-      execa(binary, ['-machine', 'help'], options),
+      run(binary, ['-version'], options),
+      run(binary, ['-machine', 'help'], options),
     ]);
     return [
       ...checkMachineType(plan.machineType, machines.stdout, binary),
@@ -26,7 +28,7 @@ export async function checkQemu(plan: DestinationPlan, signal?: AbortSignal): Pr
     ];
   } catch (error) {
     signal?.throwIfAborted();
-    const message = `cannot run ${binary}: ${(error as { shortMessage?: string }).shortMessage ?? (error as Error).message}`;
+    const message = `cannot run ${binary}: ${(error as Error).message.trim()}`;
     return [refuse(message, "install QEMU, or name the host's QEMU in the inventory")];
   }
 }

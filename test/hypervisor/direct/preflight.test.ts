@@ -23,6 +23,8 @@ beforeEach(async () => {
   await truncate(workshop.file('disk.img'), 2 * MiB);
   source = await workshop.start('7.2', 'a', [
     ...tinyMachine,
+    // QEMU 7.2 under TCG keeps its dirty log right only when memory is no multiple of 256 KiB.
+    ...['-m', 'size=65544K'],
     '-drive',
     `file=${workshop.file('disk.img')},format=raw,if=virtio`,
   ]);
@@ -191,6 +193,14 @@ describe('the source', () => {
       'refuse VMMIG_MIGRATION_BLOCKED',
       'refuse VMMIG_MIGRATION_BLOCKED',
     ]);
+  });
+
+  test('must have a dirty log that can be trusted', () => {
+    const [ram, ...others] = inspection.memory.blocks;
+    const aligned = { ...inspection.memory, blocks: [{ ...ram!, usedBytes: 64 * MiB }, ...others] };
+    expect(judged({ memory: aligned })).toEqual(['refuse VMMIG_DIRTY_LOG']);
+    expect(judged({ memory: aligned, accelerator: 'kvm' })).toEqual([]);
+    expect(judged({ memory: aligned, qemuVersion: { ...inspection.qemuVersion, major: 9 } })).toEqual([]);
   });
 
   test('had better not depend on devices and CPUs of its host, or on images that cannot be read', () => {
