@@ -2,13 +2,15 @@
  * The destination host's part in one migration. Until `commit`, whatever ends the session ends the QEMU that was
  * started here; from then on the guest is this QEMU's.
  */
-import { mkdir, rm } from 'node:fs/promises';
+import { access, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { type DiskReader, openDisk } from '../disk/index.js';
 import {
   acceptMigration,
   type DestinationGuest,
   endProcess,
+  HypervisorError,
   isRunning,
   letRun,
   type PreviousSettings,
@@ -16,12 +18,22 @@ import {
   startDestination,
   waitUntilLoaded,
 } from '../hypervisor/index.js';
-import { QmpClient } from '../qmp/index.js';
+import { QmpClient, QmpCommandError } from '../qmp/index.js';
 import { DestinationRelay } from '../relay/destination/destinationRelay.js';
+import type { RelayError } from '../relay/errors.js';
 import { eventTimeMs } from './clock.js';
 import type { DestinationSample, Params, Results } from './protocol.js';
+import { releaseAll } from './releaseAll.js';
+import { ServiceError } from './serviceError.js';
 
 const sampleIntervalMs = 200;
+/** For QEMU to say what was wrong with the stream. */
+const lastWordsMs = 1000;
+const pidFile = 'qemu.pid';
+/** In the migration's directory from the moment on in which the guest may run here. */
+const committingFile = 'committing';
+/** Run states of a loaded guest that has never run. */
+const untouched: ReadonlySet<string> = new Set(['inmigrate', 'paused', 'prelaunch']);
 
 export class DestinationSide implements AsyncDisposable {
   readonly #notify: (sample: DestinationSample) => void;
@@ -31,6 +43,8 @@ export class DestinationSide implements AsyncDisposable {
   #relay: DestinationRelay | null = null;
   readonly #disks: DiskReader[] = [];
   #timer: NodeJS.Timeout | null = null;
+  #isLoaded = false;
+  #starting: Promise<ProcessId> | null = null;
 
   constructor(notify: (sample: DestinationSample) => void) {
     this.#notify = notify;
@@ -38,6 +52,11 @@ export class DestinationSide implements AsyncDisposable {
 
   /** Starts QEMU, which waits for the guest, and opens the disks it will be restored from. */
   async start(params: Params<'destination.start'>, signal: AbortSignal): Promise<ProcessId> {
+    this.#starting = this.#start(params, signal);
+    return await this.#starting;
+  }
+
+  async #start(params: Params<'destination.start'>, signal: AbortSignal): Promise<ProcessId> {
     const directory = join(params.runDir, params.migrationId);
     await mkdir(directory, { recursive: true, mode: 0o700 });
     await mkdir(params.stateDir, { recursive: true, mode: 0o700 });
@@ -46,7 +65,7 @@ export class DestinationSide implements AsyncDisposable {
       argv: params.argv,
       cwd: params.cwd,
       logPath: join(params.stateDir, `${params.vm}.log`),
-      pidPath: join(directory, 'qemu.pid'),
+      pidPath: join(directory, pidFile),
       qmpPath: params.qmpPath,
       signal,
     });
@@ -66,48 +85,77 @@ export class DestinationSide implements AsyncDisposable {
       const { counters, pendingRestores } = this.#relay!.state;
       this.#notify({ counters, pendingRestores });
     }, sampleIntervalMs);
+    // Nobody may be left to ask for it when the network is gone, and without the link this QEMU is of no use.
+    this.#relay.finished.catch(async () => {
+      await delay(lastWordsMs);
+      await this.#endGuest().catch(() => {});
+    });
     return { port: this.#relay.port };
   }
 
   /** Resolves when QEMU has loaded everything, and it was found equal to the source's. */
   async finished(signal: AbortSignal): Promise<Results['destination.finished']> {
     const loaded = waitUntilLoaded(this.#guest!, { signal });
-    // QEMU's own reason is the better one when it hung up on the relay.
-    await Promise.race([loaded, this.#relay!.finished.catch(() => loaded)]);
-    await Promise.all([loaded, this.#relay!.finished]);
+    loaded.catch(() => {});
+    await this.#relay!.finished.catch((thrown: RelayError) => {
+      // QEMU's own reason is the better one when it hung up on the relay.
+      if (thrown.code === 'VMMIG_RELAY_QEMU') return loaded;
+      throw thrown;
+    });
+    await loaded;
     await this.#previous!.restore({ signal });
     this.#stopSampling();
+    this.#isLoaded = true;
     const { counters, bytesOnWire } = this.#relay!.state;
     return { counters, bytesOnWire };
   }
 
-  /** Lets the guest run here. A QEMU that cannot is ended before the failure is told. */
+  /**
+   * Lets the guest run here. A QEMU that refuses is ended before that is told; one that has accepted keeps the guest,
+   * whatever becomes of it; about one that did not answer nothing is known, and it is left as it is.
+   */
   async commit(): Promise<Results['destination.commit']> {
-    const guest = this.#guest!;
+    const guest = this.#guest;
+    if (guest === null || !this.#isLoaded)
+      throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no loaded guest to let run');
     const resumed = guest.qmp.waitFor('RESUME', { timeoutMs: 10_000 }).then(eventTimeMs);
     resumed.catch(() => {});
+    await writeFile(join(this.#directory!, committingFile), '', { mode: 0o600 });
     guest.release();
     try {
       await letRun(guest);
     } catch (thrown) {
-      await endProcess(guest);
-      throw thrown;
+      if (!(thrown instanceof HypervisorError)) throw thrown;
+      if (thrown.cause instanceof QmpCommandError) {
+        await endProcess(guest);
+        throw thrown;
+      }
     }
-    return { resumedAtMs: await resumed };
+    return { resumedAtMs: await resumed.catch(() => Date.now()) };
   }
 
-  /** What became of a commit whose answer was lost. A QEMU that surely does not run the guest is ended, no other. */
+  /**
+   * What became of a commit whose answer was lost. A QEMU that surely has not run the guest is ended, no other; one that
+   * ended by itself after it was asked may have run it, and written to its disks.
+   */
   async resolve(
-    { qmpPath, process }: Params<'destination.resolve'>,
+    { qmpPath, process, runDir, migrationId }: Params<'destination.resolve'>,
     signal: AbortSignal,
   ): Promise<Results['destination.resolve']> {
-    if (process === null || !(await isRunning(process))) return 'ended';
+    const wasAsked = await access(join(runDir, migrationId, committingFile)).then(
+      () => true,
+      () => false,
+    );
+    if (process === null || !(await isRunning(process))) return wasAsked ? 'unknown' : 'ended';
     try {
       const qmp = this.#guest?.qmp ?? (await QmpClient.connect({ path: qmpPath }, { signal, timeoutMs: 5_000 }));
-      const { running } = await qmp.execute('query-status', {}, { signal, timeoutMs: 5_000 });
-      if (running) return 'running';
+      const { status } = await qmp.execute('query-status', {}, { signal, timeoutMs: 5_000 });
+      if (!untouched.has(status)) {
+        await rm(join(runDir, migrationId), { recursive: true, force: true });
+        return 'running';
+      }
     } catch {
-      return (await isRunning(process)) ? 'unknown' : 'ended';
+      return 'unknown';
     }
     await endProcess(process);
     return 'ended';
@@ -115,9 +163,13 @@ export class DestinationSide implements AsyncDisposable {
 
   /** Ends the QEMU that was started here; also one that another service left behind. */
   async rollback({ process, runDir, migrationId }: Params<'destination.rollback'>): Promise<null> {
+    const directory = join(runDir, migrationId);
+    // Kept until QEMU is released, so it tells of one whose start was never reported.
+    const [pid, startTime] = (await readFile(join(directory, pidFile), 'utf8').catch(() => '')).split(' ').map(Number);
     await this.#dispose();
-    if (process !== null && (await isRunning(process))) await endProcess(process);
-    await rm(join(runDir, migrationId), { recursive: true, force: true });
+    const left = process ?? (pid && startTime ? { pid, startTime } : null);
+    if (left !== null && (await isRunning(left))) await endProcess(left);
+    await rm(directory, { recursive: true, force: true });
     return null;
   }
 
@@ -127,10 +179,19 @@ export class DestinationSide implements AsyncDisposable {
 
   async #dispose(): Promise<void> {
     this.#stopSampling();
-    await this.#relay?.[Symbol.asyncDispose]();
+    await this.#starting?.catch(() => {});
+    await releaseAll([
+      () => this.#relay?.[Symbol.asyncDispose](),
+      () => this.#endGuest(),
+      ...this.#disks.splice(0).map((disk) => () => disk[Symbol.asyncDispose]()),
+      () => this.#directory && rm(this.#directory, { recursive: true, force: true }),
+    ]);
+  }
+
+  /** QEMU, unless the guest may run in it. */
+  async #endGuest(): Promise<void> {
+    this.#isLoaded = false;
     await this.#guest?.[Symbol.asyncDispose]();
-    for (const disk of this.#disks.splice(0)) await disk[Symbol.asyncDispose]();
-    if (this.#directory !== null) await rm(this.#directory, { recursive: true, force: true });
   }
 
   #stopSampling(): void {

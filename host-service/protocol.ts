@@ -20,6 +20,7 @@ export type GuestAddress = z.infer<typeof guestSchema>;
 const diskSchema = z.object({ path: z.string(), format: z.string(), sizeBytes: z.number().int().nonnegative() });
 
 const processSchema = z.object({ pid: z.number().int(), startTime: z.number() }).nullable();
+/** Names the directory that a migration has on a host while it goes on. */
 const directorySchema = z.object({ migrationId: z.string().regex(/^[\w-]+$/), runDir: z.string() });
 const credentialsSchema = z.object({ migrationId: z.string(), key: z.base64() });
 
@@ -46,8 +47,8 @@ export const methodParams = {
   'source.finished': z.object({}),
   'source.hold': z.object({}),
   /** Works on a fresh service, too: after the one that began was lost. */
-  'source.rollback': guestSchema,
-  'source.release': guestSchema,
+  'source.rollback': z.object({ ...guestSchema.shape, ...directorySchema.shape }),
+  'source.release': z.object({ ...guestSchema.shape, ...directorySchema.shape }),
   /** As the policy derived it: its parts are looked at, none of them is carried out. */
   'destination.check': z.custom<DestinationPlan>((plan) => typeof plan === 'object' && plan !== null),
   'destination.start': z.object({
@@ -66,7 +67,7 @@ export const methodParams = {
   'destination.finished': z.object({}),
   'destination.commit': z.object({}),
   /** After a commit whose answer was lost: ends the QEMU unless it runs the guest. */
-  'destination.resolve': z.object({ ...guestSchema.shape, process: processSchema }),
+  'destination.resolve': z.object({ ...guestSchema.shape, ...directorySchema.shape, process: processSchema }),
   /** Likewise. */
   'destination.rollback': z.object({
     ...directorySchema.shape,

@@ -1,4 +1,5 @@
 /** `vmmig host-service`: answers one caller on stdio, and puts everything back when the caller is gone. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { type RpcHandler, serveRpc } from '../hosts/rpc.js';
 import { checkDestination } from '../hypervisor/index.js';
 import { hostChecks } from './checks.js';
@@ -10,7 +11,12 @@ import { SourceSide } from './sourceSide.js';
 
 type Handlers = { [M in Method]: (params: Params<M>, signal: AbortSignal) => Promise<Results[M]> };
 
-/** Serves until stdin ends. */
+/** A caller that has asked for nothing for so long is gone, even if the network has not said so: it asks all the time. */
+const silenceLimitMs = 20_000;
+/** What is being done when the caller is lost has so long to find its end before things are put back. */
+const settleTimeoutMs = 12_000;
+
+/** Serves until stdin ends, the caller falls silent, or SIGTERM. */
 export async function serve(version: string): Promise<void> {
   const source = new SourceSide((sample) => void server.notify('source.sample', sample));
   const destination = new DestinationSide((sample) => void server.notify('destination.sample', sample));
@@ -37,20 +43,51 @@ export async function serve(version: string): Promise<void> {
   };
   // The caller's end, not a signal to its process group, is what ends the service.
   for (const signal of ['SIGINT', 'SIGHUP', 'SIGPIPE'] as const) process.on(signal, () => {});
-  await using server = serveRpc(process.stdin, process.stdout, checked(handlers), { version });
+  const requests = new Requests();
+  await using server = serveRpc(process.stdin, process.stdout, checked(handlers, requests), { version });
   const terminated = new Promise<void>((resolve) => process.once('SIGTERM', () => resolve()));
-  await Promise.race([server.closed, terminated]);
+  await Promise.race([server.closed, terminated, requests.silence]);
+  // Aborts what is under way; putting things back in the middle of it would leave behind what it is about to make.
+  await server[Symbol.asyncDispose]();
+  await Promise.race([requests.settled(), delay(settleTimeoutMs)]);
   await Promise.allSettled([source[Symbol.asyncDispose](), destination[Symbol.asyncDispose]()]);
 }
 
-function checked(handlers: Handlers): Record<string, RpcHandler> {
+/** What is asked, and when last. */
+class Requests {
+  readonly #underWay = new Set<Promise<unknown>>();
+  #lastAtMs = performance.now();
+  readonly silence = new Promise<void>((resolve) => {
+    setInterval(() => {
+      if (performance.now() - this.#lastAtMs > silenceLimitMs) resolve();
+    }, 1000).unref();
+  });
+
+  async during<T>(work: () => Promise<T>): Promise<T> {
+    this.#lastAtMs = performance.now();
+    const request = work();
+    this.#underWay.add(request);
+    try {
+      return await request;
+    } finally {
+      this.#underWay.delete(request);
+    }
+  }
+
+  async settled(): Promise<void> {
+    await Promise.allSettled(this.#underWay);
+  }
+}
+
+function checked(handlers: Handlers, requests: Requests): Record<string, RpcHandler> {
   return Object.fromEntries(
     Object.entries(handlers).map(([method, handler]) => {
-      const checkedHandler: RpcHandler = async (params, { signal }) => {
-        const parsed = methodParams[method as Method].safeParse(params);
-        if (!parsed.success) throw new ServiceError('VMMIG_SERVICE_PARAMS', `${method}: ${parsed.error.message}`);
-        return await (handler as (params: unknown, signal: AbortSignal) => Promise<unknown>)(parsed.data, signal);
-      };
+      const checkedHandler: RpcHandler = (params, { signal }) =>
+        requests.during(async () => {
+          const parsed = methodParams[method as Method].safeParse(params);
+          if (!parsed.success) throw new ServiceError('VMMIG_SERVICE_PARAMS', `${method}: ${parsed.error.message}`);
+          return await (handler as (params: unknown, signal: AbortSignal) => Promise<unknown>)(parsed.data, signal);
+        });
       return [method, checkedHandler];
     }),
   );

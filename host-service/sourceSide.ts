@@ -25,6 +25,7 @@ import { QmpClient } from '../qmp/index.js';
 import { SourceRelay } from '../relay/source/sourceRelay.js';
 import { eventTimeMs } from './clock.js';
 import type { GuestAddress, Params, Results, ScanSummary, SourceSample } from './protocol.js';
+import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
 
 const sampleIntervalMs = 100;
@@ -47,6 +48,8 @@ export class SourceSide implements AsyncDisposable {
   #previous: PreviousSettings | null = null;
   #migrating = false;
   #held = false;
+  /** QEMU has sent everything, the destination has it, and nothing was undone since. */
+  #isComplete = false;
   #stopped: Promise<number> | null = null;
   #timer: NodeJS.Timeout | null = null;
   #migration: MigrationState | null = null;
@@ -141,48 +144,54 @@ export class SourceSide implements AsyncDisposable {
         `QEMU calls its migration ${state.status}: ${state.error ?? ''}`,
       );
     this.#migration = state;
+    this.#isComplete = true;
     return { stoppedAtMs: await this.#stopped!, sample: this.#view() };
   }
 
+  /** From here on only the caller can say where the guest is. Refused once the guest may have been let run again. */
   hold(): null {
+    if (!this.#isComplete) throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no complete migration to hold');
     this.#held = true;
     return null;
   }
 
   /** Cancels what is under way and lets the guest run again. Asked for by who knows that it does not run elsewhere. */
-  async rollback(guest: GuestAddress, signal: AbortSignal): Promise<Results['source.rollback']> {
+  async rollback(params: Params<'source.rollback'>, signal: AbortSignal): Promise<Results['source.rollback']> {
     this.#held = false;
-    const wasRunning = this.#inspection?.running ?? true;
-    await this.#undo(await this.#monitor(guest, signal), wasRunning, signal);
-    return { running: (await this.#qmp!.execute('query-status', {}, { signal })).running };
+    const qmp = await this.#monitor(params, signal);
+    await this.#undo(qmp, this.#inspection?.running ?? true, signal);
+    const { running } = await qmp.execute('query-status', {}, { signal });
+    await rm(join(params.runDir, params.migrationId), { recursive: true, force: true });
+    return { running };
   }
 
   /** Ends the source's QEMU: its guest runs on the destination. */
-  async release(guest: GuestAddress, signal: AbortSignal): Promise<null> {
+  async release(params: Params<'source.release'>, signal: AbortSignal): Promise<null> {
     this.#held = true;
     this.#stopSampling();
-    const qmp = await this.#monitor(guest, signal);
-    const { process } = this.#inspection ?? (await inspectGuest({ ...guest, qmp, signal }));
+    const qmp = await this.#monitor(params, signal);
+    const { process } = this.#inspection ?? (await inspectGuest({ ...params, qmp, signal }));
     await this.#agent?.close();
     await quitSource(qmp, process, { signal });
+    await rm(join(params.runDir, params.migrationId), { recursive: true, force: true });
     this.#migrating = false;
     return null;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopSampling();
-    try {
-      if (!this.#held && this.#migrating && this.#qmp !== null)
-        await this.#undo(this.#qmp, this.#inspection?.running ?? true, AbortSignal.timeout(15_000));
-    } finally {
-      await this.#relay?.[Symbol.asyncDispose]();
-      await this.#agent?.close();
-      await this.#qmp?.close();
-      if (this.#directory !== null) await rm(this.#directory, { recursive: true, force: true });
-    }
+    const mustUndo = !this.#held && this.#migrating && this.#qmp !== null;
+    await releaseAll([
+      () => mustUndo && this.#undo(this.#qmp!, this.#inspection?.running ?? true, AbortSignal.timeout(15_000)),
+      () => this.#relay?.[Symbol.asyncDispose](),
+      () => this.#directory && rm(this.#directory, { recursive: true, force: true }),
+      () => this.#agent?.close(),
+      () => this.#qmp?.close(),
+    ]);
   }
 
   async #undo(qmp: QmpClient, wasRunning: boolean, signal: AbortSignal): Promise<void> {
+    this.#isComplete = false;
     this.#stopSampling();
     this.#relay?.abort();
     const { final } = await migrationState(qmp, { signal });

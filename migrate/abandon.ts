@@ -4,8 +4,8 @@
  */
 import { call } from '../host-service/protocol.js';
 import type { InventoryHost } from '../hosts/index.js';
+import { RemoteError } from '../hosts/rpc.js';
 import { toVmmigError, VmmigError } from './errors.js';
-import { addressOf } from './locate.js';
 import type { MigrationReport, PhaseName } from './report.js';
 import { openSide, type Side } from './sides.js';
 import type { Teleport } from './teleport.js';
@@ -16,63 +16,76 @@ const reconnectTimeoutMs = 10_000;
 export async function abandon(migration: Teleport, thrown: unknown): Promise<MigrationReport> {
   const { recorder, journal, commit } = migration;
   const phase = recorder.failedPhase ?? recorder.phase;
-  await journal.write('rollback', { phase, commit, error: String(thrown) });
+  // A full disk here is no reason to leave the hosts as they are.
+  await journal.write('rollback', { phase, commit, error: String(thrown) }).catch(() => {});
   if (commit === 'done') return await releaseLater(migration, thrown);
   if (commit === 'asked') return await resolveCommit(migration, thrown, phase);
   return await rollBack(migration, thrown, phase);
 }
 
-/** The guest has moved; only the source's remains could not be removed. */
-async function releaseLater({ recorder }: Teleport, thrown: unknown): Promise<MigrationReport> {
-  const { message } = toVmmigError(thrown);
-  recorder.notice(
-    'warn',
-    'VMMIG_SOURCE_NOT_RELEASED',
-    `the guest runs on the destination, but its paused remains on the source could not be ended: ${message}`,
-  );
-  return await recorder.finish('moved', 'destination', null);
+/** The guest runs on the destination. The source's remains are ended if that can be done. */
+async function releaseLater(migration: Teleport, thrown: unknown): Promise<MigrationReport> {
+  const released = await withSide(migration, 'source', async (side) => {
+    await call(side.rpc, 'source.release', migration.directoryOn(side), { timeoutMs: rollbackTimeoutMs });
+    return true as const;
+  });
+  if (released === null)
+    migration.recorder.notice(
+      'warn',
+      'VMMIG_SOURCE_NOT_RELEASED',
+      `the guest runs on the destination, but its paused remains on the source could not be ended: ${toVmmigError(thrown).message}`,
+    );
+  return await migration.recorder.finish('moved', 'destination', null);
 }
 
 /** The destination was asked to let the guest run, and its answer is missing, or was no. */
 async function resolveCommit(migration: Teleport, thrown: unknown, phase: PhaseName | null): Promise<MigrationReport> {
-  const { recorder, intent } = migration;
-  const error = toVmmigError(thrown, { phase, vmLocation: 'unknown' });
   const { destinationProcess: process } = migration;
+  // Only QEMU's own refusal ends it before the answer: then there is nothing left to ask.
+  if (thrown instanceof RemoteError && thrown.code === 'VMMIG_RESUME') return await rollBack(migration, thrown, phase);
   const outcome = await withSide(migration, 'destination', (side) =>
-    call(side.rpc, 'destination.resolve', { ...addressOf(intent.guest), process }, { timeoutMs: rollbackTimeoutMs }),
+    call(
+      side.rpc,
+      'destination.resolve',
+      { ...migration.directoryOn(side), process },
+      { timeoutMs: rollbackTimeoutMs },
+    ),
   );
-  if (outcome === 'running') {
-    await withSide(migration, 'source', (side) =>
-      call(side.rpc, 'source.release', addressOf(intent.guest), { timeoutMs: rollbackTimeoutMs }),
-    );
-    return await recorder.finish('moved', 'destination', null);
-  }
-  if (outcome !== 'ended') {
-    const message = `${error.message}. Whether ${migration.request.vm} runs on ${intent.to.name} is not known; it is kept paused on the source`;
-    const unknown = new VmmigError(error.code, message, { phase, vmLocation: 'unknown', cause: thrown });
-    return await recorder.finish('unknown', 'unknown', unknown);
-  }
-  return await rollBack(migration, thrown, phase);
+  if (outcome === 'running') return await releaseLater(migration, thrown);
+  if (outcome === 'ended') return await rollBack(migration, thrown, phase);
+  return await leaveUnknown(migration, thrown, phase);
+}
+
+/** Neither side may be touched: the guest could run twice, or go on with memory that its disks no longer belong to. */
+async function leaveUnknown(
+  { recorder, request, intent }: Teleport,
+  cause: unknown,
+  phase: PhaseName | null,
+): Promise<MigrationReport> {
+  const { code, message, retryable } = toVmmigError(cause);
+  const text = `${message}. Whether ${request.vm} runs on ${intent.to.name} is not known; it is kept paused on the source`;
+  const error = new VmmigError(code, text, { phase, vmLocation: 'unknown', retryable, cause });
+  return await recorder.finish('unknown', 'unknown', error);
 }
 
 async function rollBack(migration: Teleport, thrown: unknown, phase: PhaseName | null): Promise<MigrationReport> {
-  const { recorder, intent } = migration;
+  const { recorder, intent, request, isHeld } = migration;
   const error = toVmmigError(thrown, { phase, vmLocation: 'source' });
   const isStarted = phase !== 'preflight';
   const [source] = isStarted
     ? await Promise.all([
         withSide(migration, 'source', (side) =>
-          call(side.rpc, 'source.rollback', addressOf(intent.guest), { timeoutMs: rollbackTimeoutMs }),
+          call(side.rpc, 'source.rollback', migration.directoryOn(side), { timeoutMs: rollbackTimeoutMs }),
         ),
         endDestination(migration),
       ])
     : [{ running: true }];
-  if (source === null || !source.running)
-    recorder.notice(
-      'warn',
-      'VMMIG_SOURCE_UNCONFIRMED',
-      `${migration.request.vm} was not let run on ${intent.to.name}; that it runs on the source could not be confirmed`,
-    );
+  if (source?.running !== true) {
+    const text = `${request.vm} was not let run on ${intent.to.name}; that it runs on the source could not be confirmed`;
+    recorder.notice('warn', 'VMMIG_SOURCE_UNCONFIRMED', text);
+    // A source that was not told to hold lets the guest run by itself; one that was, waits to be told.
+    if (isHeld) return await recorder.finish('unknown', 'unknown', error);
+  }
   return await recorder.finish(error.code === 'VMMIG_CANCELLED' ? 'cancelled' : 'failed', 'source', error);
 }
 

@@ -28,8 +28,13 @@ export class VmmigError extends Error {
 
 /** Any thrown value as a `VmmigError`; errors of the lower modules keep their `code`. */
 export function toVmmigError(thrown: unknown, context: VmmigErrorContext = {}): VmmigError {
-  if (thrown instanceof VmmigError) return thrown;
+  if (thrown instanceof VmmigError) {
+    if (thrown.phase !== null || context.phase == null) return thrown;
+    const { code, message, retryable } = thrown;
+    return new VmmigError(code, message, { retryable, cause: thrown.cause, ...context });
+  }
   const error = thrown instanceof Error ? thrown : new Error(String(thrown));
   const code = 'code' in error && typeof error.code === 'string' && error.code.startsWith('VMMIG_') ? error.code : null;
-  return new VmmigError(code ?? 'VMMIG_INTERNAL', error.message, { ...context, cause: error });
+  const retryable = 'retryable' in error && error.retryable === true;
+  return new VmmigError(code ?? 'VMMIG_INTERNAL', error.message, { retryable, ...context, cause: error });
 }

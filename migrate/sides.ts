@@ -21,6 +21,8 @@ export interface Side extends AsyncDisposable {
   readonly rttMs: number;
 }
 
+const askIntervalMs = 3_000;
+
 /** Logs in to a host and starts the service there. */
 export async function openSide(host: InventoryHost, signal?: AbortSignal): Promise<Side> {
   const session: HostSession = await openHostSession(host, signal === undefined ? {} : { signal });
@@ -37,6 +39,9 @@ export async function openSide(host: InventoryHost, signal?: AbortSignal): Promi
   const startMs = performance.now();
   const remoteMs = await call(service.rpc, 'host.clock', {});
   const rttMs = performance.now() - startMs;
+  // The service gives up a caller that has asked for nothing for long: it cannot tell it from one that is lost.
+  const timer = setInterval(() => call(service.rpc, 'host.clock', {}).catch(() => {}), askIntervalMs);
+  timer.unref();
   return {
     host,
     rpc: service.rpc,
@@ -44,6 +49,7 @@ export async function openSide(host: InventoryHost, signal?: AbortSignal): Promi
     clockOffsetMs: remoteMs - (Date.now() - rttMs / 2),
     bytesOnWire: () => session.bytesOnWire(),
     async [Symbol.asyncDispose]() {
+      clearInterval(timer);
       await service[Symbol.asyncDispose]();
       await session[Symbol.asyncDispose]();
     },

@@ -3,7 +3,7 @@
  * shared disk. Before the commit point every way out leaves the guest running on the source.
  */
 import { randomBytes } from 'node:crypto';
-import { call, type DestinationSample, type Loaded, type ScanSummary } from '../host-service/protocol.js';
+import { call, type DestinationSample, type Loaded, type Params, type ScanSummary } from '../host-service/protocol.js';
 import { linkAddress } from '../hosts/index.js';
 import type { ProcessId } from '../hypervisor/index.js';
 import { abandon } from './abandon.js';
@@ -46,6 +46,8 @@ class Teleport implements AsyncDisposable {
   readonly sides: Sides = { source: null, destination: null };
   /** How far the commit has come; from `asked` on the source must not resume by itself. */
   commit: 'before' | 'asked' | 'done' = 'before';
+  /** The source has been told to leave the guest as it is. */
+  isHeld = false;
   destinationProcess: ProcessId | null = null;
   precopy: Precopy | null = null;
   #loaded: Loaded | null = null;
@@ -219,8 +221,8 @@ class Teleport implements AsyncDisposable {
     const { recorder, journal } = this;
     await recorder.during('verify', async () => {
       const { signal } = this.#stop;
-      await call(source.rpc, 'source.hold', {}, { signal });
-      await journal.writeDurably('committing');
+      this.isHeld = true;
+      await Promise.all([journal.writeDurably('committing'), call(source.rpc, 'source.hold', {}, { signal })]);
       signal.throwIfAborted();
       this.commit = 'asked';
       const { resumedAtMs } = await call(destination.rpc, 'destination.commit', {}, { timeoutMs: 30_000 });
@@ -232,9 +234,14 @@ class Teleport implements AsyncDisposable {
     });
   }
 
+  /** The guest and this migration's directory on a host. */
+  directoryOn({ host }: Side): Params<'source.release'> {
+    return { ...addressOf(this.intent.guest), migrationId: this.id, runDir: host.runDir };
+  }
+
   async #release({ source }: Prepared): Promise<void> {
     await this.recorder.during('release source', () =>
-      call(source.rpc, 'source.release', addressOf(this.intent.guest), { timeoutMs: 30_000 }),
+      call(source.rpc, 'source.release', this.directoryOn(source), { timeoutMs: 30_000 }),
     );
     this.recorder.facts = { ...this.recorder.facts, releasedMs: Math.round(this.recorder.elapsedMs) };
   }
