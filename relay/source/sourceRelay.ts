@@ -216,7 +216,9 @@ export class SourceRelay implements AsyncDisposable {
   }
 
   #acknowledged(sequences: Buffer): void {
-    for (let at = 0; at + 4 <= sequences.length; at += 4) {
+    if (sequences.length % 4 !== 0)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination sent a malformed acknowledgement');
+    for (let at = 0; at < sequences.length; at += 4) {
       const runs = this.#window.acknowledge(sequences.readUInt32BE(at), this.#link.rttMs);
       if (runs === null) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination acknowledged what was not sent');
       for (const { bytes } of runs) this.#pool.release(Buffer.from(bytes.buffer));
