@@ -1,0 +1,92 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { maxRetainedBytes, type RetainedRun, SendWindow } from '../../../relay/source/window.js';
+
+const nothing: ReadonlyMap<number, RetainedRun> = new Map();
+
+function runOf(lengthBytes: number): RetainedRun {
+  return { block: 0, page: 0, count: 1, bytes: Buffer.allocUnsafeSlow(lengthBytes) };
+}
+
+describe('the window', () => {
+  test('closes when enough is under way and opens again with acknowledgements', () => {
+    const window = new SendWindow();
+    expect(window.isEmpty).toBe(true);
+    let sequence = 0;
+    while (window.isOpen) window.add(sequence++, 64 * 1024, nothing);
+    // Before anything is known about the link, a megabyte or so.
+    expect(window.frameBytes).toBeLessThanOrEqual(2 * 1024 * 1024);
+    expect(window.acknowledge(0, 1)).toBeTruthy();
+    expect(window.isOpen).toBe(true);
+    for (let at = 1; at < sequence; at++) window.acknowledge(at, 1);
+    expect(window.isEmpty).toBe(true);
+    expect(window.frameBytes).toBe(0);
+  });
+
+  test('is bounded by what it keeps, too, however little is on the link', () => {
+    const window = new SendWindow();
+    let kept = 0;
+    for (let sequence = 0; window.isOpen; sequence++) {
+      window.add(sequence, 40, new Map([[0, runOf(2 ** 20)]]));
+      kept += 2 ** 20;
+    }
+    expect(kept).toBeLessThanOrEqual(maxRetainedBytes + 2 ** 20);
+    window.acknowledge(0, 1);
+    expect(window.isOpen).toBe(true);
+  });
+
+  test('follows a model: what is under way, and which runs can be asked for again', () => {
+    const step = fc.oneof(
+      fc.record({
+        add: fc.constant(true),
+        bytes: fc.nat(100_000),
+        records: fc.uniqueArray(fc.nat(40), { maxLength: 3 }),
+      }),
+      fc.record({ add: fc.constant(false), sequence: fc.nat(40) }),
+    );
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+        const window = new SendWindow();
+        const model = new Map<number, { bytes: number; runs: Map<number, RetainedRun> }>();
+        let next = 0;
+        for (const each of steps) {
+          if ('bytes' in each) {
+            const runs = new Map(each.records.map((record) => [record, runOf(4096)]));
+            window.add(next, each.bytes, runs);
+            model.set(next++, { bytes: each.bytes, runs });
+          } else {
+            const wasUnderWay = model.delete(each.sequence);
+            expect(Boolean(window.acknowledge(each.sequence, 1))).toBe(wasUnderWay);
+          }
+          expect(window.frameBytes).toBe([...model.values()].reduce((sum, { bytes }) => sum + bytes, 0));
+          expect(window.isEmpty).toBe(model.size === 0);
+          for (let sequence = 0; sequence <= next; sequence++)
+            for (const record of [0, 7, 40])
+              expect(window.retained(sequence, record)).toBe(model.get(sequence)?.runs.get(record) ?? null);
+        }
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  test('follows the speed of the link, within bounds', async () => {
+    /** Sends as much as the window lets through, and has it acknowledged at a speed. */
+    async function settled(bytesPerMs: number): Promise<number> {
+      const window = new SendWindow();
+      let [sent, acknowledged] = [0, 0];
+      let most = 0;
+      for (let round = 0; round < 30; round++) {
+        while (window.isOpen) window.add(sent++, 64 * 1024, nothing);
+        most = window.frameBytes;
+        await new Promise((resolve) => setTimeout(resolve, 10));
+        for (let left = bytesPerMs * 10; left > 0 && acknowledged < sent; left -= 64 * 1024)
+          window.acknowledge(acknowledged++, 1);
+      }
+      return most;
+    }
+    const [slow, fast] = await Promise.all([settled(7_000), settled(200_000)]);
+    expect(fast).toBeGreaterThan(2 * slow);
+    expect(fast).toBeLessThanOrEqual(49 * 1024 * 1024);
+    expect(slow).toBeGreaterThanOrEqual(512 * 1024);
+  });
+});
