@@ -1,0 +1,37 @@
+/** No page is ever stale: guests that verify their own memory and files, moved again and again. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, it } from 'vitest';
+import { expectNothingLeft, fastWan, Guest, isFull, useLab } from './rig.js';
+
+describe.each([
+  { qemu: '7.2', moves: 5 },
+  { qemu: '10.0', moves: isFull ? 5 : 2 },
+] as const)('In QEMU $qemu, a guest that checks its memory and its files all the time', ({ qemu, moves }) => {
+  useLab({ ...fastWan, qemu });
+
+  it(`moves ${moves} times, back and forth, without an error`, { timeout: 60_000 + moves * 30_000 }, async () => {
+    const guest = await Guest.start('vm1', {
+      memoryMiB: 256,
+      data: { contents: 'random', filesMiB: 32, freeMiB: 96 },
+    });
+    await guest.run('fill-cache; mkdir -p /data/w; pattern start 24 2000; fswriter start /data/w 16');
+    let passes = 0;
+    let rounds = 0;
+    for (let move = 0; move < moves; move++) {
+      await sleep(500);
+      await guest.teleport();
+      const [, pass, patternErrors] = /passes (\d+) errors (\d+)/.exec(await guest.run('pattern status'))!;
+      const [, round, fileErrors] = /rounds (\d+) errors (\d+)/.exec(await guest.run('fswriter status'))!;
+      expect([patternErrors, fileErrors]).toEqual(['0', '0']);
+      passes = Number(pass);
+      rounds = Number(round);
+    }
+    // Everything that was there during the last move is verified at least once more.
+    const state = async (tool: string) =>
+      Number(/(?:passes|rounds) (\d+) errors 0 /.exec(await guest.run(`${tool} status`))?.[1]);
+    await expect.poll(() => state('pattern'), { timeout: 30_000 }).toBeGreaterThan(passes + 1);
+    await expect.poll(() => state('fswriter'), { timeout: 30_000 }).toBeGreaterThan(rounds + 1);
+    expect(await guest.run('checksum')).toMatch(/failed 0$/);
+    await expectNothingLeft([guest]);
+  });
+});

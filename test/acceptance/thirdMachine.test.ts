@@ -1,0 +1,151 @@
+/** From a machine that is neither source nor destination: all it has is the inventory and SSH. */
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { execa } from 'execa';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { parse, stringify } from 'yaml';
+import { guestDirectory, guestPathsFromOutside, labExec, labPaths } from '../../lab/index.js';
+import type { GuestList, HostCheck, MigrationReport, PreflightReport, ScanReport } from '../../migrate/index.js';
+import { QmpClient } from '../../qmp/index.js';
+import { reportDocument } from './reportSchema.js';
+import { expectNothingLeft, fastWan, Guest, useLab } from './rig.js';
+
+const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+
+describe('From a third machine', () => {
+  let guest: Guest;
+  let directory: string;
+
+  useLab(fastWan);
+
+  beforeAll(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'vmmig-third-'));
+    guest = await Guest.start('vm1', { memoryMiB: 128, data: { contents: 'random', filesMiB: 16, freeMiB: 16 } });
+    await guest.run('fill-cache');
+  });
+
+  afterAll(() => rm(directory, { recursive: true, force: true }));
+
+  async function vmmig(...args: string[]) {
+    const env = { VMMIG_STATE_DIR: join(directory, 'state'), VMMIG_INVENTORY: labPaths.inventory() };
+    return await execa(process.execPath, [main, ...args], { env, reject: false, stdin: 'ignore' });
+  }
+
+  /** What stdout holds, which must be one JSON document and nothing else. */
+  async function json<T>(exitCode: number, ...args: string[]): Promise<T> {
+    const result = await vmmig(...args, '--json');
+    expect(result.exitCode, result.stderr).toBe(exitCode);
+    return JSON.parse(result.stdout) as T;
+  }
+
+  /** An inventory that differs from the lab's. */
+  async function inventoryWith(change: (inventory: Inventory) => void): Promise<string> {
+    const inventory = parse(await readFile(labPaths.inventory(), 'utf8')) as Inventory;
+    change(inventory);
+    const path = join(directory, 'inventory.yaml');
+    await writeFile(path, stringify(inventory));
+    return path;
+  }
+
+  interface Inventory {
+    hosts: Record<string, { ssh: string; hostname?: string; address?: string }>;
+    guests: Record<string, { host: string; qmp: string; agent?: string; disks: Record<string, { path: string }> }>;
+  }
+
+  /** Asks vm1's QEMU on hostA, whose monitor serves one at a time. */
+  async function withMonitor<T>(ask: (qmp: QmpClient) => Promise<T>): Promise<T> {
+    const qmp = await QmpClient.connect({ path: guestPathsFromOutside('vm1', 'hostA').qmpPath });
+    try {
+      return await ask(qmp);
+    } finally {
+      await qmp.close();
+    }
+  }
+
+  const qmpPath = `${guestDirectory}/vm1.qmp`;
+  const there = ['vm1', '--from', 'hostA', '--to', 'hostB'] as const;
+
+  it('guests are listed, hosts are checked and the page cache is looked at', async () => {
+    const list = await json<GuestList>(0, 'list');
+    const check = await json<HostCheck>(0, 'host', 'check', 'hostB');
+    const scan = await json<ScanReport>(0, 'agent', 'scan', 'vm1');
+    expect(list.guests).toMatchObject([{ vm: 'vm1', host: 'hostA', state: 'running', agent: true, migration: null }]);
+    expect(check).toMatchObject({ host: 'hostB', reachable: true });
+    expect(scan.pages).toBeGreaterThan(16 * 256 * 0.99);
+  });
+
+  it.each([
+    ['preflight', ['preflight', ...there]],
+    ['teleport --dry-run', ['teleport', ...there, '--dry-run']],
+  ])('%s finds the guest ready and changes nothing', async (_, args) => {
+    const counted = await guest.count();
+    const report = await json<PreflightReport>(0, ...args);
+    expect(report).toMatchObject({ result: 'ready', from: 'hostA', to: 'hostB', findings: [], error: null });
+    expect(report.estimate!.teleportableBytes).toBeGreaterThan(16 * 2 ** 20 * 0.99);
+    await guest.expectToRun(counted);
+    await expectNothingLeft([guest]);
+  });
+
+  describe('a guest that cannot move is refused, and nothing is changed:', () => {
+    it('an unknown guest is a usage error', async () => {
+      const { exitCode, stdout, stderr } = await vmmig('teleport', 'vm9', '--to', 'hostB', '--json');
+      expect([exitCode, stdout]).toEqual([2, '']);
+      expect(stderr).toMatch(/VMMIG_USAGE_GUEST.*has: vm1/s);
+    });
+
+    it('a host out of reach has an exit code of its own', async () => {
+      const path = await inventoryWith(({ hosts }) => {
+        hosts['hostC'] = { ssh: 'root@127.0.0.1:9', hostname: 'hostC' };
+      });
+      const report = await json<MigrationReport>(4, 'teleport', 'vm1', '--to', 'hostC', '--inventory', path);
+      expect(reportDocument.parse(report)).toMatchObject({
+        result: 'failed',
+        vmLocation: 'source',
+        error: { code: 'VMMIG_SSH_UNREACHABLE', phase: 'preflight', retryable: true },
+      });
+      await expectNothingLeft([guest]);
+    });
+
+    it('all reasons are told at once', { timeout: 60_000 }, async () => {
+      const path = await inventoryWith(({ guests }) => {
+        guests['vm1']!.disks['data'] = { path: '/var/empty/nowhere.img' };
+      });
+      const squatter = labExec('hostB', ['socat', `UNIX-LISTEN:${qmpPath}`, '-'], { reject: false, stdin: 'pipe' });
+      await withMonitor((qmp) => qmp.execute('stop'));
+      try {
+        await expect
+          .poll(() => labExec('hostB', ['test', '-S', qmpPath], { reject: false }).then(({ exitCode }) => exitCode))
+          .toBe(0);
+        const report = await json<MigrationReport>(5, 'teleport', ...there, '--inventory', path);
+        expect(reportDocument.parse(report)).toMatchObject({
+          result: 'refused',
+          vmLocation: 'source',
+          error: { code: 'VMMIG_PREFLIGHT_REFUSED', phase: 'preflight' },
+        });
+        const refusals = report.findings.filter(({ severity }) => severity === 'refuse').map(({ code }) => code);
+        expect(refusals.sort()).toEqual(['VMMIG_DESTINATION_ADDRESS', 'VMMIG_DISK_IMAGE', 'VMMIG_GUEST_NOT_RUNNING']);
+        expect((await withMonitor((qmp) => qmp.execute('query-status'))).running).toBe(false);
+      } finally {
+        squatter.kill();
+        await squatter;
+        await labExec('hostB', ['rm', '-f', qmpPath]);
+        await withMonitor((qmp) => qmp.execute('cont'));
+      }
+      await expectNothingLeft([guest]);
+    });
+  });
+
+  it('the guest moves, and is found where it went', { timeout: 60_000 }, async () => {
+    const counted = await guest.count();
+    const report = await json<MigrationReport>(0, 'teleport', ...there);
+    guest.host = 'hostB';
+    await guest.expectToRun(counted);
+    await expectNothingLeft([guest]);
+    expect(reportDocument.parse(report)).toMatchObject({ result: 'moved', from: 'hostA', to: 'hostB', verified: true });
+    expect(report.pages.teleported).toBeGreaterThan(report.agent!.pages * 0.99);
+    expect(await json<MigrationReport>(0, 'show', 'vm1')).toEqual(report);
+    expect((await json<GuestList>(0, 'list')).guests).toMatchObject([{ vm: 'vm1', host: 'hostB', state: 'running' }]);
+  });
+});
