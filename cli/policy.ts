@@ -11,7 +11,7 @@ import type {
   PreflightReport,
   ScanReport,
 } from '../migrate/index.js';
-import type { Names } from './completion/candidates.js';
+import type { Names } from './completion/names.js';
 
 interface Where {
   readonly inventoryPath?: string;

@@ -74,11 +74,12 @@ export class DestinationSide implements AsyncDisposable {
     return { pid: this.#guest.pid, startTime: this.#guest.startTime };
   }
 
-  async listen({ migrationId, key, ports }: Params<'destination.listen'>): Promise<{ port: number }> {
+  /** Listens for the source relay. QEMU may still be starting: it is needed when the stream begins. */
+  async listen({ migrationId, runDir, key, ports }: Params<'destination.listen'>): Promise<{ port: number }> {
     this.#relay = await DestinationRelay.start({
       credentials: { migrationId, key: Buffer.from(key, 'base64') },
       listen: ports === null ? {} : { ports },
-      qemuSocketPath: join(this.#directory!, 'incoming'),
+      qemuSocketPath: join(runDir, migrationId, 'incoming'),
       disks: this.#disks,
     });
     this.#timer = setInterval(() => {

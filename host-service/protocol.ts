@@ -61,6 +61,7 @@ export const methodParams = {
     disks: z.array(diskSchema),
   }),
   'destination.listen': z.object({
+    ...directorySchema.shape,
     ...credentialsSchema.shape,
     ports: z.tuple([z.number().int(), z.number().int()]).nullable(),
   }),

@@ -3,11 +3,12 @@
  * shared disk. Before the commit point every way out leaves the guest running on the source.
  */
 import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { call, type DestinationSample, type Loaded, type Params, type ScanSummary } from '../host-service/protocol.js';
 import { linkAddress } from '../hosts/index.js';
 import type { ProcessId } from '../hypervisor/index.js';
 import { abandon } from './abandon.js';
-import { VmmigError } from './errors.js';
+import { toVmmigError, VmmigError } from './errors.js';
 import { Journal } from './journal.js';
 import { addressOf } from './locate.js';
 import { Precopy } from './precopy.js';
@@ -21,6 +22,7 @@ import { newMigrationId } from './stateDirectory.js';
 import { tally } from './tally.js';
 
 const defaultMaxDowntimeMs = 300;
+const lastWordsMs = 2000;
 /** One connection is enough at the rates measured; see docs/benchmarks.md. */
 const defaultConnections = 2;
 
@@ -51,6 +53,7 @@ class Teleport implements AsyncDisposable {
   destinationProcess: ProcessId | null = null;
   precopy: Precopy | null = null;
   #loaded: Loaded | null = null;
+  #scanning: Promise<ScanSummary | null> = Promise.resolve(null);
   /** Aborts what is under way: the operator, the time limit, or a host that was lost. */
   readonly #stop = new AbortController();
 
@@ -71,7 +74,10 @@ class Teleport implements AsyncDisposable {
     try {
       const prepared = await this.#preflight();
       if (recorder.findings.some(({ severity }) => severity === 'refuse')) return await this.#refuse();
-      const scan = await this.#prepareAndScan(prepared);
+      const [scan] = await bothSettled(
+        this.#scanning,
+        recorder.during('prepare destination', () => this.#prepareDestination(prepared)),
+      );
       const stoppedAtMs = await this.#move(prepared, scan);
       await this.#letRun(prepared, stoppedAtMs);
       await this.#release(prepared);
@@ -96,6 +102,9 @@ class Teleport implements AsyncDisposable {
         void side.rpc.closed.then((error) => {
           if (error !== undefined && this.commit === 'before') this.#stop.abort(error);
         });
+      // A scan changes nothing, so it need not wait for what preflight finds.
+      this.#scanning = this.#firstScan(prepared);
+      this.#scanning.catch(() => {});
       recorder.findings = await check(prepared, this.#stop.signal);
       return prepared;
     });
@@ -112,25 +121,22 @@ class Teleport implements AsyncDisposable {
     );
   }
 
-  /** The destination's QEMU and the two relays, while the agent looks for page cache. */
-  async #prepareAndScan(prepared: Prepared): Promise<ScanSummary | null> {
-    const { recorder } = this;
-    const ready = recorder.during('prepare destination', () => this.#prepareDestination(prepared));
-    const scanned =
-      prepared.agent === null || this.request.agent === false
-        ? Promise.resolve(null)
-        : recorder.during(
-            'scan',
-            () => this.#scan(prepared.source, 'full'),
-            ({ pages, runs }) => `${pages.toLocaleString('en')} cached pages in ${runs.toLocaleString('en')} runs`,
-          );
-    const [scan] = await Promise.allSettled([scanned, ready]).then(async () => [await scanned, await ready] as const);
-    return scan;
+  async #firstScan({ source, agent }: Prepared): Promise<ScanSummary | null> {
+    if (agent === null || this.request.agent === false) return null;
+    return await this.recorder.during(
+      'scan',
+      () => this.#scan(source, 'full'),
+      (scan) =>
+        scan === null
+          ? 'no answer'
+          : `${scan.pages.toLocaleString('en')} cached pages in ${scan.runs.toLocaleString('en')} runs`,
+    );
   }
 
+  /** QEMU starts while the relays meet. */
   async #prepareDestination({ source, destination, plan }: Prepared): Promise<void> {
     const { signal } = this.#stop;
-    const { stateDir, runDir, linkPorts } = destination.host;
+    const { stateDir, runDir } = destination.host;
     const migrationId = this.id;
     const { qmpPath, commandLine } = plan.destination;
     const start = {
@@ -143,10 +149,23 @@ class Teleport implements AsyncDisposable {
       qmpPath,
       disks: [...plan.restorable],
     };
-    this.destinationProcess = await call(destination.rpc, 'destination.start', start, { signal });
+    const started = call(destination.rpc, 'destination.start', start, { signal }).then((process) => {
+      this.destinationProcess = process;
+    });
+    await bothSettled(started, this.#connectRelays({ source, destination, plan }));
+  }
+
+  async #connectRelays({
+    source,
+    destination,
+    plan,
+  }: Pick<Prepared, 'source' | 'destination' | 'plan'>): Promise<void> {
+    const { signal } = this.#stop;
+    const { runDir, linkPorts } = destination.host;
+    const migrationId = this.id;
     const key = randomBytes(32).toString('base64');
     const ports: [number, number] | null = linkPorts === undefined ? null : [linkPorts.first, linkPorts.last];
-    const { port } = await call(destination.rpc, 'destination.listen', { migrationId, key, ports }, { signal });
+    const { port } = await call(destination.rpc, 'destination.listen', { migrationId, runDir, key, ports }, { signal });
     await call(
       source.rpc,
       'source.connect',
@@ -165,8 +184,17 @@ class Teleport implements AsyncDisposable {
     );
   }
 
-  async #scan(source: Side, mode: 'full' | 'changes'): Promise<ScanSummary> {
-    const scan = await call(source.rpc, 'source.scan', { mode }, { signal: this.#stop.signal });
+  /** An agent that fails costs the elision of what it would have named, not the migration: null then. */
+  async #scan(source: Side, mode: 'full' | 'changes'): Promise<ScanSummary | null> {
+    let scan: ScanSummary;
+    try {
+      scan = await call(source.rpc, 'source.scan', { mode }, { signal: this.#stop.signal });
+    } catch (thrown) {
+      const { code, message } = toVmmigError(thrown);
+      if (!code.startsWith('VMMIG_AGENT_')) throw thrown;
+      this.recorder.notice('warn', code, `the guest's agent failed, so its page cache is sent: ${message}`);
+      return null;
+    }
     const { agent } = this.recorder.facts;
     this.recorder.facts = {
       ...this.recorder.facts,
@@ -198,8 +226,12 @@ class Teleport implements AsyncDisposable {
     const sent = call(source.rpc, 'source.finished', {}, { signal });
     const loaded = call(destination.rpc, 'destination.finished', {}, { signal });
     const whatFails = new Promise<never>((_, reject) => {
-      sent.catch(reject);
       loaded.catch(reject);
+      sent.catch(async (error) => {
+        // When the destination's relay gave up, the destination knows better why: QEMU has told there.
+        if (error.code === 'VMMIG_RELAY_QEMU') await Promise.race([loaded, delay(lastWordsMs)]).catch(() => {});
+        reject(error);
+      });
     });
     whatFails.catch(() => {});
     await recorder.during('precopy', async () => {
@@ -271,6 +303,12 @@ class Teleport implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all([this.sides.source?.[Symbol.asyncDispose](), this.sides.destination?.[Symbol.asyncDispose]()]);
   }
+}
+
+/** Waits for both also when one fails: neither may still be at work when what it did is undone. */
+async function bothSettled<A, B>(first: Promise<A>, second: Promise<B>): Promise<[A, B]> {
+  await Promise.allSettled([first, second]);
+  return [await first, await second];
 }
 
 export type { Teleport };

@@ -6,16 +6,11 @@
  */
 import { commonOptions } from '../options.js';
 import type { ValueHint, Verb, VerbOption, VerbOptions, VerbTable } from '../verb.js';
+import type { Names } from './names.js';
 
 export interface Candidate {
   readonly value: string;
   readonly description: string;
-}
-
-/** Names that only the inventory knows. */
-export interface Names {
-  readonly guests: readonly string[];
-  readonly hosts: readonly string[];
 }
 
 export const completeFiles = ':files';

@@ -1,0 +1,5 @@
+/** Names that only the inventory knows. */
+export interface Names {
+  readonly guests: readonly string[];
+  readonly hosts: readonly string[];
+}
