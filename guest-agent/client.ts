@@ -24,6 +24,11 @@ import { type Frame, frameType } from './protocol.js';
 export type { AgentTarget };
 
 const CONNECT_TIMEOUT_MS = 1_500;
+/**
+ * Shares of that time. A guest that was migrated while its port was full of unread data may not get anything through to
+ * its new QEMU until the host side is closed once, which makes QEMU drop what is stuck.
+ */
+const CONNECT_ATTEMPTS = [0.4, 0.6];
 const PING_TIMEOUT_MS = 1_500;
 const SCAN_TIMEOUT_MS = 60_000;
 /** An agent answers a cancel within 100 ms; one that takes this long is not listening any more. */
@@ -98,14 +103,20 @@ export class AgentClient implements AsyncDisposable {
    *   `VMMIG_AGENT_UNSUPPORTED`; the signal's reason when aborted
    */
   static async connect(target: AgentTarget, options: ConnectOptions = {}): Promise<AgentClient> {
-    const connection = new AgentConnection(target);
-    try {
-      const hello = await connection.greet(options.timeoutMs ?? CONNECT_TIMEOUT_MS, options.signal);
-      return new AgentClient(connection, hello, new CacheMap(options.maxRuns));
-    } catch (error) {
-      connection.end(new AgentError('VMMIG_AGENT_DISCONNECTED', 'The greeting failed', { cause: error }));
-      throw error;
+    const timeoutMs = options.timeoutMs ?? CONNECT_TIMEOUT_MS;
+    const attempts = 'path' in target ? CONNECT_ATTEMPTS : [1];
+    for (const share of attempts) {
+      const connection = new AgentConnection(target);
+      try {
+        const hello = await connection.greet(timeoutMs * share, options.signal);
+        if (hello) return new AgentClient(connection, hello, new CacheMap(options.maxRuns));
+        connection.end(new AgentError('VMMIG_AGENT_DISCONNECTED', 'Nobody answered'));
+      } catch (error) {
+        connection.end(new AgentError('VMMIG_AGENT_DISCONNECTED', 'The greeting failed', { cause: error }));
+        throw error;
+      }
     }
+    throw new AgentError('VMMIG_AGENT_UNAVAILABLE', `No guest agent answers within ${timeoutMs} ms`);
   }
 
   /**

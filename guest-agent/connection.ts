@@ -49,18 +49,16 @@ export class AgentConnection {
   }
 
   /**
-   * Says hello until the agent answers.
+   * Says hello until the agent answers, or the time is over: then there is no result.
    * @throws AgentError `VMMIG_AGENT_UNAVAILABLE`, `VMMIG_AGENT_VERSION`, `VMMIG_AGENT_UNSUPPORTED`
    */
-  async greet(timeoutMs: number, signal?: AbortSignal): Promise<AgentHello> {
+  async greet(timeoutMs: number, signal?: AbortSignal): Promise<AgentHello | undefined> {
     signal?.throwIfAborted();
-    const { promise, resolve, reject } = createDeferred<AgentHello>();
-    const unavailable = (why: string, cause?: unknown) =>
-      reject(new AgentError('VMMIG_AGENT_UNAVAILABLE', `No guest agent answers: ${why}`, { cause }));
+    const { promise, resolve, reject } = createDeferred<AgentHello | undefined>();
     const aborted = () => reject(signal?.reason);
     const hello = () => this.send(frameType.hello, 0, Uint8Array.of(PROTOCOL_VERSION, PROTOCOL_VERSION));
     const repeat = setInterval(hello, HELLO_INTERVAL_MS);
-    const deadline = setTimeout(() => unavailable(`nothing within ${timeoutMs} ms`), timeoutMs);
+    const deadline = setTimeout(() => resolve(undefined), timeoutMs);
     signal?.addEventListener('abort', aborted, { once: true });
     this.handle({
       onFrame: (frame) => {
@@ -70,7 +68,8 @@ export class AgentConnection {
           reject(error);
         }
       },
-      onEnd: (cause) => unavailable(cause.message, cause),
+      onEnd: (cause) =>
+        reject(new AgentError('VMMIG_AGENT_UNAVAILABLE', `No guest agent answers: ${cause.message}`, { cause })),
     });
     hello();
     try {

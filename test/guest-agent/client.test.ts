@@ -47,11 +47,19 @@ describe('connecting to an agent', () => {
 
   it('says hello again to an agent that missed it', async () => {
     await using scripted = await ScriptedAgent.start(directory, (command, self) => {
-      if (self.commands.length === 3) self.greet(command);
+      if (self.commands.length === 2) self.greet(command);
     });
     await using client = await AgentClient.connect({ path: scripted.path });
     expect(client.hello.agentVersion).toBe('0.1.0');
-    expect(scripted.commands.map((command) => command.type)).toEqual(Array(3).fill(frameType.hello));
+    expect(scripted.commands.map((command) => command.type)).toEqual(Array(2).fill(frameType.hello));
+  });
+
+  it('closes the port once to an agent that cannot answer, and opens it again', async () => {
+    await using scripted = await ScriptedAgent.start(directory, (command, self) => {
+      if (!command.session.equals(self.commands[0]!.session)) self.greet(command);
+    });
+    await using client = await AgentClient.connect({ path: scripted.path });
+    expect(client.hello.protocolVersion).toBe(1);
   });
 
   it('takes a stream that is open already, and closes it', async () => {

@@ -6,7 +6,7 @@ import { AgentClient } from '../../guest-agent/client.js';
 import { AgentGuest, buildAgent, Workspace } from './agentGuest.js';
 import { makeExt4 } from './images.js';
 import { PageSet } from './pageSet.js';
-import { judge, type Verdict } from './truth.js';
+import { expectRight, judge, type Verdict } from './truth.js';
 
 const MEBIBYTE = 1024 * 1024;
 const SOURCE_MIB = 32;
@@ -84,7 +84,7 @@ describe('the cache map', () => {
     await guest.shell.output(`${write('/data/linked', 0, 2)}; ln /data/linked /data/again; sync`);
     const { verdict } = await scan();
     const pages = sourcePages(0, 2 * MEBIBYTE);
-    expect(verdict.wrong).toEqual([]);
+    expectRight(verdict, sourcePages(0, source.length));
     expect(shareFound(verdict, pages)).toBe(1);
     for (const digest of pages.digests) expect(verdict.timesFound.get(digest)).toBe(1);
   });
@@ -93,19 +93,19 @@ describe('the cache map', () => {
     await guest.shell.output(`${write('/data/deleted', 2, 2)}; sync`);
     await guest.shell.output(`${hold('/data/deleted')}; rm /data/deleted`);
     const inUse = await scan();
-    expect(inUse.verdict.wrong).toEqual([]);
+    expectRight(inUse.verdict, sourcePages(0, source.length));
     expect(shareFound(inUse.verdict, sourcePages(2, 2 * MEBIBYTE))).toBe(1);
     await guest.shell.output('kill $(cat /run/sleep); sync');
     const gone = await scan('changes');
     expect(shareFound(gone.verdict, sourcePages(2, 2 * MEBIBYTE))).toBe(0);
-    expect(gone.verdict.wrong).toEqual([]);
+    expectRight(gone.verdict, sourcePages(0, source.length));
   });
 
   it('ends where a truncated file ends', async () => {
     const keptBytes = 1_000_000;
     await guest.shell.output(`${write('/data/cut', 4, 2)}; sync; truncate -s ${keptBytes} /data/cut; sync`);
     const { verdict } = await scan('changes');
-    expect(verdict.wrong).toEqual([]);
+    expectRight(verdict, sourcePages(0, source.length));
     expect(shareFound(verdict, sourcePages(4, keptBytes))).toBe(1);
     const beyond = Math.ceil(keptBytes / 4096) * 4096;
     const rest = new PageSet();
@@ -119,7 +119,7 @@ describe('the cache map', () => {
       cat /data/sparse /data/reserved >/dev/null`,
     );
     const { result, verdict } = await scan('changes');
-    expect(verdict.wrong).toEqual([]);
+    expectRight(verdict, sourcePages(0, source.length));
     expect(shareFound(verdict, sourcePages(6, 2 * MEBIBYTE))).toBe(1);
     expect(result.skipped.hole).toBe((8 * MEBIBYTE) / 4096);
     expect(result.skipped.unwritten).toBe(MEBIBYTE / 4096);
@@ -129,14 +129,14 @@ describe('the cache map', () => {
     await guest.shell.output(`${write('/data/dirty', 8, 2)}; sync; ${write('/data/dirty', 10, 1)}`);
     await guest.shell.output(write('/data/fresh', 12, 2));
     const before = await scan('changes');
-    expect(before.verdict.wrong).toEqual([]);
+    expectRight(before.verdict, sourcePages(0, source.length));
     expect(before.result.skipped.dirty).toBeGreaterThanOrEqual((3 * MEBIBYTE) / 4096);
     expect(shareFound(before.verdict, sourcePages(9, MEBIBYTE))).toBe(1);
     expect(shareFound(before.verdict, sourcePages(10, MEBIBYTE))).toBe(0);
     expect(shareFound(before.verdict, sourcePages(12, 2 * MEBIBYTE))).toBe(0);
     await guest.shell.output('sync');
     const after = await scan('changes');
-    expect(after.verdict.wrong).toEqual([]);
+    expectRight(after.verdict, sourcePages(0, source.length));
     expect(after.result.skipped.dirty ?? 0).toBeLessThan(16);
     expect(shareFound(after.verdict, sourcePages(10, MEBIBYTE))).toBe(1);
     expect(shareFound(after.verdict, sourcePages(12, 2 * MEBIBYTE))).toBe(1);
@@ -145,7 +145,7 @@ describe('the cache map', () => {
   it('has the pages of a block device that is read directly', async () => {
     await guest.shell.output(`${hold('/dev/vdb')}; dd if=/dev/vdb of=/dev/null bs=1M skip=20 count=4 2>/dev/null`);
     const { verdict } = await scan('changes');
-    expect(verdict.wrong).toEqual([]);
+    expectRight(verdict, sourcePages(0, source.length));
     expect(shareFound(verdict, sourcePages(20, 4 * MEBIBYTE))).toBe(1);
     await guest.shell.output('kill $(cat /run/sleep)');
   });
@@ -160,7 +160,7 @@ describe('the cache map', () => {
     const changes = await scan('changes');
     const changesBytes = receivedBytes;
     const full = await scan('full');
-    expect(changes.verdict.wrong).toEqual([]);
+    expectRight(changes.verdict, sourcePages(0, source.length));
     expect(changes.result.runs).toEqual(full.result.runs);
     expect(shareFound(changes.verdict, sourcePages(14, MEBIBYTE))).toBe(1);
     expect(shareFound(changes.verdict, sourcePages(0, 2 * MEBIBYTE))).toBe(0);
