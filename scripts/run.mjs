@@ -106,7 +106,8 @@ async function installModules() {
   if (existsSync(installed) && statSync(installed).mtimeMs >= statSync(lock).mtimeMs) return;
   // The exact tree of the lockfile, development tools included whatever NODE_ENV says.
   const args = ['ci', '--include=dev', '--no-audit', '--no-fund'];
-  await mustStep('install npm packages', () => run('npm', args, { quiet: true }));
+  // JOBS: what has no binary for this Node.js is compiled, by node-gyp, on all processors.
+  await mustStep('install npm packages', () => run('npm', args, { quiet: true, env: { JOBS: 'max' } }));
 }
 
 async function build() {
