@@ -18,6 +18,7 @@ export class QemuStream {
   #sectionId = 0;
   #blocks: readonly RamBlock[] = [];
   #isInSection = false;
+  #isPastRam = false;
   bytesWritten = 0;
   /** Called whenever QEMU has taken some of what was written. */
   onProgress: (() => void) | null = null;
@@ -34,10 +35,16 @@ export class QemuStream {
     } catch (cause) {
       throw new RelayError('VMMIG_RELAY_QEMU', `the destination QEMU does not listen on ${path}`, cause);
     }
-    socket.on('error', (cause) => lost(new RelayError('VMMIG_RELAY_QEMU', 'the destination QEMU hung up', cause)));
-    socket.on('close', () => lost(new RelayError('VMMIG_RELAY_QEMU', 'the destination QEMU hung up')));
+    const stream = new QemuStream(socket);
+    // Once it has the device state QEMU hangs up by itself, before the stream's end if it likes. Whether it was content
+    // with what it got, its monitor tells.
+    const hungUp = (cause?: Error) => {
+      if (!stream.#isPastRam) lost(new RelayError('VMMIG_RELAY_QEMU', 'the destination QEMU hung up', cause));
+    };
+    socket.on('error', hungUp);
+    socket.on('close', () => hungUp());
     socket.resume(); // plain migration says nothing; without reading, its end would go unnoticed
-    return new QemuStream(socket);
+    return stream;
   }
 
   useBlocks(sectionId: number, blocks: readonly RamBlock[]): void {
@@ -77,6 +84,7 @@ export class QemuStream {
   }
 
   endOfRam(): void {
+    this.#isPastRam = true;
     this.#closeSection();
     this.#encoder.sectionContinue('end', this.#sectionId);
     this.#encoder.eos();
@@ -101,10 +109,14 @@ export class QemuStream {
     });
   }
 
-  /** The stream is complete. QEMU sees the end of file. */
+  /** The stream is complete. QEMU sees the end of file, unless it has seen enough and hung up before. */
   async end(): Promise<void> {
     this.flush();
-    await new Promise<void>((resolve) => this.#socket.end(resolve));
+    if (this.#socket.destroyed) return;
+    await new Promise<void>((resolve) => {
+      this.#socket.once('close', resolve);
+      this.#socket.end(resolve);
+    });
   }
 
   destroy(): void {

@@ -2,6 +2,8 @@
  * What the acceptance tests share: a lab of their own, guests that move in it by the `vmmig` command, and the check that
  * a migration has left nothing behind.
  */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -15,6 +17,7 @@ import {
   labExec,
   labGuestShell,
   labGuestStart,
+  labPaths,
   labUp,
   wanCounters,
 } from '../../lab/index.js';
@@ -139,12 +142,20 @@ export class Guest {
     const counted = await this.count();
     const before = await wanBytes();
     const outcome = await this.begin(...more).ended;
-    expect(outcome.exitCode, outcome.stderr).toBe(0);
+    expect(outcome.exitCode, await this.#whatWentWrong(outcome)).toBe(0);
     expect(outcome.report).toMatchObject({ result: 'moved', vmLocation: 'destination', error: null, verified: true });
     this.host = this.otherHost;
     const after = await wanBytes();
     await this.expectToRun(counted);
     return { ...outcome, report: outcome.report, wanBytes: after - before };
+  }
+
+  async #whatWentWrong({ exitCode, events, stderr }: Outcome): Promise<string> {
+    if (exitCode === 0) return '';
+    const path = join(labPaths.hostDirectory(this.otherHost), 'state', `${this.name}.log`);
+    const log = await readFile(path, 'utf8').catch(() => '');
+    const end = events.at(-1);
+    return `${end?.type === 'end' ? JSON.stringify(end.report) : stderr}\nThe destination's QEMU said: ${log}`;
   }
 
   /** It counts on from where it was. */
