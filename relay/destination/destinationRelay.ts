@@ -4,18 +4,17 @@
  */
 import type { DiskReader } from '../../disk/diskReader.js';
 import type { RamBlock } from '../../stream/handler.js';
-import { BufferPool } from '../bufferPool.js';
 import { newCounters, type RelayCounters } from '../counters.js';
 import { MemoryDigest, pageBytes, RunDigester } from '../digest.js';
 import { RelayError } from '../errors.js';
-import { decodeBatch, maxReferencePages, recordKind, unpackPages } from '../link/batch.js';
+import { decodeBatch, recordKind } from '../link/batch.js';
 import type { LinkCredentials } from '../link/connection.js';
 import { type Frame, frameType } from '../link/frames.js';
 import { type Listener, type ListenOptions, listen } from '../link/handshake.js';
 import { Link } from '../link/link.js';
 import type { BlocksFrame } from '../source/streamToFrames.js';
 import { QemuStream } from './qemuStream.js';
-import { type Restore, Restores } from './restores.js';
+import { Restorer } from './restorer.js';
 
 export interface DestinationRelayOptions {
   readonly credentials: LinkCredentials;
@@ -35,10 +34,6 @@ export interface DestinationRelayState {
   readonly pendingRestores: number;
 }
 
-/** Being read from disk: enough to read in disk order and in long pieces. */
-const maxReadingBytes = 8 * 1024 * 1024;
-/** Written and not yet taken by QEMU, beyond which no more is read from disk. */
-const maxBacklogBytes = 4 * 1024 * 1024;
 const maxBlocks = 1024;
 const maxGuestPages = 2 ** 32;
 
@@ -53,19 +48,12 @@ export class DestinationRelay implements AsyncDisposable {
   #qemu: QemuStream | null = null;
   #digest: MemoryDigest | null = null;
   readonly #digester: RunDigester;
-  readonly #pool = new BufferPool(maxReferencePages * pageBytes, 32);
-  #restores = new Restores([]);
+  #restorer: Restorer | null = null;
   #pagesOfBlock: number[] = [];
   readonly #queue: Frame[] = [];
   #isWorking = false;
-  /** References of a batch that are not in place yet. */
-  readonly #unresolved = new Map<number, number>();
-  readonly #waitingForDisk: Restore[] = [];
-  #readingBytes = 0;
-  /** Asked for again, by batch and record. */
-  readonly #waiting = new Map<string, Restore>();
   #acknowledgements: number[] = [];
-  #idle: (() => void) | null = null;
+  #isTailBegun = false;
   #settle!: { resolve: () => void; reject: (error: RelayError) => void };
   #settled = false;
 
@@ -92,7 +80,7 @@ export class DestinationRelay implements AsyncDisposable {
       counters: this.#counters,
       bytesOnWire: this.#link?.bytesOnWire ?? 0,
       rttMs: this.#link?.rttMs ?? 0,
-      pendingRestores: this.#restores.size,
+      pendingRestores: this.#restorer?.pending ?? 0,
     };
   }
 
@@ -124,9 +112,9 @@ export class DestinationRelay implements AsyncDisposable {
   async #work(): Promise<void> {
     this.#isWorking = true;
     try {
-      this.#qemu ??= await QemuStream.connect(this.#options.qemuSocketPath, (error) => this.#fail(error));
+      this.#qemu ??= await QemuStream.connect(this.#options.qemuSocketPath, (error) => this.#hungUp(error));
       if (this.#settled) this.#qemu.destroy();
-      this.#qemu.onProgress = () => this.#startRestores(this.#qemu!);
+      this.#qemu.onProgress = () => this.#restorer?.start();
       for (let frame = this.#queue.shift(); frame !== undefined && !this.#settled; frame = this.#queue.shift()) {
         await this.#handle(frame, this.#qemu);
         await this.#qemu.drained();
@@ -149,17 +137,18 @@ export class DestinationRelay implements AsyncDisposable {
         this.#batch(frame, qemu);
         return;
       case frameType.endOfRam:
-        await this.#restored();
+        await this.#restorer?.idle();
         qemu.endOfRam();
         break;
       case frameType.tail:
-        await this.#restored();
+        await this.#restorer?.idle();
+        this.#isTailBegun = true;
         this.#digest ??= new MemoryDigest([]);
         this.#digest.opaque(frame.payload);
         qemu.raw(frame.payload);
         break;
       case frameType.root:
-        await this.#restored();
+        await this.#restorer?.idle();
         await this.#compare(frame.payload, qemu);
         return;
     }
@@ -170,18 +159,21 @@ export class DestinationRelay implements AsyncDisposable {
     const { sectionId, blocks } = parseBlocks(payload);
     this.#digest = new MemoryDigest(blocks);
     this.#pagesOfBlock = blocks.map(({ lengthBytes }) => Math.ceil(lengthBytes / pageBytes));
-    this.#restores = new Restores(this.#pagesOfBlock);
+    this.#restorer = this.#newRestorer(qemu);
     this.#counters.totalPages = this.#pagesOfBlock.reduce((sum, pages) => sum + pages, 0);
     const ramBlocks: RamBlock[] = blocks.map((block, index) => ({ ...block, index, pageSizeBytes: null, gpa: null }));
     qemu.useBlocks(sectionId, ramBlocks);
   }
 
   #batch(frame: Frame, qemu: QemuStream): void {
+    const restorer = this.#restorer;
+    if (restorer === null)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay sent pages before their blocks');
     const { records, pages } = decodeBatch(frame.payload, this.#pagesOfBlock);
     let at = 0;
     let references = 0;
     for (const [index, run] of records.entries()) {
-      this.#restores.overtake(run.block, run.page, run.count);
+      restorer.overtake(run.block, run.page, run.count);
       if (run.kind === recordKind.fill) {
         this.#digest!.setFill(run.block, run.page, run.count, run.fill);
         this.#counters.pages.zero += run.count;
@@ -194,101 +186,37 @@ export class DestinationRelay implements AsyncDisposable {
         at += bytes.length;
       } else {
         references++;
-        this.#waitingForDisk.push(this.#restores.begin(frame.sequence, index, run));
+        restorer.add(frame.sequence, index, run);
       }
     }
     qemu.flush();
-    this.#startRestores(qemu);
-    if (references > 0) this.#unresolved.set(frame.sequence, references);
-    else this.#acknowledge(frame.sequence);
+    restorer.start();
+    if (references === 0) this.#acknowledge(frame.sequence);
   }
 
-  /** No faster than QEMU takes the pages: what it has not taken would only pile up here. */
-  #startRestores(qemu: QemuStream): void {
-    while (this.#readingBytes < maxReadingBytes && qemu.backlogBytes < maxBacklogBytes && !this.#settled) {
-      const restore = this.#waitingForDisk.shift();
-      if (restore === undefined) return;
-      const lengthBytes = restore.run.count * pageBytes;
-      this.#readingBytes += lengthBytes;
-      void this.#restore(restore, qemu).finally(() => {
-        this.#readingBytes -= lengthBytes;
-        this.#startRestores(qemu);
-      });
-    }
-  }
-
-  /** Reads a run from the disk. Whatever is wrong with it, the source still has the bytes. */
-  async #restore(restore: Restore, qemu: QemuStream): Promise<void> {
-    const { run, sequence, record } = restore;
-    const lengthBytes = run.count * pageBytes;
-    let bytes: Buffer | null = null;
-    try {
-      const allocate = () => this.#pool.acquire().subarray(0, lengthBytes);
-      bytes = (await this.#options.disks[run.disk]?.read(run.diskOffsetBytes, lengthBytes, allocate)) ?? null;
-    } catch {
-      // Beyond the end, or unreadable: as good as a mismatch.
-    }
-    if (this.#settled) return;
-    if (bytes !== null) this.#counters.bytes.restored += lengthBytes;
-    if (bytes !== null && this.#digester.digest(bytes).equals(run.digest!)) {
-      this.#counters.pages.restored += run.count;
-      this.#finish(restore, bytes, qemu);
-    } else {
-      this.#waiting.set(key(sequence, record), restore);
-      const payload = Buffer.alloc(2);
-      payload.writeUInt16BE(record);
-      this.#counters.pages.mismatched += run.count;
-      this.#link!.send(frameType.resendRequest, sequence, payload);
-    }
-    if (bytes !== null) this.#pool.release(Buffer.from(bytes.buffer));
-  }
-
-  #resent(frame: Frame): void {
-    if (frame.type !== frameType.resend)
-      throw new RelayError('VMMIG_LINK_PROTOCOL', `the source relay sent a frame of type ${frame.type}`);
-    if (frame.payload.length < 3) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay resent nothing');
-    const name = key(frame.sequence, frame.payload.readUInt16BE(0));
-    const restore = this.#waiting.get(name);
-    if (restore === undefined || this.#qemu === null)
-      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay resent what nobody asked for');
-    this.#waiting.delete(name);
-    const bytes = unpackPages(frame.payload[2]!, frame.payload.subarray(3), restore.run.count * pageBytes);
-    if (!this.#digester.digest(bytes).equals(restore.run.digest!))
-      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay resent other pages than it had referred to');
-    this.#finish(restore, bytes, this.#qemu);
-  }
-
-  /** Places those pages of the run of which no newer version has arrived. */
-  #finish(restore: Restore, bytes: Buffer, qemu: QemuStream): void {
-    const { run, overtaken, sequence } = restore;
-    for (let from = 0; from < run.count; ) {
-      if (overtaken[from] === 1) {
-        from++;
-        continue;
-      }
-      let to = from + 1;
-      while (to < run.count && overtaken[to] === 0) to++;
-      this.#digest!.setRun(run.block, run.page, from, to, run.digest!);
-      qemu.pages(run.block, run.page + from, to - from, bytes, from * pageBytes);
-      from = to;
-    }
-    qemu.flush();
-    this.#restores.finish(restore);
-    const left = this.#unresolved.get(sequence)! - 1;
-    if (left > 0) this.#unresolved.set(sequence, left);
-    else {
-      this.#unresolved.delete(sequence);
-      this.#acknowledge(sequence);
-    }
-    if (this.#restores.size === 0) this.#idle?.();
-  }
-
-  async #restored(): Promise<void> {
-    if (this.#restores.size === 0 || this.#settled) return;
-    await new Promise<void>((resolve) => {
-      this.#idle = resolve;
+  #newRestorer(qemu: QemuStream): Restorer {
+    return new Restorer(this.#options.disks, this.#digester, this.#counters, this.#pagesOfBlock, {
+      place: (run, from, to, bytes) => {
+        this.#digest!.setRun(run.block, run.page, from, to, run.digest!);
+        qemu.pages(run.block, run.page + from, to - from, bytes, from * pageBytes);
+        qemu.flush();
+      },
+      askAgain: (sequence, record) => {
+        const payload = Buffer.alloc(2);
+        payload.writeUInt16BE(record);
+        this.#link!.send(frameType.resendRequest, sequence, payload);
+      },
+      batchDone: (sequence) => this.#acknowledge(sequence),
+      backlogBytes: () => qemu.backlogBytes,
     });
-    this.#idle = null;
+  }
+
+  #resent({ type, sequence, payload }: Frame): void {
+    if (type !== frameType.resend)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', `the source relay sent a frame of type ${type}`);
+    if (payload.length < 3 || this.#restorer === null)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay resent nothing');
+    this.#restorer.resent(sequence, payload.readUInt16BE(0), payload[2]!, payload.subarray(3));
   }
 
   async #compare(root: Buffer, qemu: QemuStream): Promise<void> {
@@ -299,6 +227,14 @@ export class DestinationRelay implements AsyncDisposable {
     await qemu.end();
     this.#counters.bytes.stream = qemu.bytesWritten;
     this.#settle.resolve();
+  }
+
+  /**
+   * QEMU hangs up as soon as it has loaded the device state, which may be before the roots are compared. Whether it was
+   * content is for QEMU to say, not for its socket.
+   */
+  #hungUp(error: RelayError): void {
+    if (!this.#isTailBegun) this.#fail(error);
   }
 
   /** Several at once, where several are due: an acknowledgement a batch would be much overhead for references. */
@@ -321,13 +257,9 @@ export class DestinationRelay implements AsyncDisposable {
     this.#link?.send(frameType.failure, 0, Buffer.from(error.message));
     void this.#link?.close();
     this.#qemu?.destroy();
-    this.#idle?.();
+    this.#restorer?.stop();
     this.#settle.reject(error);
   }
-}
-
-function key(sequence: number, record: number): string {
-  return `${sequence}/${record}`;
 }
 
 function parseBlocks(payload: Buffer): BlocksFrame {
