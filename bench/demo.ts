@@ -126,6 +126,7 @@ async function demonstrate(signal: AbortSignal): Promise<boolean> {
   const move = guest.teleport({ showProgress: true });
   teleporting = move;
   const ours = await move;
+  signal.throwIfAborted();
   say();
   const proofs = [tell(await proveItCarriedOn(guest, before))];
   proofs.push(tell(await proveCacheIsWarm(guest)));
