@@ -42,12 +42,16 @@ export interface Prepared {
   readonly plan: Plan;
 }
 
-/** Opens both hosts and looks at the guest. */
+/**
+ * Opens both hosts and looks at the guest.
+ * @param onInspected - called as soon as the guest is known, while the destination is still being opened
+ */
 export async function prepare(
   { inventory, guest, to }: Intent,
   request: MigrateRequest,
   sides: Sides,
   signal?: AbortSignal,
+  onInspected: (found: Pick<Prepared, 'source' | 'agent'>) => void = () => {},
 ): Promise<Prepared> {
   const options = {
     not: to,
@@ -57,7 +61,9 @@ export async function prepare(
   const findAndInspect = async () => {
     const source = await locateGuest(inventory, guest, options);
     sides.source = source;
-    return { source, ...(await call(source.rpc, 'source.inspect', addressOf(guest), { signal })) };
+    const found = { source, ...(await call(source.rpc, 'source.inspect', addressOf(guest), { signal })) };
+    onInspected(found);
+    return found;
   };
   const openDestination = async () => {
     const destination = await openSide(to, signal);

@@ -96,15 +96,16 @@ class Teleport implements AsyncDisposable {
   async #preflight(): Promise<Prepared> {
     const { recorder, sides } = this;
     return await recorder.during('preflight', async () => {
-      const prepared = await prepare(this.intent, this.request, sides, this.#stop.signal);
+      const prepared = await prepare(this.intent, this.request, sides, this.#stop.signal, (found) => {
+        // A scan changes nothing, so it need not wait for the destination, nor for what preflight finds.
+        this.#scanning = this.#firstScan(found);
+        this.#scanning.catch(() => {});
+      });
       recorder.locatedAt(prepared.source.host.name);
       for (const side of [prepared.source, prepared.destination])
         void side.rpc.closed.then((error) => {
           if (error !== undefined && this.commit === 'before') this.#stop.abort(error);
         });
-      // A scan changes nothing, so it need not wait for what preflight finds.
-      this.#scanning = this.#firstScan(prepared);
-      this.#scanning.catch(() => {});
       recorder.findings = await check(prepared, this.#stop.signal);
       return prepared;
     });
@@ -121,7 +122,7 @@ class Teleport implements AsyncDisposable {
     );
   }
 
-  async #firstScan({ source, agent }: Prepared): Promise<ScanSummary | null> {
+  async #firstScan({ source, agent }: Pick<Prepared, 'source' | 'agent'>): Promise<ScanSummary | null> {
     if (agent === null || this.request.agent === false) return null;
     return await this.recorder.during(
       'scan',
