@@ -1,19 +1,22 @@
-/** A cap on the bytes sent each second. A short burst is allowed, so that timers need not be exact. */
+/** Saved up while there is nothing to send. */
+const burstMs = 10;
+/** A timer of a busy machine that is this late costs no bandwidth. */
+const latenessMs = 100;
+
+/** A cap on the bytes sent each second. A short burst is allowed, and what a late timer held up is caught up with. */
 export class TokenBucket {
   readonly #bytesPerMs: number;
-  readonly #burstBytes: number;
   #available: number;
   #filledAtMs = performance.now();
 
   constructor(bitsPerSecond: number) {
     this.#bytesPerMs = bitsPerSecond / 8000;
-    this.#burstBytes = this.#bytesPerMs * 10;
-    this.#available = this.#burstBytes;
+    this.#available = this.#bytesPerMs * burstMs;
   }
 
   /** Takes without waiting; what is overdrawn is waited for by the next. */
   take(lengthBytes: number): void {
-    this.#fill();
+    this.#fill(burstMs);
     this.#available -= lengthBytes;
   }
 
@@ -23,11 +26,13 @@ export class TokenBucket {
     if (this.#available >= 0) return;
     const waitMs = -this.#available / this.#bytesPerMs;
     await new Promise((resolve) => setTimeout(resolve, waitMs));
+    this.#fill(latenessMs);
   }
 
-  #fill(): void {
+  #fill(limitMs: number): void {
     const nowMs = performance.now();
-    this.#available = Math.min(this.#burstBytes, this.#available + (nowMs - this.#filledAtMs) * this.#bytesPerMs);
+    const filled = this.#available + (nowMs - this.#filledAtMs) * this.#bytesPerMs;
+    this.#available = Math.max(this.#available, Math.min(filled, limitMs * this.#bytesPerMs));
     this.#filledAtMs = nowMs;
   }
 }

@@ -11,10 +11,10 @@ describe.each([
 
   it(`moves ${moves} times, back and forth, without an error`, { timeout: 60_000 + moves * 30_000 }, async () => {
     const guest = await Guest.start('vm1', {
-      memoryMiB: 256,
-      data: { contents: 'random', filesMiB: 32, freeMiB: 96 },
+      memoryMiB: 192,
+      data: { contents: 'random', filesMiB: 16, freeMiB: 64 },
     });
-    await guest.run('fill-cache; mkdir -p /data/w; pattern start 24 2000; fswriter start /data/w 16');
+    await guest.run('fill-cache; mkdir -p /data/w; pattern start 16 1000; fswriter start /data/w 8');
     let passes = 0;
     let rounds = 0;
     for (let move = 0; move < moves; move++) {
