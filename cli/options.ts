@@ -77,8 +77,8 @@ export const migrationOptions = {
   connections: {
     type: 'string',
     requiresArg: true,
-    coerce: valued('--connections', (text) => parseCount(text, 64)),
-    describe: 'Connections between the two hosts: 1 to 64',
+    coerce: valued('--connections', (text) => parseCount(text, 16)),
+    describe: 'Connections between the two hosts: 1 to 16',
   },
   'no-agent': {
     type: 'boolean',

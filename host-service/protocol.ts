@@ -21,8 +21,11 @@ const diskSchema = z.object({ path: z.string(), format: z.string(), sizeBytes: z
 
 const processSchema = z.object({ pid: z.number().int(), startTime: z.number() }).nullable();
 /** Names the directory that a migration has on a host while it goes on. */
-const directorySchema = z.object({ migrationId: z.string().regex(/^[\w-]+$/), runDir: z.string() });
-const credentialsSchema = z.object({ migrationId: z.string(), key: z.base64() });
+/** Becomes part of paths that are removed: nothing that leads elsewhere. */
+const migrationId = z.string().regex(/^[\w-]+$/);
+const directorySchema = z.object({ migrationId, runDir: z.string().startsWith('/') });
+/** 32 bytes. */
+const credentialsSchema = z.object({ migrationId, key: z.base64().length(44) });
 
 /** Parameters of every method, checked before use. */
 export const methodParams = {
@@ -36,7 +39,7 @@ export const methodParams = {
     ...credentialsSchema.shape,
     host: z.string(),
     port: z.number().int(),
-    connections: z.number().int().min(1),
+    connections: z.number().int().min(1).max(16),
     bandwidthBps: z.number().positive().nullable(),
     compress: z.boolean(),
     /** For each disk of the agent: its index in the destination's list, or -1. */

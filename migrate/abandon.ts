@@ -2,18 +2,40 @@
  * What happens when a migration fails: the guest is made to run on the source if it has not been asked to run on
  * the destination; otherwise the destination is asked what became of it, and what cannot be found out is not guessed.
  */
-import { call } from '../host-service/protocol.js';
+import { call, type Params } from '../host-service/protocol.js';
 import type { InventoryHost } from '../hosts/index.js';
 import { RemoteError } from '../hosts/rpc.js';
+import type { ProcessId } from '../hypervisor/index.js';
 import { toVmmigError, VmmigError } from './errors.js';
+import type { Journal } from './journal.js';
+import type { Intent, Sides } from './prepare.js';
+import type { Recorder } from './recorder.js';
 import type { MigrationReport, PhaseName } from './report.js';
+import type { MigrateRequest } from './requests.js';
 import { openSide, type Side } from './sides.js';
-import type { Teleport } from './teleport.js';
 
 const rollbackTimeoutMs = 20_000;
 const reconnectTimeoutMs = 10_000;
 
-export async function abandon(migration: Teleport, thrown: unknown): Promise<MigrationReport> {
+/** A migration that failed, as far as it came. */
+export interface AbandonedMigration {
+  readonly id: string;
+  readonly intent: Intent;
+  readonly request: MigrateRequest;
+  readonly recorder: Recorder;
+  readonly journal: Journal;
+  /** Replaced when a session has to be opened anew. */
+  readonly sides: Sides;
+  /** From `asked` on the source must not resume by itself. */
+  readonly commit: 'before' | 'asked' | 'done';
+  /** The source keeps the guest paused until it is told otherwise. */
+  readonly isHeld: boolean;
+  readonly destinationProcess: ProcessId | null;
+  /** What a service on a host needs in order to find the guest and this migration's files. */
+  directoryOn(side: Side): Params<'source.release'>;
+}
+
+export async function abandon(migration: AbandonedMigration, thrown: unknown): Promise<MigrationReport> {
   const { recorder, journal, commit } = migration;
   const phase = recorder.failedPhase ?? recorder.phase;
   // A full disk here is no reason to leave the hosts as they are.
@@ -24,7 +46,7 @@ export async function abandon(migration: Teleport, thrown: unknown): Promise<Mig
 }
 
 /** The guest runs on the destination. The source's remains are ended if that can be done. */
-async function releaseLater(migration: Teleport, thrown: unknown): Promise<MigrationReport> {
+async function releaseLater(migration: AbandonedMigration, thrown: unknown): Promise<MigrationReport> {
   const released = await withSide(migration, 'source', async (side) => {
     await call(side.rpc, 'source.release', migration.directoryOn(side), { timeoutMs: rollbackTimeoutMs });
     return true as const;
@@ -39,7 +61,11 @@ async function releaseLater(migration: Teleport, thrown: unknown): Promise<Migra
 }
 
 /** The destination was asked to let the guest run, and its answer is missing, or was no. */
-async function resolveCommit(migration: Teleport, thrown: unknown, phase: PhaseName | null): Promise<MigrationReport> {
+async function resolveCommit(
+  migration: AbandonedMigration,
+  thrown: unknown,
+  phase: PhaseName | null,
+): Promise<MigrationReport> {
   const { destinationProcess: process } = migration;
   // Only QEMU's own refusal ends it before the answer: then there is nothing left to ask.
   if (thrown instanceof RemoteError && thrown.code === 'VMMIG_RESUME') return await rollBack(migration, thrown, phase);
@@ -58,7 +84,7 @@ async function resolveCommit(migration: Teleport, thrown: unknown, phase: PhaseN
 
 /** Neither side may be touched: the guest could run twice, or go on with memory that its disks no longer belong to. */
 async function leaveUnknown(
-  { recorder, request, intent }: Teleport,
+  { recorder, request, intent }: AbandonedMigration,
   cause: unknown,
   phase: PhaseName | null,
 ): Promise<MigrationReport> {
@@ -68,7 +94,11 @@ async function leaveUnknown(
   return await recorder.finish('unknown', 'unknown', error);
 }
 
-async function rollBack(migration: Teleport, thrown: unknown, phase: PhaseName | null): Promise<MigrationReport> {
+async function rollBack(
+  migration: AbandonedMigration,
+  thrown: unknown,
+  phase: PhaseName | null,
+): Promise<MigrationReport> {
   const { recorder, intent, request, isHeld } = migration;
   const error = toVmmigError(thrown, { phase, vmLocation: 'source' });
   const isStarted = phase !== 'preflight';
@@ -90,7 +120,7 @@ async function rollBack(migration: Teleport, thrown: unknown, phase: PhaseName |
 }
 
 /** @returns null when it could not be made sure of */
-function endDestination(migration: Teleport): Promise<null | true> {
+function endDestination(migration: AbandonedMigration): Promise<null | true> {
   const params = {
     migrationId: migration.id,
     runDir: migration.intent.to.runDir,
@@ -107,7 +137,7 @@ function endDestination(migration: Teleport): Promise<null | true> {
  * @returns null when the host cannot be reached, or fails to do it
  */
 async function withSide<T>(
-  { sides, intent, request }: Teleport,
+  { sides, intent, request }: AbandonedMigration,
   which: 'source' | 'destination',
   work: (side: Side) => Promise<T>,
 ): Promise<T | null> {

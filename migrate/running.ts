@@ -1,5 +1,7 @@
 /** Which guests are being moved from this machine, and by which process. */
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { link, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { z } from 'zod';
 import { VmmigError } from './errors.js';
 import { runningDirectory, runningFile } from './stateDirectory.js';
 
@@ -25,29 +27,64 @@ export async function claim(migration: Pick<RunningMigration, 'id' | 'vm' | 'fro
     pid: process.pid,
     processStart: (await processStart(process.pid)) ?? '',
   };
-  for (let attempt = 0; ; attempt++) {
-    try {
-      await writeFile(path, JSON.stringify(entry), { flag: 'wx', mode: 0o600 });
-      return { [Symbol.asyncDispose]: () => rm(path, { force: true }) };
-    } catch (thrown) {
-      if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST' || attempt > 0) throw thrown;
+  // Written whole before it gets its name: whoever sees the claim can read it.
+  const draft = `${path}.${process.pid}-${randomUUID()}`;
+  await writeFile(draft, JSON.stringify(entry), { mode: 0o600 });
+  try {
+    for (;;) {
+      try {
+        await link(draft, path);
+        return { [Symbol.asyncDispose]: () => rm(path, { force: true }) };
+      } catch (thrown) {
+        if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST') throw thrown;
+      }
+      const found = await readFile(path, 'utf8').catch(() => '');
+      const other = await living(found);
+      if (other !== null)
+        throw new VmmigError(
+          'VMMIG_ALREADY_MIGRATING',
+          `${migration.vm} is being moved to ${other.to} already, by process ${other.pid}: wait for it, or run \`vmmig cancel ${migration.vm}\``,
+          { phase: 'preflight', retryable: true },
+        );
+      await removeStale(path, found);
     }
-    const other = await runningMigration(migration.vm);
-    if (other !== null)
-      throw new VmmigError(
-        'VMMIG_ALREADY_MIGRATING',
-        `${migration.vm} is being moved to ${other.to} already, by process ${other.pid}: wait for it, or run \`vmmig cancel ${migration.vm}\``,
-        { phase: 'preflight', retryable: true },
-      );
-    await rm(path, { force: true });
+  } finally {
+    await rm(draft, { force: true });
+  }
+}
+
+/** Removes a claim whose process is gone, and puts it back when it is not the one that was looked at any more. */
+async function removeStale(path: string, content: string): Promise<void> {
+  const aside = `${path}.stale-${randomUUID()}`;
+  try {
+    await rename(path, aside);
+    if ((await readFile(aside, 'utf8')) !== content) await link(aside, path);
+  } catch {
+    // Another process was faster: the claim is looked at anew.
+  } finally {
+    await rm(aside, { force: true });
   }
 }
 
 /** The migration of a guest that a living process on this machine is busy with. */
 export async function runningMigration(vm: string): Promise<RunningMigration | null> {
+  return await living(await readFile(runningFile(vm), 'utf8').catch(() => ''));
+}
+
+const entrySchema = z.object({
+  id: z.string(),
+  vm: z.string(),
+  from: z.string().nullable(),
+  to: z.string(),
+  pid: z.number().int(),
+  processStart: z.string(),
+});
+
+/** The claim in a file's content, if the process that made it is still there. */
+async function living(content: string): Promise<RunningMigration | null> {
   let entry: RunningMigration;
   try {
-    entry = JSON.parse(await readFile(runningFile(vm), 'utf8')) as RunningMigration;
+    entry = entrySchema.parse(JSON.parse(content));
   } catch {
     return null;
   }

@@ -311,5 +311,3 @@ async function bothSettled<A, B>(first: Promise<A>, second: Promise<B>): Promise
   await Promise.allSettled([first, second]);
   return [await first, await second];
 }
-
-export type { Teleport };

@@ -34,8 +34,12 @@ export interface DestinationRelayState {
   readonly pendingRestores: number;
 }
 
+/** More than a source that keeps to its window can have under way. */
+const maxQueuedBytes = 96 * 1024 * 1024;
 const maxBlocks = 1024;
-const maxGuestPages = 2 ** 32;
+/** 4 TiB of guest memory. */
+const maxGuestPages = 2 ** 30;
+const maxBlockNameBytes = 255;
 
 export class DestinationRelay implements AsyncDisposable {
   readonly port: number;
@@ -51,6 +55,7 @@ export class DestinationRelay implements AsyncDisposable {
   #restorer: Restorer | null = null;
   #pagesOfBlock: number[] = [];
   readonly #queue: Frame[] = [];
+  #queuedBytes = 0;
   #isWorking = false;
   #acknowledgements: number[] = [];
   #isTailBegun = false;
@@ -99,6 +104,9 @@ export class DestinationRelay implements AsyncDisposable {
       {
         ordered: (frame) => {
           this.#queue.push(frame);
+          this.#queuedBytes += frame.payload.length;
+          if (this.#queuedBytes > maxQueuedBytes)
+            throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay ignores the window');
           if (!this.#isWorking) void this.#work();
         },
         immediate: (frame) => this.#resent(frame),
@@ -116,6 +124,7 @@ export class DestinationRelay implements AsyncDisposable {
       if (this.#settled) this.#qemu.destroy();
       this.#qemu.onProgress = () => this.#restorer?.start();
       for (let frame = this.#queue.shift(); frame !== undefined && !this.#settled; frame = this.#queue.shift()) {
+        this.#queuedBytes -= frame.payload.length;
         await this.#handle(frame, this.#qemu);
         await this.#qemu.drained();
       }
@@ -156,6 +165,7 @@ export class DestinationRelay implements AsyncDisposable {
   }
 
   #useBlocks(payload: Buffer, qemu: QemuStream): void {
+    if (this.#restorer !== null) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay named its blocks twice');
     const { sectionId, blocks } = parseBlocks(payload);
     this.#digest = new MemoryDigest(blocks);
     this.#pagesOfBlock = blocks.map(({ lengthBytes }) => Math.ceil(lengthBytes / pageBytes));
@@ -275,7 +285,11 @@ function parseBlocks(payload: Buffer): BlocksFrame {
     Array.isArray(blocks) &&
     blocks.length <= maxBlocks &&
     blocks.every(
-      ({ name, lengthBytes }) => typeof name === 'string' && Number.isSafeInteger(lengthBytes) && lengthBytes >= 0,
+      ({ name, lengthBytes }) =>
+        typeof name === 'string' &&
+        Buffer.byteLength(name) <= maxBlockNameBytes &&
+        Number.isSafeInteger(lengthBytes) &&
+        lengthBytes >= 0,
     ) &&
     blocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0) <= maxGuestPages * pageBytes;
   if (!isSound) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay sent a malformed list of blocks');

@@ -36,6 +36,8 @@ export const maxBatchPages = 128;
 export const maxReferencePages = 64;
 const maxBatchReferencePages = 1024;
 const maxFillPages = 0xffff;
+/** 4 GiB of memory: a batch is handled in one go, and may not keep the destination busy for long. */
+const maxDecodedPages = 2 ** 20;
 
 /** Collects pages until the batch is full. No allocation per page: buffers are reused from batch to batch. */
 export class BatchBuilder {
@@ -45,6 +47,7 @@ export class BatchBuilder {
   #recordCount = 0;
   #pageCount = 0;
   #referencePages = 0;
+  #fillPages = 0;
   // the last record, while it can still grow
   #kind = -1;
   #fill = 0;
@@ -60,12 +63,14 @@ export class BatchBuilder {
   get isFull(): boolean {
     return (
       this.#recordCount >= maxRecords - 1 ||
+      this.#fillPages >= maxDecodedPages / 2 ||
       this.#pageCount >= maxBatchPages ||
       this.#referencePages >= maxBatchReferencePages
     );
   }
 
   addFill(block: number, page: number, fill: number): void {
+    this.#fillPages++;
     if (!this.#grow(recordKind.fill, block, page, fill, maxFillPages))
       this.#open(recordKind.fill, block, page, fill, 1);
   }
@@ -112,7 +117,7 @@ export class BatchBuilder {
     payload.writeUInt32BE(raw.length, 3);
     this.#records.copy(payload, headerBytes, 0, this.#recordsBytes);
     payload.set(pages, headerBytes + this.#recordsBytes);
-    this.#recordsBytes = this.#recordCount = this.#pageCount = this.#referencePages = 0;
+    this.#recordsBytes = this.#recordCount = this.#pageCount = this.#referencePages = this.#fillPages = 0;
     this.#kind = -1;
     return payload;
   }
@@ -164,12 +169,15 @@ export function decodeBatch(payload: Buffer, pagesOfBlock: readonly number[]): B
   const records = readRecords(payload.subarray(headerBytes), recordCount);
   let recordsBytes = 0;
   let carriedPages = 0;
+  let pages = 0;
   for (const { kind, block, page, count } of records) {
     const limit = pagesOfBlock[block];
     if (limit === undefined) throw malformed(`a run in block ${block}, which the guest does not have`);
     if (count === 0 || page + count > limit) throw malformed(`a run of ${count} pages at ${page} of ${limit}`);
     if (kind === recordKind.reference && count > maxReferencePages) throw malformed(`a reference to ${count} pages`);
     if (kind === recordKind.bytes) carriedPages += count;
+    pages += count;
+    if (pages > maxDecodedPages) throw malformed(`a batch of more than ${maxDecodedPages} pages`);
     recordsBytes += recordBytes + (kind === recordKind.reference ? referenceBytes : 0);
   }
   if (carriedPages * pageBytes !== rawBytes) throw malformed('a batch whose records and pages disagree');

@@ -30,6 +30,8 @@ const defaultSilenceLimitMs = 10_000;
 const closeLimitMs = 1000;
 /** More than a source that keeps to its window can have under way. */
 const maxReorderedBytes = 96 * 1024 * 1024;
+/** What keeping an early frame costs besides its payload, for frames that have next to none. */
+const earlyFrameBytes = 64 * 1024;
 
 export class Link implements AsyncDisposable {
   readonly connections: number;
@@ -135,7 +137,7 @@ export class Link implements AsyncDisposable {
     if (frame.sequence < this.#nextToHandle || this.#early.has(frame.sequence))
       throw new RelayError('VMMIG_LINK_PROTOCOL', `the other relay sent frame ${frame.sequence} twice`);
     this.#early.set(frame.sequence, frame);
-    this.#earlyBytes += frame.payload.length;
+    this.#earlyBytes += frame.payload.length + earlyFrameBytes;
     if (this.#earlyBytes > maxReorderedBytes)
       throw new RelayError('VMMIG_LINK_PROTOCOL', 'the other relay ignores the window');
     for (
@@ -144,7 +146,7 @@ export class Link implements AsyncDisposable {
       next = this.#early.get(this.#nextToHandle)
     ) {
       this.#early.delete(this.#nextToHandle++);
-      this.#earlyBytes -= next.payload.length;
+      this.#earlyBytes -= next.payload.length + earlyFrameBytes;
       this.#handlers.ordered?.(next);
     }
   }

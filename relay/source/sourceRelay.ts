@@ -228,9 +228,12 @@ export class SourceRelay implements AsyncDisposable {
   /** The destination's disk does not hold what the cache map says: the kept bytes go out. */
   #resend(frame: Frame): void {
     const record = frame.payload.length === 2 ? frame.payload.readUInt16BE(0) : -1;
-    const run = this.#window.retained(frame.sequence, record);
+    const run = this.#window.takeForResend(frame.sequence, record);
     if (run === null)
-      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination asked again for what was not sent as a reference');
+      throw new RelayError(
+        'VMMIG_LINK_PROTOCOL',
+        'the destination asked for what was not sent as a reference, or twice',
+      );
     this.#counters.pages.mismatched += run.count;
     this.#counters.pages.sent += run.count;
     this.#link.send(frameType.resend, frame.sequence, Buffer.concat([frame.payload, packPages(run.bytes)]));

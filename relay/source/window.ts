@@ -16,6 +16,8 @@ interface Outstanding {
   readonly retainedBytes: number;
   /** References by their record's index in the batch. */
   readonly retained: ReadonlyMap<number, RetainedRun>;
+  /** Those of them that were asked for. */
+  readonly resent: Set<number>;
 }
 
 const minWindowBytes = 512 * 1024;
@@ -51,7 +53,7 @@ export class SendWindow {
   add(sequence: number, frameBytes: number, retained: ReadonlyMap<number, RetainedRun>): void {
     let retainedBytes = 0;
     for (const run of retained.values()) retainedBytes += run.bytes.buffer.byteLength;
-    this.#outstanding.set(sequence, { frameBytes, retainedBytes, retained });
+    this.#outstanding.set(sequence, { frameBytes, retainedBytes, retained, resent: new Set() });
     this.#frameBytes += frameBytes;
     this.#retainedBytes += retainedBytes;
     if (this.#frameBytes >= this.#windowBytes) this.#wasFull = true;
@@ -69,8 +71,13 @@ export class SendWindow {
     return entry.retained.values();
   }
 
-  retained(sequence: number, record: number): RetainedRun | null {
-    return this.#outstanding.get(sequence)?.retained.get(record) ?? null;
+  /** The run to be sent as bytes after all; null when there is none, or it was asked for before. */
+  takeForResend(sequence: number, record: number): RetainedRun | null {
+    const entry = this.#outstanding.get(sequence);
+    const run = entry?.retained.get(record);
+    if (entry === undefined || run === undefined || entry.resent.has(record)) return null;
+    entry.resent.add(record);
+    return run;
   }
 
   /** Grows while the link keeps up with more, settles at the speed it turns out to have. */

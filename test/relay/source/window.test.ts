@@ -61,8 +61,10 @@ describe('the window', () => {
           expect(window.frameBytes).toBe([...model.values()].reduce((sum, { bytes }) => sum + bytes, 0));
           expect(window.isEmpty).toBe(model.size === 0);
           for (let sequence = 0; sequence <= next; sequence++)
-            for (const record of [0, 7, 40])
-              expect(window.retained(sequence, record)).toBe(model.get(sequence)?.runs.get(record) ?? null);
+            for (const record of [0, 7, 40]) {
+              expect(window.takeForResend(sequence, record)).toBe(model.get(sequence)?.runs.get(record) ?? null);
+              model.get(sequence)?.runs.delete(record); // a second time it is nobody's
+            }
         }
       }),
       { numRuns: 100 },
