@@ -58,7 +58,6 @@ export class DestinationRelay implements AsyncDisposable {
   #queuedBytes = 0;
   #isWorking = false;
   #acknowledgements: number[] = [];
-  #isTailBegun = false;
   #settle!: { resolve: () => void; reject: (error: RelayError) => void };
   #settled = false;
 
@@ -120,7 +119,7 @@ export class DestinationRelay implements AsyncDisposable {
   async #work(): Promise<void> {
     this.#isWorking = true;
     try {
-      this.#qemu ??= await QemuStream.connect(this.#options.qemuSocketPath, (error) => this.#hungUp(error));
+      this.#qemu ??= await QemuStream.connect(this.#options.qemuSocketPath, (error) => this.#fail(error));
       if (this.#settled) this.#qemu.destroy();
       this.#qemu.onProgress = () => this.#restorer?.start();
       for (let frame = this.#queue.shift(); frame !== undefined && !this.#settled; frame = this.#queue.shift()) {
@@ -151,7 +150,6 @@ export class DestinationRelay implements AsyncDisposable {
         break;
       case frameType.tail:
         await this.#restorer?.idle();
-        this.#isTailBegun = true;
         this.#digest ??= new MemoryDigest([]);
         this.#digest.opaque(frame.payload);
         qemu.raw(frame.payload);
@@ -237,14 +235,6 @@ export class DestinationRelay implements AsyncDisposable {
     await qemu.end();
     this.#counters.bytes.stream = qemu.bytesWritten;
     this.#settle.resolve();
-  }
-
-  /**
-   * QEMU hangs up as soon as it has loaded the device state, which may be before the roots are compared. Whether it was
-   * content is for QEMU to say, not for its socket.
-   */
-  #hungUp(error: RelayError): void {
-    if (!this.#isTailBegun) this.#fail(error);
   }
 
   /** Several at once, where several are due: an acknowledgement a batch would be much overhead for references. */

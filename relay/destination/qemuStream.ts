@@ -8,7 +8,9 @@ import { StreamEncoder } from '../../stream/encoder.js';
 import type { RamBlock } from '../../stream/handler.js';
 import { pageBytes } from '../digest.js';
 import { RelayError } from '../errors.js';
+import { enlargeSendBuffer } from './sendBuffer.js';
 
+const sendBufferBytes = 4 * 1024 * 1024;
 /** A section this long is written out: long enough for a whole restored run, and short enough for the memory to be reused. */
 const maxSectionBytes = 256 * 1024;
 
@@ -35,6 +37,7 @@ export class QemuStream {
     } catch (cause) {
       throw new RelayError('VMMIG_RELAY_QEMU', `the destination QEMU does not listen on ${path}`, cause);
     }
+    enlargeSendBuffer(socket, sendBufferBytes);
     const stream = new QemuStream(socket);
     // Once it has the device state QEMU hangs up by itself, before the stream's end if it likes. Whether it was content
     // with what it got, its monitor tells.

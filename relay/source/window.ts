@@ -22,11 +22,18 @@ interface Outstanding {
 
 const minWindowBytes = 512 * 1024;
 const maxWindowBytes = 48 * 1024 * 1024;
-const initialWindowBytes = 1024 * 1024;
+/** Before anything was measured; TCP's own start keeps the link from being flooded. */
+const initialWindowBytes = 4 * 1024 * 1024;
 export const maxRetainedBytes = 48 * 1024 * 1024;
 /** The queue that the window lets stand in the network, beyond the round trip itself. */
 const queueMs = 100;
 const measureMs = 100;
+/** Room to find out that the link takes more. */
+const growth = 1.5;
+/** While TCP finds the link's speed, measurements are too low. */
+const startMs = 1000;
+/** How fast a speed that is not seen again is forgotten, each measurement. */
+const forgetting = 0.9;
 
 export class SendWindow {
   readonly #outstanding = new Map<number, Outstanding>();
@@ -36,6 +43,8 @@ export class SendWindow {
   #ackedBytes = 0;
   #measuredAtMs = performance.now();
   #wasFull = false;
+  #bytesPerMs = 0;
+  #startedAtMs = 0;
 
   get isOpen(): boolean {
     return this.#frameBytes < this.#windowBytes && this.#retainedBytes < maxRetainedBytes;
@@ -53,6 +62,7 @@ export class SendWindow {
   add(sequence: number, frameBytes: number, retained: ReadonlyMap<number, RetainedRun>): void {
     let retainedBytes = 0;
     for (const run of retained.values()) retainedBytes += run.bytes.buffer.byteLength;
+    if (this.#startedAtMs === 0) this.#startedAtMs = performance.now();
     this.#outstanding.set(sequence, { frameBytes, retainedBytes, retained, resent: new Set() });
     this.#frameBytes += frameBytes;
     this.#retainedBytes += retainedBytes;
@@ -85,10 +95,12 @@ export class SendWindow {
     const nowMs = performance.now();
     const elapsedMs = nowMs - this.#measuredAtMs;
     if (elapsedMs < measureMs) return;
-    const bytesPerMs = this.#ackedBytes / elapsedMs;
-    const wanted = 1.5 * bytesPerMs * (rttMs + queueMs);
-    if (this.#wasFull || wanted > this.#windowBytes)
-      this.#windowBytes = Math.min(maxWindowBytes, Math.max(minWindowBytes, wanted));
+    // What was acknowledged while there was little to send says nothing about what the link could take.
+    if (this.#wasFull || this.#ackedBytes / elapsedMs > this.#bytesPerMs)
+      this.#bytesPerMs = Math.max(this.#ackedBytes / elapsedMs, this.#bytesPerMs * forgetting);
+    const wanted = growth * this.#bytesPerMs * (rttMs + queueMs);
+    const isStarting = nowMs - this.#startedAtMs < startMs;
+    this.#windowBytes = Math.min(maxWindowBytes, Math.max(isStarting ? initialWindowBytes : minWindowBytes, wanted));
     this.#ackedBytes = 0;
     this.#measuredAtMs = nowMs;
     this.#wasFull = this.#frameBytes >= this.#windowBytes;
