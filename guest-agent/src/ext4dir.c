@@ -3,7 +3,6 @@
 
 #include <dirent.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "extents.h"
 #include "resident.h"
@@ -34,8 +33,7 @@ static int list_extent(int device, uint64_t from, uint64_t end, size_t block_siz
     uint8_t block[4096]; /* on the stack: directories are listed within each other */
     for (; from < end; from += block_size) {
         if (!session_tick()) return 0;
-        if (resident_count(device, from, block_size) <= 0) continue;
-        if (pread(device, block, block_size, (off_t)from) != (ssize_t)block_size) continue;
+        if (!resident_read(device, from, block_size, block)) continue;
         if (!list_block(block, block_size, visit, context)) return 0;
     }
     return 1;

@@ -76,6 +76,18 @@ static void populate(uint8_t *start, size_t pages, size_t page_size) {
     }
 }
 
+int resident_read(int file, uint64_t offset, size_t length, uint8_t *bytes) {
+    size_t page_size = session_page_size();
+    if (resident_count(file, offset, length) <= 0) return 0;
+    uint8_t *memory = mmap(NULL, page_size, PROT_READ, MAP_SHARED, file, (off_t)(offset & ~(page_size - 1)));
+    if (memory == MAP_FAILED) return 0;
+    madvise(memory, page_size, MADV_RANDOM);
+    struct iovec from = {memory + offset % page_size, length}, into = {bytes, length};
+    ssize_t copied = process_vm_readv(getpid(), &into, 1, &from, 1, 0);
+    munmap(memory, page_size);
+    return copied == (ssize_t)length;
+}
+
 /* Until Linux 6.10 the flags of a large folio were shown at its first page only. */
 static uint64_t head_flags(uint64_t tail) {
     uint64_t first = tail & ~(uint64_t)(MAX_FOLIO_PAGES - 1), count = tail - first;

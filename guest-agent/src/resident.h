@@ -5,6 +5,7 @@
 #ifndef VMMIG_RESIDENT_H
 #define VMMIG_RESIDENT_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "groups.h"
@@ -35,5 +36,10 @@ int resident_window(const struct window *window, uint64_t *pfns, int (*once)(voi
  */
 int resident_sees_blocks(void);
 int64_t resident_count(int file, uint64_t offset, uint64_t length);
+/*
+ * Copies bytes of one page if the page is in memory; 0 if it is not. What read(2) would not do: it reads ahead, also when
+ * all that was asked for is cached.
+ */
+int resident_read(int file, uint64_t offset, size_t length, uint8_t *bytes);
 
 #endif

@@ -11,7 +11,7 @@ import { type KnownFiles, makeExt4, writeKnownFiles } from './images.js';
 import { expectRight, judge } from './truth.js';
 
 /** So many small files that a scan takes a while. */
-const FILES = 16_000;
+const FILES = 8_000;
 const SCHED_IDLE = 5;
 
 let workspace: Workspace;
