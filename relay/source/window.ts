@@ -24,7 +24,7 @@ const minWindowBytes = 512 * 1024;
 const maxWindowBytes = 48 * 1024 * 1024;
 /** Before anything was measured; TCP's own start keeps the link from being flooded. */
 const initialWindowBytes = 4 * 1024 * 1024;
-export const maxRetainedBytes = 48 * 1024 * 1024;
+export const maxRetainedBytes = 96 * 1024 * 1024;
 /** The queue that the window lets stand in the network, beyond the round trip itself. */
 const queueMs = 100;
 const measureMs = 100;
