@@ -175,7 +175,8 @@ describe('a source relay', () => {
       await delay(200);
     }
     expect(streamed).toBeLessThan(8 * 1024 * 1024);
-    expect(destination.relay.state.backlogBytes).toBeLessThan(4 * 1024 * 1024);
+    // The window before anything was measured, and the batch that filled it.
+    expect(destination.relay.state.backlogBytes).toBeLessThan(5 * 1024 * 1024);
     // The stream itself waits in this process, too.
     expect(process.memoryUsage().rss - before - 2 * pages * pageBytes).toBeLessThan(64 * 1024 * 1024);
     // Once it is acknowledged, everything gets through.
