@@ -8,6 +8,7 @@ import type { GuestDisk } from '../guest-agent/messages.js';
 import type { RequestOptions, RpcClient } from '../hosts/rpc.js';
 import type { DestinationPlan, Finding, GuestInspection, ProcessId } from '../hypervisor/index.js';
 import type { RelayCounters } from '../relay/counters.js';
+import type { SourceRelayState } from '../relay/source/sourceRelay.js';
 
 export const guestSchema = z.object({
   name: z.string(),
@@ -140,14 +141,7 @@ export interface Results {
 }
 
 /** Pushed by the source about ten times a second. */
-export interface SourceSample {
-  readonly counters: RelayCounters;
-  readonly backlogBytes: number;
-  readonly bytesOnWire: number;
-  readonly rttMs: number;
-  readonly connections: number;
-  readonly ramEnded: boolean;
-  readonly opaqueSections: readonly string[];
+export interface SourceSample extends SourceRelayState {
   /** QEMU's own view: `setup`, `active`, `completed`, … */
   readonly status: string;
   readonly remainingBytes: number;

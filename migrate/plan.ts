@@ -24,7 +24,8 @@ export function makePlan(inspection: GuestInspection, guest: InventoryGuest, to:
     if (path === null || disk.removable) return null;
     return { path, format: disk.format ?? 'raw', sizeBytes: disk.sizeBytes, sourceInode: disk.imageInode };
   });
-  const restorable = disks.filter((disk) => disk !== null && isReadableFormat(disk.format)) as (typeof disks)[number][];
+  const planned = disks.filter((disk) => disk !== null);
+  const restorable = planned.filter(({ format }) => isReadableFormat(format));
   return {
     destination: {
       commandLine,
@@ -32,12 +33,12 @@ export function makePlan(inspection: GuestInspection, guest: InventoryGuest, to:
       accelerator: inspection.accelerator,
       sourceVersion: inspection.qemuVersion,
       ramBlocks: inspection.memory.blocks,
-      disks: disks.filter((disk) => disk !== null),
+      disks: planned,
       qmpPath: guest.qmp,
       runDirectory: to.runDir,
     },
     memoryBytes: inspection.memory.totalBytes,
-    restorable: restorable.filter((disk) => disk !== null),
+    restorable,
     restorableIndexes: disks.map((disk) => (disk === null ? -1 : restorable.indexOf(disk))),
   };
 }

@@ -1,6 +1,9 @@
 /** What callers ask of `migrate/`, and what they get besides the report. */
+import type { Check } from '../host-service/protocol.js';
 import type { ProgressEvent } from './progress.js';
 import type { Finding, MigrationMode, MigrationReport, MigrationResult, ReportError } from './report.js';
+
+export type { Check };
 
 export interface MigrateRequest {
   readonly vm: string;
@@ -69,14 +72,6 @@ export interface GuestListing {
 export interface GuestList {
   readonly schema: 'vmmig.list/1';
   readonly guests: readonly GuestListing[];
-}
-
-export interface Check {
-  readonly name: string;
-  readonly ok: boolean;
-  readonly severity: 'required' | 'recommended';
-  readonly detail: string;
-  readonly remedy: string | null;
 }
 
 export interface DoctorReport {
