@@ -11,8 +11,10 @@ import { decodeBatch, recordKind } from '../link/batch.js';
 import type { LinkCredentials } from '../link/connection.js';
 import { type Frame, frameType } from '../link/frames.js';
 import { type Listener, type ListenOptions, listen } from '../link/handshake.js';
+import { decodeHints } from '../link/hints.js';
 import { Link } from '../link/link.js';
 import type { BlocksFrame } from '../source/streamToFrames.js';
+import { Prefetcher } from './prefetcher.js';
 import { QemuStream } from './qemuStream.js';
 import { Restorer } from './restorer.js';
 
@@ -36,6 +38,8 @@ export interface DestinationRelayState {
 
 /** More than a source that keeps to its window can have under way. */
 const maxQueuedBytes = 96 * 1024 * 1024;
+/** Written ahead of the stream and not yet taken by QEMU: little, because the stream's own pages wait behind it. */
+const maxPrefetchBacklogBytes = 1024 * 1024;
 const maxBlocks = 1024;
 /** 4 TiB of guest memory. */
 const maxGuestPages = 2 ** 30;
@@ -53,6 +57,7 @@ export class DestinationRelay implements AsyncDisposable {
   #digest: MemoryDigest | null = null;
   readonly #digester: RunDigester;
   #restorer: Restorer | null = null;
+  #prefetcher: Prefetcher | null = null;
   #pagesOfBlock: number[] = [];
   readonly #queue: Frame[] = [];
   #queuedBytes = 0;
@@ -121,7 +126,10 @@ export class DestinationRelay implements AsyncDisposable {
     try {
       this.#qemu ??= await QemuStream.connect(this.#options.qemuSocketPath, (error) => this.#fail(error));
       if (this.#settled) this.#qemu.destroy();
-      this.#qemu.onProgress = () => this.#restorer?.start();
+      this.#qemu.onProgress = () => {
+        this.#restorer?.start();
+        this.#prefetcher?.start();
+      };
       for (let frame = this.#queue.shift(); frame !== undefined && !this.#settled; frame = this.#queue.shift()) {
         this.#queuedBytes -= frame.payload.length;
         await this.#handle(frame, this.#qemu);
@@ -141,11 +149,17 @@ export class DestinationRelay implements AsyncDisposable {
       case frameType.blocks:
         this.#useBlocks(frame.payload, qemu);
         break;
+      case frameType.hints:
+        if (this.#prefetcher === null) throw pagesBeforeBlocks();
+        this.#prefetcher.add(decodeHints(frame.payload, this.#pagesOfBlock));
+        break;
       case frameType.batch:
         this.#batch(frame, qemu);
         return;
       case frameType.endOfRam:
         await this.#restorer?.idle();
+        // QEMU takes a page that the source never sent for zeroes.
+        for (const { block, page, count } of this.#prefetcher?.stop() ?? []) qemu.fill(block, page, count, 0);
         qemu.endOfRam();
         break;
       case frameType.tail:
@@ -168,6 +182,7 @@ export class DestinationRelay implements AsyncDisposable {
     this.#digest = new MemoryDigest(blocks);
     this.#pagesOfBlock = blocks.map(({ lengthBytes }) => Math.ceil(lengthBytes / pageBytes));
     this.#restorer = this.#newRestorer(qemu);
+    this.#prefetcher = this.#newPrefetcher(qemu, this.#restorer);
     this.#counters.totalPages = this.#pagesOfBlock.reduce((sum, pages) => sum + pages, 0);
     const ramBlocks: RamBlock[] = blocks.map((block, index) => ({ ...block, index, pageSizeBytes: null, gpa: null }));
     qemu.useBlocks(sectionId, ramBlocks);
@@ -175,14 +190,19 @@ export class DestinationRelay implements AsyncDisposable {
 
   #batch(frame: Frame, qemu: QemuStream): void {
     const restorer = this.#restorer;
-    if (restorer === null)
-      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay sent pages before their blocks');
+    const prefetcher = this.#prefetcher;
+    if (restorer === null || prefetcher === null) throw pagesBeforeBlocks();
     const { records, pages } = decodeBatch(frame.payload, this.#pagesOfBlock);
     let at = 0;
     let references = 0;
     for (const [index, run] of records.entries()) {
+      const isInPlace = run.kind === recordKind.reference && prefetcher.has(run);
       restorer.overtake(run.block, run.page, run.count);
-      if (run.kind === recordKind.fill) {
+      prefetcher.overtake(run.block, run.page, run.count);
+      if (isInPlace) {
+        this.#digest!.setRun(run.block, run.page, 0, run.count, run.digest!);
+        this.#counters.pages.restored += run.count;
+      } else if (run.kind === recordKind.fill) {
         this.#digest!.setFill(run.block, run.page, run.count, run.fill);
         this.#counters.pages.zero += run.count;
         qemu.fill(run.block, run.page, run.count, run.fill);
@@ -200,6 +220,16 @@ export class DestinationRelay implements AsyncDisposable {
     qemu.flush();
     restorer.start();
     if (references === 0) this.#acknowledge(frame.sequence);
+  }
+
+  #newPrefetcher(qemu: QemuStream, restorer: Restorer): Prefetcher {
+    return new Prefetcher(this.#options.disks, this.#digester, this.#counters, this.#pagesOfBlock, {
+      place: (run, bytes) => {
+        qemu.pages(run.block, run.page, run.count, bytes, 0);
+        qemu.flush();
+      },
+      mayPlace: () => restorer.pending === 0 && qemu.backlogBytes < maxPrefetchBacklogBytes,
+    });
   }
 
   #newRestorer(qemu: QemuStream): Restorer {
@@ -258,8 +288,13 @@ export class DestinationRelay implements AsyncDisposable {
     void this.#link?.close();
     this.#qemu?.destroy();
     this.#restorer?.stop();
+    this.#prefetcher?.stop();
     this.#settle.reject(error);
   }
+}
+
+function pagesBeforeBlocks(): RelayError {
+  return new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay sent pages before their blocks');
 }
 
 function parseBlocks(payload: Buffer): BlocksFrame {

@@ -11,6 +11,7 @@ import { RelayError } from '../errors.js';
 import { enlargeSendBuffer } from './sendBuffer.js';
 
 const sendBufferBytes = 4 * 1024 * 1024;
+const maxBacklogBytes = 2 * 1024 * 1024;
 /** A section this long is written out: long enough for a whole restored run, and short enough for the memory to be reused. */
 const maxSectionBytes = 256 * 1024;
 
@@ -21,6 +22,7 @@ export class QemuStream {
   #blocks: readonly RamBlock[] = [];
   #isInSection = false;
   #isPastRam = false;
+  #waiting: () => void = () => {};
   bytesWritten = 0;
   /** Called whenever QEMU has taken some of what was written. */
   onProgress: (() => void) | null = null;
@@ -45,7 +47,10 @@ export class QemuStream {
       if (!stream.#isPastRam) lost(new RelayError('VMMIG_RELAY_QEMU', 'the destination QEMU hung up', cause));
     };
     socket.on('error', hungUp);
-    socket.on('close', () => hungUp());
+    socket.on('close', () => {
+      stream.#waiting();
+      hungUp();
+    });
     socket.resume(); // plain migration says nothing; without reading, its end would go unnoticed
     return stream;
   }
@@ -102,14 +107,10 @@ export class QemuStream {
 
   /** Waits until QEMU has taken most of what was written, or has gone. */
   async drained(): Promise<void> {
-    if (!this.#socket.writableNeedDrain || this.#socket.destroyed) return;
-    await new Promise<void>((resolve) => {
-      const finish = () => {
-        this.#socket.off('drain', finish).off('close', finish);
-        resolve();
-      };
-      this.#socket.on('drain', finish).on('close', finish);
-    });
+    while (this.backlogBytes > maxBacklogBytes && !this.#socket.destroyed)
+      await new Promise<void>((resolve) => {
+        this.#waiting = resolve;
+      });
   }
 
   /** The stream is complete. QEMU sees the end of file, unless it has seen enough and hung up before. */
@@ -149,6 +150,7 @@ export class QemuStream {
     this.bytesWritten += bytes.length;
     this.#socket.write(bytes, () => {
       this.#encoder.recycle(bytes);
+      this.#waiting();
       this.onProgress?.();
     });
   }

@@ -19,6 +19,7 @@ export const frameType = {
   endOfRam: 4,
   tail: 5,
   root: 6,
+  hints: 7,
   // as they arrive
   hello: 16,
   welcome: 17,

@@ -9,6 +9,7 @@ import type { RelayCounters } from '../counters.js';
 import { MemoryDigest, pageBytes, type RunDigester } from '../digest.js';
 import { BatchBuilder, maxReferencePages, recordKind } from '../link/batch.js';
 import { frameType } from '../link/frames.js';
+import { encodeHints } from '../link/hints.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
 import type { RetainedRun } from './window.js';
 
@@ -52,6 +53,9 @@ export class StreamToFrames implements StreamHandler {
   #runCount = 0;
   #runDisk = 0;
   #runOffsetBytes = 0;
+  #runOfMap = 0;
+  #areBlocksSent = false;
+  #areHintsSent = false;
 
   /** @param pool - of buffers for `maxReferencePages` pages, to which retained runs go back when they are acknowledged */
   constructor(
@@ -69,8 +73,10 @@ export class StreamToFrames implements StreamHandler {
 
   /** Takes effect with the next page. */
   setCacheMap(map: CacheMap): void {
+    this.#closeRun();
     this.#cacheMap = map;
     if (this.#blocks.length > 0) this.#teleportMap = new TeleportMap(this.#blocks, map);
+    if (this.#areBlocksSent) this.#sendHints();
   }
 
   root(): Buffer {
@@ -114,7 +120,7 @@ export class StreamToFrames implements StreamHandler {
     this.#counters.pages.seen++;
     const map = this.#teleportMap;
     if (this.#options.elide && map?.find(block.index, pageIndex)) {
-      this.#collect(block.index, pageIndex, source, start, map.disk, map.diskOffsetBytes);
+      this.#collect(block.index, pageIndex, source, start, map);
       return;
     }
     this.#closeRun();
@@ -139,6 +145,8 @@ export class StreamToFrames implements StreamHandler {
       const blocks = this.#blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes }));
       const frame: BlocksFrame = { sectionId: section.id, blocks };
       this.#sink.ordered(frameType.blocks, Buffer.from(JSON.stringify(frame)), nothingRetained);
+      this.#areBlocksSent = true;
+      this.#sendHints();
     }
     this.flush();
     if (section.type === 'end') {
@@ -185,24 +193,32 @@ export class StreamToFrames implements StreamHandler {
     }
   }
 
+  /** The first map only: by the next one the destination has most of it. */
+  #sendHints(): void {
+    if (!this.#options.elide || this.#teleportMap === null || this.#areHintsSent) return;
+    this.#areHintsSent = true;
+    for (const payload of encodeHints(this.#teleportMap.runs()))
+      this.#sink.ordered(frameType.hints, payload, nothingRetained);
+  }
+
   #flushRaw(): void {
     if (this.#encoder.pendingBytes > 0) this.#sink.ordered(frameType.raw, this.#encoder.take(), nothingRetained);
   }
 
-  #collect(block: number, page: number, source: Buffer, start: number, disk: number, diskOffsetBytes: number): void {
+  /** Runs end where the map's do: the destination may have read them as such. */
+  #collect(block: number, page: number, source: Buffer, start: number, map: TeleportMap): void {
     const grows =
       this.#runCount > 0 &&
-      this.#runCount < maxReferencePages &&
       block === this.#runBlock &&
-      page === this.#runPage + this.#runCount &&
-      disk === this.#runDisk &&
-      diskOffsetBytes === this.#runOffsetBytes + this.#runCount * pageBytes;
+      map.run === this.#runOfMap &&
+      page === this.#runPage + this.#runCount;
     if (!grows) {
       this.#closeRun();
       this.#runBlock = block;
       this.#runPage = page;
-      this.#runDisk = disk;
-      this.#runOffsetBytes = diskOffsetBytes;
+      this.#runOfMap = map.run;
+      this.#runDisk = map.disk;
+      this.#runOffsetBytes = map.diskOffsetBytes;
     }
     source.copy(this.#runBytes, this.#runCount * pageBytes, start, start + pageBytes);
     this.#runCount++;

@@ -4,6 +4,8 @@
  */
 import type { CacheRuns } from '../../guest-agent/cacheMap.js';
 import { type BlockSize, pageBytes } from '../digest.js';
+import { maxReferencePages } from '../link/batch.js';
+import type { HintRun } from '../link/hints.js';
 
 /** A stretch of guest physical addresses that is RAM. */
 export interface GpaRange {
@@ -40,20 +42,29 @@ export class TeleportMap {
   /** Of the last page found. */
   disk = 0;
   diskOffsetBytes = 0;
+  /** Number of the run, of `maxReferencePages` at most, that the page belongs to in its block. */
+  run = 0;
 
   constructor(blocks: readonly BlockSize[], map: CacheMap) {
     const pieces = cutAtRanges(blocks, map);
     this.#blocks = blocks.map((block, index) => toColumns(block, pieces[index]!));
   }
 
-  get pages(): number {
-    let sum = 0;
-    for (const { pageCount } of this.#blocks) for (const count of pageCount) sum += count;
-    return sum;
+  /** All runs, cut as references are. */
+  runs(): HintRun[] {
+    return this.#blocks.flatMap((runs, block) =>
+      Array.from({ length: runs.count }, (_, at) => ({
+        block,
+        page: runs.page[at]!,
+        count: runs.pageCount[at]!,
+        disk: runs.disk[at]!,
+        diskOffsetBytes: runs.diskOffsetBytes[at]!,
+      })),
+    );
   }
 
   /**
-   * Whether a page may be teleported; sets `disk` and `diskOffsetBytes`. A page is found once for each
+   * Whether a page may be teleported; sets `run`, `disk` and `diskOffsetBytes`. A page is found once for each
    * map: when QEMU sends it again the guest has written to it, and only a newer map can know what.
    */
   find(block: number, page: number): boolean {
@@ -69,6 +80,7 @@ export class TeleportMap {
     }
     const distance = page - runs.page[at]!;
     if (distance >= runs.pageCount[at]!) return false;
+    this.run = at;
     this.disk = runs.disk[at]!;
     this.diskOffsetBytes = runs.diskOffsetBytes[at]! + distance * pageBytes;
     return true;
@@ -98,7 +110,14 @@ function cutAtRanges(blocks: readonly BlockSize[], { runs, gpaMap, diskIndexes }
       const index = blockIndex.get(block)!;
       const first = Math.ceil((from - gpaStart + blockOffset) / pageBytes);
       const last = Math.floor(Math.min(to - gpaStart + blockOffset, blocks[index]!.lengthBytes) / pageBytes);
-      if (last > first) pieces[index]!.push([first, last - first, disk, runs.diskOffsetBytes[run]! + from - start]);
+      const offsetBytes = runs.diskOffsetBytes[run]! + from - start;
+      for (let page = first; page < last; page += maxReferencePages)
+        pieces[index]!.push([
+          page,
+          Math.min(maxReferencePages, last - page),
+          disk,
+          offsetBytes + (page - first) * pageBytes,
+        ]);
     }
   }
   return pieces;

@@ -1,0 +1,142 @@
+/**
+ * Puts page cache back before the source's stream has come to it: while the link is busy with what only the source has,
+ * this host's disk and QEMU have nothing else to do. It works by the source's hints, and what it places is worth
+ * nothing until a reference with the same digest confirms it; the stream's own version of a page replaces it.
+ */
+import type { DiskReader } from '../../disk/diskReader.js';
+import { BufferPool } from '../bufferPool.js';
+import type { RelayCounters } from '../counters.js';
+import { pageBytes, type RunDigester } from '../digest.js';
+import { type BatchRecord, maxReferencePages } from '../link/batch.js';
+import type { HintRun } from '../link/hints.js';
+
+export interface PrefetcherSink {
+  place(run: HintRun, bytes: Buffer): void;
+  /** Whether there is nothing better to do: what the stream asks for comes first. */
+  mayPlace(): boolean;
+}
+
+/** A run that the stream has passed is `void`: whatever is known about it is out of date. */
+type State = 'waiting' | 'reading' | 'placed' | 'void';
+
+interface Run extends HintRun {
+  state: State;
+  digest: Buffer | null;
+}
+
+const maxReadingBytes = 8 * 1024 * 1024;
+const maxFreeBuffers = 32;
+/** So far ahead of the stream it stays: what comes next is being asked for by the stream itself. */
+const leadRuns = 64;
+
+export class Prefetcher {
+  readonly #disks: readonly DiskReader[];
+  readonly #digester: RunDigester;
+  readonly #counters: RelayCounters;
+  readonly #sink: PrefetcherSink;
+  readonly #pool = new BufferPool(maxReferencePages * pageBytes, maxFreeBuffers);
+  readonly #runs: Run[] = [];
+  /** For each page 1 + its run's place in `#runs`, 0 where there is none. */
+  readonly #runOfPage: Uint32Array[];
+  /** One bit a page: the stream has said what belongs there. */
+  readonly #told: Uint8Array[];
+  #next = 0;
+  #readingBytes = 0;
+  #isStopped = false;
+
+  constructor(
+    disks: readonly DiskReader[],
+    digester: RunDigester,
+    counters: RelayCounters,
+    pagesOfBlock: readonly number[],
+    sink: PrefetcherSink,
+  ) {
+    this.#disks = disks;
+    this.#digester = digester;
+    this.#counters = counters;
+    this.#sink = sink;
+    this.#runOfPage = pagesOfBlock.map((pages) => new Uint32Array(pages));
+    this.#told = pagesOfBlock.map((pages) => new Uint8Array((pages >> 3) + 1));
+  }
+
+  /** Runs of more than `maxReferencePages`, and pages that were hinted at before, are left out. */
+  add(runs: readonly HintRun[]): void {
+    for (const run of runs) {
+      const runOfPage = this.#runOfPage[run.block]!;
+      const isNew = runOfPage[run.page] === 0 && runOfPage[run.page + run.count - 1] === 0;
+      if (run.count > maxReferencePages || !isNew || this.#disks[run.disk] === undefined) continue;
+      this.#runs.push({ ...run, state: 'waiting', digest: null });
+      runOfPage.fill(this.#runs.length, run.page, run.page + run.count);
+    }
+    this.start();
+  }
+
+  /** The stream says what belongs in these pages. */
+  overtake(block: number, page: number, count: number): void {
+    const told = this.#told[block]!;
+    for (let at = page; at < page + count; at++) told[at >> 3]! |= 1 << (at & 7);
+    if (this.#runs.length === 0) return;
+    const runOfPage = this.#runOfPage[block]!;
+    for (let at = page; at < page + count; at++) {
+      const number = runOfPage[at]!;
+      if (number === 0) continue;
+      const run = this.#runs[number - 1]!;
+      run.state = 'void';
+      if (number + leadRuns > this.#next) this.#next = number + leadRuns;
+      at = run.page + run.count - 1;
+    }
+  }
+
+  /** To be asked before {@link overtake}. @returns whether what the reference is about is in place */
+  has({ block, page, count, disk, diskOffsetBytes, digest }: BatchRecord): boolean {
+    const run = this.#runs[this.#runOfPage[block]![page]! - 1];
+    if (run === undefined || run.state !== 'placed' || run.page !== page || run.count !== count) return false;
+    return run.disk === disk && run.diskOffsetBytes === diskOffsetBytes && run.digest!.equals(digest!);
+  }
+
+  /** Reads on as far as there is room for it. */
+  start(): void {
+    while (this.#next < this.#runs.length && !this.#isStopped) {
+      if (this.#readingBytes >= maxReadingBytes || !this.#sink.mayPlace()) return;
+      const run = this.#runs[this.#next++]!;
+      if (run.state === 'waiting') void this.#fetch(run);
+    }
+  }
+
+  /** Reads and places nothing from now on. @returns what was placed and never confirmed nor replaced, in runs */
+  stop(): { block: number; page: number; count: number }[] {
+    this.#isStopped = true;
+    const left: { block: number; page: number; count: number }[] = [];
+    for (const { block, page, count, digest } of this.#runs) {
+      if (digest === null) continue;
+      const told = this.#told[block]!;
+      for (let at = page; at < page + count; at++)
+        if ((told[at >> 3]! & (1 << (at & 7))) === 0) left.push({ block, page: at, count: 1 });
+    }
+    return left;
+  }
+
+  async #fetch(run: Run): Promise<void> {
+    const lengthBytes = run.count * pageBytes;
+    run.state = 'reading';
+    this.#readingBytes += lengthBytes;
+    let bytes: Buffer | null = null;
+    try {
+      const allocate = () => this.#pool.acquire().subarray(0, lengthBytes);
+      bytes = await this.#disks[run.disk]!.read(run.diskOffsetBytes, lengthBytes, allocate);
+    } catch {
+      // What cannot be read is not in place, and the source will be told so when it refers to it.
+    }
+    this.#readingBytes -= lengthBytes;
+    if (bytes !== null) {
+      this.#counters.bytes.restored += lengthBytes;
+      if (!this.#isStopped && run.state === 'reading') {
+        run.digest = this.#digester.digest(bytes);
+        run.state = 'placed';
+        this.#sink.place(run, bytes);
+      }
+      this.#pool.release(Buffer.from(bytes.buffer));
+    }
+    this.start();
+  }
+}
