@@ -31,6 +31,7 @@ export const frameType = {
   ping: 23,
   pong: 24,
   failure: 25,
+  received: 26,
 } as const;
 
 export const frameHeaderBytes = 9;
