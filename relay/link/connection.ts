@@ -32,8 +32,13 @@ export async function openConnection(
   endpoint: Endpoint,
   credentials: LinkCredentials,
   timeoutMs: number,
+  signal?: AbortSignal,
 ): Promise<LinkConnection> {
   const socket = createConnection({ host: endpoint.host, port: endpoint.port, noDelay: true });
+  const abort = () => socket.destroy(new RelayError('VMMIG_RELAY_ABORTED', 'the dialling was ended'));
+  if (signal?.aborted) abort();
+  signal?.addEventListener('abort', abort);
+  socket.once('close', () => signal?.removeEventListener('abort', abort));
   const where = `${endpoint.host}:${endpoint.port}`;
   try {
     await settled(socket, 'connect', timeoutMs);
@@ -51,6 +56,8 @@ export async function openConnection(
     await settled(tls, 'secureConnect', timeoutMs);
   } catch (cause) {
     tls.destroy();
+    if (cause instanceof TimeoutError)
+      throw new RelayError('VMMIG_LINK_CONNECT', `the relay at ${where} did not answer the TLS handshake`, cause);
     throw new RelayError('VMMIG_LINK_AUTH', `the relay at ${where} does not have this migration's key`, cause);
   }
   return { tls, socket };
@@ -73,10 +80,15 @@ export async function acceptConnection(
     await settled(tls, 'secure', timeoutMs);
   } catch (cause) {
     tls.destroy();
+    if (cause instanceof TimeoutError)
+      throw new RelayError('VMMIG_LINK_CONNECT', 'a peer connected and did not finish the TLS handshake', cause);
     throw new RelayError('VMMIG_LINK_AUTH', "a peer without this migration's key tried to connect", cause);
   }
   return { tls, socket };
 }
+
+/** Says nothing about whether the peer has the key. */
+class TimeoutError extends Error {}
 
 /** Resolves with the event, rejects with the socket's error, its end, or after the deadline. */
 function settled(socket: Socket, event: string, timeoutMs: number): Promise<void> {
@@ -92,7 +104,7 @@ function settled(socket: Socket, event: string, timeoutMs: number): Promise<void
     };
     const onEvent = () => finish();
     const onClose = () => finish(new Error('the connection was closed'));
-    const timer = setTimeout(() => finish(new Error(`no answer in ${timeoutMs} ms`)), timeoutMs);
+    const timer = setTimeout(() => finish(new TimeoutError(`no answer in ${timeoutMs} ms`)), timeoutMs);
     socket.on(event, onEvent).on('error', finish).on('close', onClose);
   });
 }
