@@ -6,6 +6,7 @@
 import { RelayError } from '../errors.js';
 import type { LinkConnection } from './connection.js';
 import { encodeFrameHeader, type Frame, FrameDecoder, frameHeaderBytes, frameType, isOrdered } from './frames.js';
+import { OrderedInbox } from './inbox.js';
 import type { TokenBucket } from './tokenBucket.js';
 
 export interface LinkHandlers {
@@ -28,10 +29,8 @@ const pingIntervalMs = 500;
 const defaultSilenceLimitMs = 10_000;
 /** A peer that has closed one connection has so long to close the others. */
 const closeLimitMs = 1000;
-/** More than a source that keeps to its window can have under way. */
-const maxReorderedBytes = 96 * 1024 * 1024;
-/** What keeping an early frame costs besides its payload, for frames that have next to none. */
-const earlyFrameBytes = 64 * 1024;
+/** What a bandwidth cap still holds up when the link is closed has so long to go out. */
+const flushLimitMs = 5000;
 
 export class Link implements AsyncDisposable {
   readonly connections: number;
@@ -39,21 +38,25 @@ export class Link implements AsyncDisposable {
   readonly #handlers: LinkHandlers;
   readonly #bucket: TokenBucket | null;
   readonly #timer: NodeJS.Timeout;
-  readonly #early = new Map<number, Frame>();
-  #earlyBytes = 0;
+  readonly #inbox: OrderedInbox;
   #nextToSend = 0;
-  #nextToHandle = 0;
   #lastHeardAtMs = performance.now();
   #rttMs = 0;
   #ended = false;
+  #closing: Promise<void> | null = null;
+  /** What the bandwidth cap holds up: whole frames. */
   #queue: Buffer[] = [];
-  #draining = false;
+  #draining: Promise<void> | null = null;
+  /** The connection with a frame that has gone out in part; nothing else may come between. */
+  #busy: LinkConnection | null = null;
+  #postponed: Buffer[] = [];
 
   constructor(peers: LinkConnection[], handlers: LinkHandlers, options: LinkOptions = {}) {
     this.#peers = peers;
     this.connections = peers.length;
     this.#handlers = handlers;
     this.#bucket = options.bucket ?? null;
+    this.#inbox = new OrderedInbox((frame) => this.#handlers.ordered?.(frame));
     for (const peer of peers) this.#attach(peer);
     const silenceLimitMs = options.silenceLimitMs ?? defaultSilenceLimitMs;
     this.#timer = setInterval(() => this.#beat(silenceLimitMs), pingIntervalMs);
@@ -82,13 +85,9 @@ export class Link implements AsyncDisposable {
   }
 
   /** Ends the link without calling `lost`. What was sent before is flushed. */
-  async close(): Promise<void> {
-    if (!this.#ended) {
-      this.#ended = true;
-      clearInterval(this.#timer);
-      for (const { tls } of this.#peers) tls.end();
-    }
-    await Promise.all(this.#peers.map(({ tls }) => closed(tls)));
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -134,21 +133,7 @@ export class Link implements AsyncDisposable {
     if (frame.type === frameType.ping) return this.send(frameType.pong, 0, frame.payload);
     if (frame.type === frameType.pong) return this.#measure(frame.payload);
     if (!isOrdered(frame.type)) return this.#handlers.immediate(frame);
-    if (frame.sequence < this.#nextToHandle || this.#early.has(frame.sequence))
-      throw new RelayError('VMMIG_LINK_PROTOCOL', `the other relay sent frame ${frame.sequence} twice`);
-    this.#early.set(frame.sequence, frame);
-    this.#earlyBytes += frame.payload.length + earlyFrameBytes;
-    if (this.#earlyBytes > maxReorderedBytes)
-      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the other relay ignores the window');
-    for (
-      let next = this.#early.get(this.#nextToHandle);
-      next !== undefined;
-      next = this.#early.get(this.#nextToHandle)
-    ) {
-      this.#early.delete(this.#nextToHandle++);
-      this.#earlyBytes -= next.payload.length + earlyFrameBytes;
-      this.#handlers.ordered?.(next);
-    }
+    this.#inbox.add(frame);
   }
 
   #write(type: number, sequence: number, payload: Buffer): void {
@@ -158,33 +143,53 @@ export class Link implements AsyncDisposable {
       this.#bucket?.take(payload.length + frameHeaderBytes);
       return this.#put(header, payload);
     }
-    this.#queue.push(header, payload);
-    if (!this.#draining) void this.#drainAtRate(this.#bucket);
+    this.#queue.push(Buffer.concat([header, payload]));
+    this.#draining ??= this.#drainAtRate(this.#bucket).finally(() => {
+      this.#draining = null;
+    });
   }
 
-  /** Sends what is queued as fast as the bandwidth cap allows. */
+  /** Sends what is queued as fast as the bandwidth cap allows, in slices: a whole frame may last long. */
   async #drainAtRate(bucket: TokenBucket): Promise<void> {
-    this.#draining = true;
-    while (this.#queue.length > 0 && !this.#ended) {
-      const [header, payload] = this.#queue.splice(0, 2) as [Buffer, Buffer];
-      await bucket.wait(header.length + payload.length);
-      if (!this.#ended) this.#put(header, payload);
+    for (let frame = this.#queue.shift(); frame !== undefined; frame = this.#queue.shift()) {
+      const peer = this.#idlest();
+      this.#busy = peer;
+      for (let at = 0; at < frame.length; at += bucket.sliceBytes) {
+        const slice = frame.subarray(at, at + bucket.sliceBytes);
+        await bucket.wait(slice.length);
+        if (peer.tls.destroyed) return;
+        peer.tls.write(slice);
+      }
+      this.#busy = null;
+      for (const postponed of this.#postponed.splice(0)) peer.tls.write(postponed);
     }
-    this.#draining = false;
   }
 
   #put(header: Buffer, payload: Buffer): void {
-    let idlest = this.#peers[0]!;
-    for (const peer of this.#peers)
-      if (
-        peer.tls.writableLength + peer.socket.writableLength <
-        idlest.tls.writableLength + idlest.socket.writableLength
-      )
-        idlest = peer;
-    idlest.tls.cork();
-    idlest.tls.write(header);
-    if (payload.length > 0) idlest.tls.write(payload);
-    idlest.tls.uncork();
+    if (this.#busy !== null && this.#peers.length === 1) {
+      this.#postponed.push(header, payload);
+      return;
+    }
+    const { tls } = this.#idlest();
+    tls.cork();
+    tls.write(header);
+    if (payload.length > 0) tls.write(payload);
+    tls.uncork();
+  }
+
+  #idlest(): LinkConnection {
+    const peers = this.#peers.filter((peer) => peer !== this.#busy);
+    return peers.reduce((idlest, peer) => (backlogOf(peer) < backlogOf(idlest) ? peer : idlest));
+  }
+
+  async #close(): Promise<void> {
+    if (!this.#ended) {
+      this.#ended = true;
+      clearInterval(this.#timer);
+      if (this.#draining !== null) await within(this.#draining, flushLimitMs);
+      for (const { tls } of this.#peers) tls.end();
+    }
+    await Promise.all(this.#peers.map(({ tls }) => closed(tls)));
   }
 
   #beat(silenceLimitMs: number): void {
@@ -207,6 +212,22 @@ export class Link implements AsyncDisposable {
     const elapsedMs = performance.now() - payload.readDoubleBE(0);
     if (elapsedMs >= 0 && (this.#rttMs === 0 || elapsedMs < this.#rttMs)) this.#rttMs = elapsedMs;
   }
+}
+
+function backlogOf({ tls, socket }: LinkConnection): number {
+  return tls.writableLength + socket.writableLength;
+}
+
+/** Resolves with the promise, or after the deadline. */
+async function within(promise: Promise<void>, limitMs: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  await Promise.race([
+    promise,
+    new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, limitMs);
+    }),
+  ]);
+  clearTimeout(timer);
 }
 
 /** A peer that does not close its side in time is closed on. */

@@ -1,38 +1,59 @@
+/**
+ * A cap on the bytes sent each second. What is sent is paid for afterwards: the next waits until the time that the last
+ * one takes at this bandwidth is over. A short burst is allowed after a pause, and what a late timer held up is caught
+ * up with.
+ */
+
 /** Saved up while there is nothing to send. */
-const burstMs = 10;
+const burstMs = 5;
 /** A timer of a busy machine that is this late costs no bandwidth. */
 const latenessMs = 100;
+/** What is sent at once lasts so long at most, so that the cap holds over short times, too. */
+const sliceMs = 4;
+const minSliceBytes = 2048;
+/** RFC 8446, 5.2: header, content type and tag of a TLS record, and what a record holds at most. */
+const recordOverheadBytes = 22;
+const maxRecordBytes = 16_384;
 
-/** A cap on the bytes sent each second. A short burst is allowed, and what a late timer held up is caught up with. */
+/** The bytes on the wire of what is written at once. */
+export function wireBytes(lengthBytes: number): number {
+  return lengthBytes + recordOverheadBytes * Math.ceil(lengthBytes / maxRecordBytes);
+}
+
 export class TokenBucket {
+  /** What is best sent at once. */
+  readonly sliceBytes: number;
   readonly #bytesPerMs: number;
-  #available: number;
-  #filledAtMs = performance.now();
+  /** When everything that was taken has been paid for. */
+  #paidAtMs = performance.now();
+  #isAwaited = false;
 
   constructor(bitsPerSecond: number) {
     this.#bytesPerMs = bitsPerSecond / 8000;
-    this.#available = this.#bytesPerMs * burstMs;
+    this.sliceBytes = Math.max(minSliceBytes, Math.floor(this.#bytesPerMs * sliceMs));
   }
 
   /** Takes without waiting; what is overdrawn is waited for by the next. */
   take(lengthBytes: number): void {
-    this.#fill(burstMs);
-    this.#available -= lengthBytes;
+    const savedMs = this.#isAwaited ? latenessMs : burstMs;
+    this.#paidAtMs = Math.max(this.#paidAtMs, performance.now() - savedMs) + wireBytes(lengthBytes) / this.#bytesPerMs;
+  }
+
+  /** @returns 0 when it was taken, else how long to wait before asking again */
+  tryTake(lengthBytes: number): number {
+    const waitMs = this.#paidAtMs - performance.now();
+    if (waitMs > 0) {
+      this.#isAwaited = true;
+      return Math.ceil(waitMs);
+    }
+    this.take(lengthBytes);
+    this.#isAwaited = false;
+    return 0;
   }
 
   /** Resolves when `lengthBytes` may be sent. */
   async wait(lengthBytes: number): Promise<void> {
-    this.take(lengthBytes);
-    if (this.#available >= 0) return;
-    const waitMs = -this.#available / this.#bytesPerMs;
-    await new Promise((resolve) => setTimeout(resolve, waitMs));
-    this.#fill(latenessMs);
-  }
-
-  #fill(limitMs: number): void {
-    const nowMs = performance.now();
-    const filled = this.#available + (nowMs - this.#filledAtMs) * this.#bytesPerMs;
-    this.#available = Math.max(this.#available, Math.min(filled, limitMs * this.#bytesPerMs));
-    this.#filledAtMs = nowMs;
+    for (let waitMs = this.tryTake(lengthBytes); waitMs > 0; waitMs = this.tryTake(lengthBytes))
+      await new Promise((resolve) => setTimeout(resolve, waitMs));
   }
 }
