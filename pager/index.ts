@@ -1,0 +1,1 @@
+export { MemoryFile } from './memoryFile.js';
