@@ -1,0 +1,197 @@
+/**
+ * How much bulk data may be under way, so that the link is used and urgent frames do not queue behind it at the
+ * bottleneck, whatever congestion control TCP uses. Pure: it is told what happens and when.
+ *
+ * The round trip of small frames on a connection of their own, less the smallest seen, is the time that a frame spends
+ * in queues. The window is moved to where bulk data keeps `target` of queue (the rule of FAST TCP, Wei et al. 2006):
+ *
+ *   window = 1/2 window + 1/2 (window x base / round trip + rate x target)
+ *
+ * It doubles each round trip at first, until a queue shows.
+ */
+
+export interface BulkWindowOptions {
+  readonly minBytes?: number;
+  readonly maxBytes?: number;
+  /** Queueing to aim at. */
+  readonly targetMs?: number;
+}
+
+const initialBytes = 64 * 1024;
+/** A queue of so much ends the doubling: more than a busy process is late. */
+const startupQueueMs = 3;
+/**
+ * The smallest of so many answers counts, and of those that came within the last round trip: one may be late because a
+ * process was busy, and bulk data comes in bursts, between which the queue is empty.
+ */
+const recentAnswers = 4;
+/** The smallest round trip and the best rate are forgotten after one to two of these. */
+const baseMemoryMs = 600_000;
+const rateMemoryMs = 500;
+/** Rates are measured over at least so long. */
+const minMeasureMs = 20;
+/** Never below this share of what the recent rate needs without a queue. */
+const floorShare = 0.75;
+/** A queue that stays for so long though the window is at its floor is not ours: other traffic, or a longer way. */
+const foreignQueueMs = 3000;
+/** Growth each round trip while there is no queue at all. */
+const probing = 1 / 16;
+
+export class BulkWindow {
+  readonly #minBytes: number;
+  readonly #maxBytes: number;
+  readonly #targetMs: number;
+  #windowBytes = 0;
+  #inFlightBytes = 0;
+  #isStarting = true;
+  #wasFull = false;
+  readonly #recent: { readonly elapsedMs: number; readonly atMs: number }[] = [];
+  #queueMs = 0;
+  readonly #base = new Extreme(Math.min, baseMemoryMs);
+  readonly #rate = new Extreme(Math.max, rateMemoryMs);
+  #measuredBytes = 0;
+  #measuredAtMs = -1;
+  #movedAtMs = -1;
+  #aboveFloorAtMs = -1;
+
+  constructor(options: BulkWindowOptions = {}) {
+    this.#minBytes = options.minBytes ?? 64 * 1024;
+    this.#maxBytes = options.maxBytes ?? 48 * 1024 * 1024;
+    this.#targetMs = options.targetMs ?? 1;
+    this.#set(initialBytes);
+  }
+
+  get windowBytes(): number {
+    return this.#windowBytes;
+  }
+
+  get inFlightBytes(): number {
+    return this.#inFlightBytes;
+  }
+
+  /** What may be sent now. */
+  get roomBytes(): number {
+    return Math.max(0, this.#windowBytes - this.#inFlightBytes);
+  }
+
+  /** The smallest round trip of late; 0 before the first. */
+  get baseMs(): number {
+    return this.#base.value ?? 0;
+  }
+
+  /** What all answers of late spent in queues. */
+  get queueMs(): number {
+    return this.#queueMs;
+  }
+
+  /** Bytes a millisecond, the best of late. */
+  get bytesPerMs(): number {
+    return this.#rate.value ?? 0;
+  }
+
+  sent(lengthBytes: number): void {
+    this.#inFlightBytes += lengthBytes;
+    if (this.#inFlightBytes >= this.#windowBytes - this.#minBytes / 2) this.#wasFull = true;
+  }
+
+  /** The other side has received so much more. */
+  received(lengthBytes: number, nowMs: number): void {
+    this.#inFlightBytes -= lengthBytes;
+    this.#measuredBytes += lengthBytes;
+    if (this.#isStarting && this.#wasFull) this.#set(this.#windowBytes + lengthBytes);
+    if (this.#measuredAtMs < 0) {
+      this.#measuredAtMs = nowMs;
+      this.#measuredBytes = 0;
+      return;
+    }
+    const elapsedMs = nowMs - this.#measuredAtMs;
+    if (elapsedMs < Math.max(minMeasureMs, this.baseMs)) return;
+    this.#rate.add(this.#measuredBytes / elapsedMs, nowMs);
+    this.#measuredBytes = 0;
+    this.#measuredAtMs = nowMs;
+  }
+
+  /** A small frame, that waited behind no bulk data on this host, was answered after so long. */
+  roundTrip(elapsedMs: number, nowMs: number): void {
+    this.#base.add(elapsedMs, nowMs);
+    const recent = this.#recent;
+    const { baseMs } = this;
+    recent.push({ elapsedMs, atMs: nowMs });
+    if (recent.length < recentAnswers) return;
+    while (recent.length > recentAnswers && recent[0]!.atMs < nowMs - baseMs) recent.shift();
+    const queueMs = recent.reduce((smallest, answer) => Math.min(smallest, answer.elapsedMs), Infinity) - baseMs;
+    this.#queueMs = queueMs;
+    if (this.#isStarting) {
+      if (queueMs <= startupQueueMs) return;
+      this.#isStarting = false;
+      this.#set(this.bytesPerMs * (baseMs + this.#targetMs));
+      this.#movedAtMs = nowMs;
+      return;
+    }
+    // What a change did can be seen a round trip later, and in all the recent ones.
+    if (nowMs - this.#movedAtMs < 2 * (baseMs + queueMs)) return;
+    this.#movedAtMs = nowMs;
+    this.#move(baseMs, queueMs, nowMs);
+    this.#wasFull = this.roomBytes < this.#minBytes / 2;
+  }
+
+  /** The connections are new: nothing is under way, and the link's speed may be another. */
+  reset(): void {
+    this.#inFlightBytes = 0;
+    this.#isStarting = true;
+    this.#set(initialBytes);
+    this.#recent.length = 0;
+    this.#measuredAtMs = -1;
+  }
+
+  #move(baseMs: number, queueMs: number, nowMs: number): void {
+    const window = this.#windowBytes;
+    const steadyBytes = (window * baseMs) / (baseMs + queueMs) + this.bytesPerMs * this.#targetMs;
+    const wanted = queueMs < this.#targetMs / 2 ? Math.max(steadyBytes, window * (1 + 2 * probing)) : steadyBytes;
+    // A window that was not used up says nothing about what the link could take.
+    if (wanted > window && !this.#wasFull) return;
+    const floorBytes = Math.max(this.#minBytes, this.bytesPerMs * baseMs * floorShare);
+    this.#set(Math.max((window + wanted) / 2, floorBytes));
+    if (this.#windowBytes > floorBytes + 1 || queueMs <= this.#targetMs) this.#aboveFloorAtMs = nowMs;
+    else if (nowMs - this.#aboveFloorAtMs > foreignQueueMs) this.#base.restart(baseMs + queueMs, nowMs);
+  }
+
+  #set(windowBytes: number): void {
+    this.#windowBytes = Math.round(Math.min(this.#maxBytes, Math.max(this.#minBytes, windowBytes)));
+  }
+}
+
+/** The smallest or largest value of the last one to two `memoryMs`. */
+class Extreme {
+  readonly #choose: (left: number, right: number) => number;
+  readonly #memoryMs: number;
+  #previous: number | null = null;
+  #current: number | null = null;
+  #startedAtMs = 0;
+
+  constructor(choose: (left: number, right: number) => number, memoryMs: number) {
+    this.#choose = choose;
+    this.#memoryMs = memoryMs;
+  }
+
+  get value(): number | null {
+    if (this.#previous === null || this.#current === null) return this.#current;
+    return this.#choose(this.#previous, this.#current);
+  }
+
+  add(value: number, nowMs: number): void {
+    if (this.#current !== null && nowMs - this.#startedAtMs <= this.#memoryMs) {
+      this.#current = this.#choose(this.#current, value);
+      return;
+    }
+    this.#previous = this.#current;
+    this.#current = value;
+    this.#startedAtMs = nowMs;
+  }
+
+  restart(value: number, nowMs: number): void {
+    this.#previous = null;
+    this.#current = value;
+    this.#startedAtMs = nowMs;
+  }
+}
