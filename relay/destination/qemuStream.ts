@@ -8,7 +8,7 @@ import { StreamEncoder } from '../../stream/encoder.js';
 import type { RamBlock } from '../../stream/handler.js';
 import { pageBytes } from '../digest.js';
 import { RelayError } from '../errors.js';
-import { enlargeSendBuffer } from './sendBuffer.js';
+import { setSendBuffer } from './sendBuffer.js';
 
 const sendBufferBytes = 4 * 1024 * 1024;
 const maxBacklogBytes = 2 * 1024 * 1024;
@@ -39,7 +39,7 @@ export class QemuStream {
     } catch (cause) {
       throw new RelayError('VMMIG_RELAY_QEMU', `the destination QEMU does not listen on ${path}`, cause);
     }
-    enlargeSendBuffer(socket, sendBufferBytes);
+    setSendBuffer(socket, sendBufferBytes);
     const stream = new QemuStream(socket);
     // Once it has the device state QEMU hangs up by itself, before the stream's end if it likes. Whether it was content
     // with what it got, its monitor tells.

@@ -15,8 +15,8 @@ const setsockopt = koffi
   .load(null)
   .func('int setsockopt(int fd, int level, int option, const int *value, unsigned int lengthBytes)');
 
-/** Asks for a larger buffer; what the kernel does not grant is gone without. */
-export function enlargeSendBuffer(socket: Socket, lengthBytes: number): void {
+/** Asks for a buffer of that length; what the kernel does not grant is gone without. */
+export function setSendBuffer(socket: Socket, lengthBytes: number): void {
   const { _handle: handle } = socket as unknown as { _handle: { readonly fd: number } | null };
   if (handle === null || handle.fd < 0) return;
   if (setsockopt(handle.fd, SOL_SOCKET, SO_SNDBUFFORCE, [lengthBytes], 4) !== 0)

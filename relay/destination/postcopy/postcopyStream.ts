@@ -1,0 +1,378 @@
+/**
+ * The stream by which a destination QEMU gets a guest that may run before all its memory is there: QEMU loads what has
+ * come, drops what is stale, loads the device state, and from then on asks for every page that it misses.
+ *
+ * Which page has which bytes is not decided here. What is: that no page is given twice once QEMU asks (it would be the
+ * end of the stream), that what is asked for overtakes what is not, and that what QEMU need not be given never is: a page
+ * that is zero and that nobody asks for is not written, because missing memory is zero once the stream has ended.
+ */
+import { once } from 'node:events';
+import { createConnection, type Socket } from 'node:net';
+import type { RamBlock } from '../../../stream/handler.js';
+import { pageBytes } from '../../digest.js';
+import { RelayError } from '../../errors.js';
+import { BlockPages } from './blockPages.js';
+import { beginBytes, endBytes, loadedPing, packageBytes, type RamSection, resumeBytes } from './commands.js';
+import type { FaultAnswer, FaultStatistics } from './faults.js';
+import { Milestone } from './milestone.js';
+import { Outbox } from './outbox.js';
+import { type PageRun, PagesAfter } from './pagesAfter.js';
+import { PagesBefore } from './pagesBefore.js';
+import { ReturnPath } from './returnPath.js';
+
+export interface PostcopyHandlers {
+  /**
+   * QEMU waits for this host page, and it is neither placed nor zero: `place` or `zero` is to follow. Asked once, but for
+   * a huge page whose incomplete pages had to be forgotten.
+   */
+  fault(run: PageRun): void;
+  /** The stream has ended before its end: QEMU hung up, or said what no QEMU says. Called once; nothing more follows. */
+  lost(error: RelayError): void;
+  /** QEMU has all it was given and is done, well or not. */
+  shut?(ok: boolean): void;
+  /** QEMU has taken some of what was written. */
+  progress?(): void;
+}
+
+export interface PostcopyOptions {
+  readonly signal?: AbortSignal;
+  /** Bound on the memory for pages of huge host pages that are not complete. Default 64 MiB. */
+  readonly collectorBytes?: number;
+}
+
+export interface PostcopyBegin {
+  /** Header and configuration, as the source QEMU sent them. */
+  readonly head: Buffer;
+  readonly ramSection: RamSection;
+  /** In the order of their indices, with the page size of the destination's memory where it is not 4096. */
+  readonly blocks: readonly RamBlock[];
+}
+
+/** QEMU loads at its own speed. */
+const limitsBefore = { inFlightBytes: 2 ** 20, sendBufferBytes: 4 * 2 ** 20 };
+/** What an answer to a fault cannot overtake: less than a millisecond's worth of loading. */
+const limitsAfter = { inFlightBytes: 64 * 2 ** 10, sendBufferBytes: 64 * 2 ** 10 };
+const defaultCollectorBytes = 64 * 2 ** 20;
+/** A host page is put together in memory, and nothing overtakes it: gigantic pages are not for post-copy. */
+const maxHostPageBytes = 32 * 2 ** 20;
+
+export class PostcopyStream implements AsyncDisposable {
+  readonly #socket: Socket;
+  readonly #handlers: PostcopyHandlers;
+  readonly #options: PostcopyOptions;
+  readonly #outbox: Outbox;
+  #ramSection: RamSection = { id: 0, version: 0 };
+  #blocks: readonly BlockPages[] = [];
+  #returnPath: ReturnPath | null = null;
+  #before: PagesBefore | null = null;
+  #after: PagesAfter | null = null;
+  readonly #loaded = new Milestone<void>();
+  readonly #resumed = new Milestone<void>();
+  readonly #shut = new Milestone<boolean>();
+  #bitmapsToCome = 0;
+  /** What was asked for before the stream was resumed. */
+  #early: (() => void)[] | null = null;
+  #isEnding = false;
+  #isOver = false;
+  #waitingForRoom: (() => void)[] = [];
+
+  private constructor(socket: Socket, handlers: PostcopyHandlers, options: PostcopyOptions) {
+    this.#socket = socket;
+    this.#handlers = handlers;
+    this.#options = options;
+    this.#outbox = new Outbox(socket, limitsBefore, () => this.#progress());
+    const abort = () => this.#fail(new RelayError('VMMIG_RELAY_ABORTED', 'the stream was aborted'));
+    options.signal?.addEventListener('abort', abort);
+    socket.on('data', (chunk) => this.#read(chunk));
+    socket.on('error', (cause) => this.#fail(hungUp(cause)));
+    socket.on('close', () => {
+      options.signal?.removeEventListener('abort', abort);
+      this.#fail(hungUp());
+    });
+  }
+
+  /**
+   * Connects to the socket on which the destination QEMU waits for its migration. Its capabilities postcopy-ram and
+   * return-path are on.
+   *
+   * @throws RelayError VMMIG_RELAY_QEMU when it does not listen
+   */
+  static async connect(
+    path: string,
+    handlers: PostcopyHandlers,
+    options: PostcopyOptions = {},
+  ): Promise<PostcopyStream> {
+    const socket = createConnection({ path });
+    try {
+      await once(socket, 'connect', options.signal ? { signal: options.signal } : {});
+    } catch (cause) {
+      socket.destroy();
+      options.signal?.throwIfAborted();
+      throw new RelayError('VMMIG_RELAY_QEMU', `the destination QEMU does not listen on ${path}`, cause);
+    }
+    return new PostcopyStream(socket, handlers, options);
+  }
+
+  /**
+   * Takes over from a stream that broke after the switch. QEMU is `postcopy-paused`, and `migrate-recover` has made it
+   * listen on `path`. When this resolves the guest goes on, and what QEMU had taken from the stream before counts as
+   * placed; everything else counts as missing, zero pages included, until it is told again.
+   *
+   * QEMU before 8.2 ends if this connection breaks before it has been told to resume, so that is all written at once.
+   *
+   * @throws RelayError VMMIG_RELAY_QEMU
+   */
+  static async resume(
+    path: string,
+    handlers: PostcopyHandlers,
+    { ramSection, blocks }: Omit<PostcopyBegin, 'head'>,
+    options: PostcopyOptions = {},
+  ): Promise<PostcopyStream> {
+    const stream = await PostcopyStream.connect(path, handlers, options);
+    const own = stream.#use(ramSection, blocks);
+    stream.#bitmapsToCome = own.length;
+    stream.#early = [];
+    stream.#beginAsking();
+    stream.#write(resumeBytes(own));
+    await stream.#resumed.reached;
+    // The caller has the stream before it is asked for pages.
+    setImmediate(() => {
+      const early = stream.#early ?? [];
+      stream.#early = null;
+      for (const request of early) request();
+    });
+    return stream;
+  }
+
+  /** Tells QEMU what memory there is. Pages may follow. */
+  begin({ head, ramSection, blocks }: PostcopyBegin): void {
+    const own = this.#use(ramSection, blocks);
+    this.#before = new PagesBefore(this.#outbox, ramSection.id);
+    this.#write(beginBytes(head, ramSection, own));
+  }
+
+  /**
+   * Pages that lie one after the other in `bytes`, from `start` on; copied. Before the switch the latest version is that
+   * of the last call. After it, pages that are placed already are left out.
+   *
+   * @param answer what faults are counted as that are answered by this
+   * @returns how many pages are on their way to QEMU by this; with huge host pages these may be others
+   */
+  place(
+    block: number,
+    page: number,
+    count: number,
+    bytes: Buffer,
+    start: number,
+    answer: FaultAnswer = 'remote',
+  ): number {
+    const pages = this.#blocks[block]!;
+    if (this.#after !== null) return this.#after.place(pages, page, count, bytes, start, answer);
+    this.#before!.place(pages, page, count, bytes, start);
+    return count;
+  }
+
+  /**
+   * These pages are zero. They are not written until QEMU asks for one.
+   *
+   * @returns how many pages are on their way to QEMU by this
+   */
+  zero(block: number, page: number, count: number): number {
+    const pages = this.#blocks[block]!;
+    if (this.#after !== null) return this.#after.zero(pages, page, count);
+    this.#before!.zero(pages, page, count);
+    return 0;
+  }
+
+  /** Before the switch: the source has a newer version of these pages. */
+  remote(block: number, page: number, count: number): void {
+    this.#before!.remote(this.#blocks[block]!, page, count);
+  }
+
+  /**
+   * The switch: QEMU drops what is stale, loads the device state, and asks from then on for what it misses.
+   *
+   * @param deviceSections as `splitTail` gives them
+   * @returns a promise for the device state having been loaded; it rejects when QEMU refuses it
+   */
+  switchOver(deviceSections: Buffer): Promise<void> {
+    const before = this.#before!;
+    before.flush();
+    const { commands, heldBack } = before.switchOver(this.#blocks);
+    this.#before = null;
+    for (const command of commands) this.#write(command);
+    this.#write(packageBytes(deviceSections));
+    const after = this.#beginAsking();
+    if (heldBack !== null) after.place(heldBack.pages, heldBack.page, 1, heldBack.bytes, 0, 'local');
+    return this.#loaded.reached;
+  }
+
+  /**
+   * Ends the stream, for which no page may be missing.
+   *
+   * @returns a promise for whether QEMU says that all is well; it rejects when QEMU says nothing
+   */
+  async end(): Promise<boolean> {
+    if (this.missing > 0) throw new RelayError('VMMIG_RELAY_STREAM', `${this.missing} pages are still missing`);
+    this.#after!.flush();
+    this.#isEnding = true;
+    this.#write(endBytes(this.#ramSection));
+    return await this.#shut.reached;
+  }
+
+  /** Pages that are neither placed nor zero. */
+  get missing(): number {
+    return this.#blocks.reduce((total, pages) => total + pages.missing, 0);
+  }
+
+  /** Whether the latest version of a page is in QEMU or on its way there. */
+  isPlaced(block: number, page: number): boolean {
+    return this.#blocks[block]!.placed.has(page);
+  }
+
+  /** The runs of pages that are missing, block by block. */
+  missingRuns(): PageRun[] {
+    return this.#blocks.flatMap((pages) => {
+      const runs = pages.missingRuns();
+      return Array.from({ length: runs.length / 2 }, (_, at) => {
+        return { block: pages.block.index, page: runs[2 * at]!, count: runs[2 * at + 1]! };
+      });
+    });
+  }
+
+  /** How long QEMU waited for what it asked; null before the switch. */
+  get faults(): FaultStatistics | null {
+    return this.#after?.faults.statistics ?? null;
+  }
+
+  get bytesWritten(): number {
+    return this.#outbox.bytesWritten;
+  }
+
+  /** What neither QEMU nor the kernel has taken yet. */
+  get backlogBytes(): number {
+    return this.#outbox.backlogBytes + (this.#pages?.pendingBytes ?? 0);
+  }
+
+  /** Waits until there is room for more, or the stream is over. What is placed beyond that only waits here. */
+  async drained(): Promise<void> {
+    if (this.#hasRoom || this.#isOver) return;
+    await new Promise<void>((resolve) => this.#waitingForRoom.push(resolve));
+  }
+
+  /**
+   * Calls back when the kernel, and so QEMU, has all that was placed before this call: it survives this process. Pages of
+   * a huge host page that is not complete are not among it. Never calls back when the stream is lost before.
+   */
+  whenTaken(call: () => void): void {
+    this.#pages?.flush();
+    this.#outbox.whenTaken(call);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#over(new RelayError('VMMIG_RELAY_ABORTED', 'the stream was given up'));
+    if (!this.#socket.closed) await once(this.#socket, 'close');
+  }
+
+  get #pages(): PagesBefore | PagesAfter | null {
+    return this.#after ?? this.#before;
+  }
+
+  get #hasRoom(): boolean {
+    const { inFlightBytes } = this.#after === null ? limitsBefore : limitsAfter;
+    return this.backlogBytes < 2 * inFlightBytes;
+  }
+
+  #use(ramSection: RamSection, blocks: readonly RamBlock[]): RamBlock[] {
+    const own = blocks.map(({ pageSizeBytes, ...block }, index) => {
+      if ((pageSizeBytes ?? 0) > maxHostPageBytes)
+        throw new RelayError('VMMIG_RELAY_STREAM', `${block.name} lies in pages of ${pageSizeBytes} bytes: too large`);
+      return { ...block, index, gpa: null, pageSizeBytes: pageSizeBytes === pageBytes ? null : pageSizeBytes };
+    });
+    this.#ramSection = ramSection;
+    this.#blocks = own.map((block) => new BlockPages(block));
+    this.#returnPath = new ReturnPath(this.#blocks, {
+      requested: (pages, page) => {
+        const request = () => {
+          if (!this.#isEnding && !this.#isOver) this.#after?.requested(pages, page);
+        };
+        if (this.#early === null) request();
+        else this.#early.push(request);
+      },
+      pong: (value) => {
+        if (value === loadedPing) this.#loaded.reach();
+      },
+      received: (pages, bitmap) => {
+        if (this.#bitmapsToCome-- <= 0) throw unexpected('sent a bitmap that nobody wanted');
+        pages.placed.setFrom(bitmap);
+      },
+      resumed: () => {
+        if (this.#bitmapsToCome !== 0 || this.#early === null) throw unexpected('resumed out of turn');
+        this.#resumed.reach();
+      },
+      shut: (ok) => {
+        if (!this.#isEnding) throw unexpected('gave up');
+        this.#isOver = true;
+        this.#shut.reach(ok);
+        this.#handlers.shut?.(ok);
+      },
+    });
+    return own;
+  }
+
+  #beginAsking(): PagesAfter {
+    this.#outbox.limit(limitsAfter);
+    this.#after = new PagesAfter(this.#outbox, {
+      sectionId: this.#ramSection.id,
+      collectorBytes: this.#options.collectorBytes ?? defaultCollectorBytes,
+      fault: (run) => this.#handlers.fault(run),
+    });
+    return this.#after;
+  }
+
+  /** What has its place in the stream: after everything before it. */
+  #write(bytes: Buffer): void {
+    this.#outbox.flush();
+    this.#outbox.urgent({ bytes, runs: [], taken() {} });
+  }
+
+  #read(chunk: Buffer): void {
+    if (this.#isOver) return;
+    try {
+      this.#returnPath?.feed(chunk);
+    } catch (cause) {
+      this.#fail(cause instanceof RelayError ? cause : unexpected('said what no QEMU says', cause));
+    }
+  }
+
+  #progress(): void {
+    this.#pages?.progress();
+    if (this.#waitingForRoom.length > 0 && this.#hasRoom) this.#admit();
+    this.#handlers.progress?.();
+  }
+
+  #admit(): void {
+    for (const resolve of this.#waitingForRoom.splice(0)) resolve();
+  }
+
+  #fail(error: RelayError): void {
+    if (this.#isOver) return;
+    this.#over(error);
+    this.#handlers.lost(error);
+  }
+
+  #over(error: RelayError): void {
+    this.#isOver = true;
+    for (const milestone of [this.#loaded, this.#resumed, this.#shut]) milestone.miss(error);
+    this.#admit();
+    this.#socket.destroy();
+  }
+}
+
+function unexpected(what: string, cause?: unknown): RelayError {
+  return new RelayError('VMMIG_RELAY_QEMU', `the destination QEMU ${what}`, cause);
+}
+
+function hungUp(cause?: unknown): RelayError {
+  return unexpected('hung up', cause);
+}

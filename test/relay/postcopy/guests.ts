@@ -1,0 +1,171 @@
+/** Real guests: one that is captured by a pre-copy, and the QEMUs that it is resumed on. */
+import { createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { GuestShell, type QemuVersion, type RunningGuest, startTinyGuest, waitForBoot } from '../../../lab/index.js';
+import { type MigrationCapability, QmpClient } from '../../../qmp/index.js';
+import type { RamSection } from '../../../relay/destination/postcopy/commands.js';
+import { type RamBlock, StreamDecoder, splitTail } from '../../../stream/index.js';
+
+export const pageBytes = 4096;
+
+export interface CapturedGuest {
+  readonly head: Buffer;
+  readonly ramSection: RamSection;
+  readonly blocks: readonly RamBlock[];
+  /** Of each block. */
+  readonly memory: readonly Buffer[];
+  readonly devices: Buffer;
+  /** What the guest's counter had reached before. */
+  readonly counter: number;
+}
+
+export interface Resumable extends AsyncDisposable {
+  readonly guest: RunningGuest;
+  readonly qmp: QmpClient;
+  readonly socketPath: string;
+}
+
+const memoryMiB = 256;
+/** Of a pattern that is written and verified all the time. */
+const patternMiB = 16;
+
+export interface GuestKind {
+  readonly extraArgs?: string[];
+  readonly memoryFile?: string;
+}
+
+/** Boots a guest with a pattern in its memory, stops it and takes its pre-copy. */
+export async function captureGuest(version: QemuVersion, dir: string, kind: GuestKind = {}): Promise<CapturedGuest> {
+  await using guest = await startTinyGuest({ dir, name: `source-${version}`, qemu: version, memoryMiB, ...kind });
+  await using shell = await waitForBoot(guest.shellPath);
+  await shell.output(`pattern start ${patternMiB}`);
+  await shell.output('ticker start');
+  while (!/^passes [1-9]/.test(await shell.output('pattern status || true'))) await sleep(100);
+  const counter = Number(await shell.output('count'));
+  await using qmp = await QmpClient.connect({ path: guest.qmpPath });
+  await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40 });
+  await qmp.execute('stop');
+  return { ...(await takeStream(qmp, join(dir, `capture-${version}`))), counter };
+}
+
+async function takeStream(qmp: QmpClient, path: string): Promise<Omit<CapturedGuest, 'counter'>> {
+  const sockets: Socket[] = [];
+  const ended = new Promise<Omit<CapturedGuest, 'counter'>>((resolve, reject) => {
+    const server = createServer((socket) => {
+      sockets.push(socket);
+      server.close();
+      let captured: Omit<CapturedGuest, 'counter' | 'devices'> | undefined;
+      let head = Buffer.alloc(0);
+      let ramSection: RamSection = { id: 0, version: 0 };
+      let memory: Buffer[] = [];
+      const tail: Buffer[] = [];
+      const decoder = new StreamDecoder({
+        configuration: (raw) => {
+          head = Buffer.concat([Buffer.from('QEVM'), Buffer.from([0, 0, 0, 3]), raw]);
+        },
+        sectionStart: ({ id, version }) => {
+          ramSection = { id, version };
+        },
+        ramBlocks: (blocks) => {
+          memory = blocks.map(({ lengthBytes }) => Buffer.alloc(lengthBytes));
+          captured = { head, ramSection, blocks, memory };
+        },
+        page: (block, page, source, start) => {
+          source.copy(memory[block.index]!, page * pageBytes, start, start + pageBytes);
+        },
+        zeroPage: (block, page, fill) => {
+          memory[block.index]!.fill(fill, page * pageBytes, (page + 1) * pageBytes);
+        },
+        tail: (bytes) => void tail.push(Buffer.from(bytes)),
+        end: () => resolve({ ...captured!, devices: splitTail(Buffer.concat(tail)).deviceState }),
+      });
+      socket.on('data', (chunk) => decoder.feed(chunk));
+      socket.on('end', () => decoder.end());
+      socket.on('error', reject);
+    });
+    server.listen(path);
+  });
+  try {
+    await qmp.execute('migrate', { uri: `unix:${path}` });
+    return await ended;
+  } finally {
+    for (const socket of sockets) socket.destroy();
+  }
+}
+
+/** A QEMU that waits, paused, for a post-copy on a socket. */
+export async function startResumable(
+  version: QemuVersion,
+  dir: string,
+  name: string,
+  kind: GuestKind = {},
+): Promise<Resumable> {
+  const guest = await startTinyGuest({
+    ...{ dir, name, qemu: version, memoryMiB, ...kind },
+    ...{ incoming: 'defer', extraArgs: ['-S', ...(kind.extraArgs ?? [])] },
+  });
+  try {
+    const qmp = await QmpClient.connect({ path: guest.qmpPath });
+    const wanted: MigrationCapability[] = ['postcopy-ram', 'return-path', 'events', 'late-block-activate'];
+    const capabilities = wanted.map((capability) => ({ capability, state: true }));
+    await qmp.execute('migrate-set-capabilities', { capabilities });
+    const socketPath = join(dir, `${name}.incoming`);
+    await qmp.execute('migrate-incoming', { uri: `unix:${socketPath}` });
+    return {
+      ...{ guest, qmp, socketPath },
+      async [Symbol.asyncDispose]() {
+        await qmp.close();
+        await guest[Symbol.asyncDispose]();
+      },
+    };
+  } catch (error) {
+    await guest[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** What the service does at the commit point: lets the guest run as soon as QEMU has its device state. */
+export async function letRun({ qmp }: Resumable): Promise<void> {
+  while ((await qmp.execute('query-status')).status === 'inmigrate') await sleep(2);
+  await qmp.execute('cont');
+}
+
+export async function migrationStatus({ qmp }: Resumable, wanted: string): Promise<void> {
+  const deadline = Date.now() + 20_000;
+  for (;;) {
+    const { status } = await qmp.execute('query-migrate');
+    if (status === wanted) return;
+    if (Date.now() > deadline) throw new Error(`the migration is ${status}, not ${wanted}`);
+    await sleep(5);
+  }
+}
+
+export interface Health {
+  readonly counter: number;
+  readonly passes: number;
+  readonly errors: number;
+  readonly longestGapMs: number;
+}
+
+/** Asks the guest, once it has verified its pattern again. */
+export async function health({ guest }: Resumable, passes = 1): Promise<Health> {
+  await using shell = await GuestShell.connect(guest.shellPath);
+  const numbers = async (command: string) => (await shell.output(command)).match(/\d+/g)!.map(Number);
+  const [first] = await numbers('pattern status');
+  for (;;) {
+    const [now, errors] = await numbers('pattern status');
+    if (now! > first! + passes) {
+      const [, longestUs] = await numbers('ticker status');
+      const [counter] = await numbers('count');
+      return { counter: counter!, passes: now!, errors: errors!, longestGapMs: longestUs! / 1000 };
+    }
+    await sleep(100);
+  }
+}
+
+export function isZero(memory: Buffer, page: number): boolean {
+  return zeroPage.compare(memory, page * pageBytes, (page + 1) * pageBytes) === 0;
+}
+
+const zeroPage = Buffer.alloc(pageBytes);
