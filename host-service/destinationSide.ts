@@ -45,6 +45,11 @@ export class DestinationSide implements AsyncDisposable {
   #timer: NodeJS.Timeout | null = null;
   #isLoaded = false;
   #starting: Promise<ProcessId> | null = null;
+  #listening!: () => void;
+  /** The link may be there before QEMU is. */
+  readonly #qemuListens = new Promise<void>((resolve) => {
+    this.#listening = resolve;
+  });
 
   constructor(notify: (sample: DestinationSample) => void) {
     this.#notify = notify;
@@ -71,15 +76,17 @@ export class DestinationSide implements AsyncDisposable {
     });
     this.#previous = await acceptMigration(this.#guest, `unix:${join(directory, 'incoming')}`, { signal });
     for (const disk of params.disks) this.#disks.push(await openDisk({ path: disk.path, format: disk.format }));
+    this.#listening();
     return { pid: this.#guest.pid, startTime: this.#guest.startTime };
   }
 
-  /** Listens for the source relay. QEMU may still be starting: it is needed when the stream begins. */
+  /** Listens for the source relay. What comes before QEMU is there waits for it. */
   async listen({ migrationId, runDir, key, ports }: Params<'destination.listen'>): Promise<{ port: number }> {
     this.#relay = await DestinationRelay.start({
       credentials: { migrationId, key: Buffer.from(key, 'base64') },
       listen: ports === null ? {} : { ports },
       qemuSocketPath: join(runDir, migrationId, 'incoming'),
+      qemuListens: this.#qemuListens,
       disks: this.#disks,
     });
     this.#timer = setInterval(() => {

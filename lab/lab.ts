@@ -136,7 +136,7 @@ async function prepareDirectory(): Promise<void> {
   await writeFile(join(directory, marker), '');
   for (const each of [labPaths.shared(), labPaths.bin()]) await mkdir(each, { recursive: true });
   await checkDirectIo();
-  const wrapper = ['#!/bin/sh', `exec ${process.execPath} ${assetPath('dist/cli/main.js')} "$@"`];
+  const wrapper = ['#!/bin/sh', `exec ${process.execPath} ${assetPath('dist/bin/vmmig.js')} "$@"`];
   await writeFile(labPaths.vmmig(), `${wrapper.join('\n')}\n`);
   await chmod(labPaths.vmmig(), 0o755);
 }

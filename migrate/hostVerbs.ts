@@ -27,7 +27,7 @@ export async function checkHost(name: string, { inventoryPath, signal }: Where):
       schema: 'vmmig.host/1',
       host: host.name,
       reachable: true,
-      rttMs: Math.round(side.rttMs * 10) / 10,
+      rttMs: Math.round((await side.clock).rttMs * 10) / 10,
       checks,
     };
   } catch (thrown) {

@@ -34,7 +34,7 @@ export async function preflight(request: MigrateRequest, { signal }: Hooks = {})
       estimate: {
         memoryBytes: plan.memoryBytes,
         teleportableBytes: scan === null ? null : scan.pages * pageBytes,
-        rttMs: Math.round(destination.rttMs * 10) / 10,
+        rttMs: Math.round((await destination.clock).rttMs * 10) / 10,
       },
     };
   } catch (thrown) {

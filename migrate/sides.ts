@@ -15,9 +15,14 @@ export interface Side extends AsyncDisposable {
   readonly rpc: RpcClient;
   /** What the session put on the network, 0 on this machine. */
   bytesOnWire(): number;
+  /** Asked for once, and not waited for. */
+  readonly clock: Promise<Clock>;
+}
+
+export interface Clock {
   /** What must be subtracted from the host's clock to get this machine's. */
-  readonly clockOffsetMs: number;
-  /** Of a call to the service. */
+  readonly offsetMs: number;
+  /** Of the call that asked. */
   readonly rttMs: number;
 }
 
@@ -36,17 +41,15 @@ export async function openSide(host: InventoryHost, signal?: AbortSignal): Promi
     await session[Symbol.asyncDispose]();
     throw thrown;
   }
-  const startMs = performance.now();
-  const remoteMs = await call(service.rpc, 'host.clock', {});
-  const rttMs = performance.now() - startMs;
+  const clock = compareClocks(service.rpc);
+  clock.catch(() => {});
   // The service gives up a caller that has asked for nothing for long: it cannot tell it from one that is lost.
   const timer = setInterval(() => call(service.rpc, 'host.clock', {}).catch(() => {}), askIntervalMs);
   timer.unref();
   return {
     host,
     rpc: service.rpc,
-    rttMs,
-    clockOffsetMs: remoteMs - (Date.now() - rttMs / 2),
+    clock,
     bytesOnWire: () => session.bytesOnWire(),
     async [Symbol.asyncDispose]() {
       clearInterval(timer);
@@ -54,4 +57,11 @@ export async function openSide(host: InventoryHost, signal?: AbortSignal): Promi
       await session[Symbol.asyncDispose]();
     },
   };
+}
+
+async function compareClocks(rpc: RpcClient): Promise<Clock> {
+  const startMs = performance.now();
+  const remoteMs = await call(rpc, 'host.clock', {});
+  const rttMs = performance.now() - startMs;
+  return { rttMs, offsetMs: remoteMs - (Date.now() - rttMs / 2) };
 }

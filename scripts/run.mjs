@@ -112,8 +112,10 @@ async function installModules() {
 
 async function build() {
   await mustStep('compile TypeScript', () => node('typescript/bin/tsc', ['-p', 'tsconfig.json'], { quiet: true }));
-  const main = join(project, 'dist/cli/main.js');
-  if (existsSync(main)) chmodSync(main, 0o755);
+  await mustStep('bundle the command', () =>
+    run(process.execPath, [join(project, 'scripts/bundle.mjs')], { quiet: true }),
+  );
+  chmodSync(join(project, 'dist/bin/vmmig.js'), 0o755);
   await mustStep('compile the guest agent', () => run('make', ['-s', '-C', 'guest-agent'], { quiet: true }));
 }
 

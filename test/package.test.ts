@@ -24,7 +24,7 @@ describe('the package', () => {
   afterAll(() => rm(directory, { recursive: true, force: true }));
 
   it.each([
-    'dist/cli/main.js',
+    'dist/bin/vmmig.js',
     'dist/guest-agent/vmmig-agent',
     'guest-agent/systemd/vmmig-agent.service',
     'lab/host/labHost.c',
@@ -51,7 +51,7 @@ describe('the package', () => {
   });
 
   it('runs, and finds its agent', async () => {
-    const { stdout } = await execa(process.execPath, [join(directory, 'dist/cli/main.js'), 'doctor', '--json'], {
+    const { stdout } = await execa(process.execPath, [join(directory, 'dist/bin/vmmig.js'), 'doctor', '--json'], {
       reject: false,
     });
     expect(stdout).toContain(join(directory, 'dist/guest-agent/vmmig-agent'));
@@ -69,7 +69,7 @@ describe('the package', () => {
     const hosts = 'hosts: { a: { ssh: "127.0.0.1:9" }, b: { ssh: "127.0.0.1:9" } }';
     await writeFile(inventory, `${hosts}\nguests: { vm1: { host: a, qmp: /nowhere } }\n`);
     const teleport = ['teleport', 'vm1', '--to', 'b', '--inventory', inventory];
-    const vmmig = await best([join(directory, 'dist/cli/main.js'), ...teleport]);
+    const vmmig = await best([join(directory, 'dist/bin/vmmig.js'), ...teleport]);
     expect(vmmig - node).toBeLessThan(200);
   });
 });

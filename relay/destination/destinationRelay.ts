@@ -23,6 +23,8 @@ export interface DestinationRelayOptions {
   readonly listen: ListenOptions;
   /** Where the destination QEMU listens for its migration. */
   readonly qemuSocketPath: string;
+  /** Resolves when it does; at once, when left out. */
+  readonly qemuListens?: Promise<void>;
   /** Disks by the index that references name. The caller closes them. */
   readonly disks: readonly DiskReader[];
   readonly silenceLimitMs?: number;
@@ -77,7 +79,7 @@ export class DestinationRelay implements AsyncDisposable {
     this.finished.catch(() => {});
   }
 
-  /** Listens for the source relay. QEMU must be waiting for its migration by the time the first frame arrives. */
+  /** Listens for the source relay. */
   static async start(options: DestinationRelayOptions): Promise<DestinationRelay> {
     const relay = new DestinationRelay(options, await listen(options.credentials, options.listen));
     relay.#join().catch((error: RelayError) => relay.#fail(error));
@@ -124,6 +126,8 @@ export class DestinationRelay implements AsyncDisposable {
   async #work(): Promise<void> {
     this.#isWorking = true;
     try {
+      await this.#options.qemuListens;
+      if (this.#settled) return;
       this.#qemu ??= await QemuStream.connect(this.#options.qemuSocketPath, (error) => this.#fail(error));
       if (this.#settled) this.#qemu.destroy();
       this.#qemu.onProgress = () => {

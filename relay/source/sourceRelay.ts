@@ -178,6 +178,7 @@ export class SourceRelay implements AsyncDisposable {
       this.#fail(streamError(cause));
       return false;
     }
+    this.#window.isFirstPass = this.#counters.pages.seen < this.#counters.totalPages;
     this.#isPaused = !this.#window.isOpen;
     return !this.#isPaused;
   }

@@ -24,7 +24,10 @@ const minWindowBytes = 512 * 1024;
 const maxWindowBytes = 48 * 1024 * 1024;
 /** Before anything was measured; TCP's own start keeps the link from being flooded. */
 const initialWindowBytes = 4 * 1024 * 1024;
-export const maxRetainedBytes = 96 * 1024 * 1024;
+/** What QEMU reads in a third of a second: while the link is busy with bytes, the page cache behind them is gone through. */
+export const maxRetainedBytes = 256 * 1024 * 1024;
+/** In the first pass, see {@link SendWindow.isFirstPass}. */
+const firstPassWindowBytes = 32 * 1024 * 1024;
 /** The queue that the window lets stand in the network, beyond the round trip itself. */
 const queueMs = 100;
 const measureMs = 100;
@@ -45,9 +48,15 @@ export class SendWindow {
   #wasFull = false;
   #bytesPerMs = 0;
   #startedAtMs = 0;
+  /**
+   * Whether every page is being sent for the first time. What waits for the link then is nothing that a newer version
+   * could make useless, and going on finds what costs the link nothing.
+   */
+  isFirstPass = false;
 
   get isOpen(): boolean {
-    return this.#frameBytes < this.#windowBytes && this.#retainedBytes < maxRetainedBytes;
+    const limitBytes = this.isFirstPass ? Math.max(firstPassWindowBytes, this.#windowBytes) : this.#windowBytes;
+    return this.#frameBytes < limitBytes && this.#retainedBytes < maxRetainedBytes;
   }
 
   get isEmpty(): boolean {

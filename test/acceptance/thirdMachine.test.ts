@@ -12,7 +12,7 @@ import { QmpClient } from '../../qmp/index.js';
 import { reportDocument } from './reportSchema.js';
 import { expectNothingLeft, fastWan, Guest, useLab } from './rig.js';
 
-const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+const main = fileURLToPath(new URL('../../dist/bin/vmmig.js', import.meta.url));
 
 describe('From a third machine', () => {
   let guest: Guest;

@@ -1,0 +1,229 @@
+/**
+ * What every mode of migration has in common: looking before anything is changed, letting the relays meet, asking the
+ * agent, and the way out when something fails. When and how the guest is switched over is the mode's.
+ */
+import { call, type Params, type ScanSummary } from '../host-service/protocol.js';
+import type { ProcessId } from '../hypervisor/index.js';
+import { abandon } from './abandon.js';
+import { toVmmigError, VmmigError } from './errors.js';
+import { Journal } from './journal.js';
+import { addressOf } from './locate.js';
+import { check, type Intent, type Prepared, prepare, type Sides, understand } from './prepare.js';
+import { Recorder } from './recorder.js';
+import { connectRelays } from './relays.js';
+import type { MigrationMode, MigrationReport } from './report.js';
+import type { Hooks, MigrateRequest } from './requests.js';
+import { claim } from './running.js';
+import type { Side } from './sides.js';
+import { newMigrationId } from './stateDirectory.js';
+
+/** What a mode is made with. */
+export interface Task {
+  readonly intent: Intent;
+  readonly request: MigrateRequest;
+  readonly id: string;
+  readonly recorder: Recorder;
+  readonly journal: Journal;
+}
+
+/**
+ * Moves a guest. Resolves with the report whatever becomes of it.
+ * @throws VmmigError VMMIG_USAGE_… or VMMIG_ALREADY_MIGRATING, InventoryError: nothing was tried
+ */
+export async function migrate(
+  mode: MigrationMode,
+  make: (task: Task) => Migration,
+  request: MigrateRequest,
+  hooks: Hooks,
+): Promise<MigrationReport> {
+  const startedAtMs = hooks.startedAtMs ?? performance.now();
+  const intent = await understand(request);
+  const id = newMigrationId();
+  const from = request.from ?? intent.guest.host;
+  const start = { id, vm: request.vm, from, to: intent.to.name, mode };
+  await using _claim = await claim(start);
+  await using journal = await Journal.open(id);
+  await journal.write('begin', start);
+  const recorder = new Recorder(start, journal, hooks.onProgress ?? (() => {}), startedAtMs);
+  await using migration = make({ intent, request, id, recorder, journal });
+  return await migration.run(hooks.signal);
+}
+
+export abstract class Migration implements AsyncDisposable {
+  readonly intent: Intent;
+  readonly request: MigrateRequest;
+  readonly id: string;
+  readonly recorder: Recorder;
+  readonly journal: Journal;
+  readonly sides: Sides = { source: null, destination: null };
+  /** How far the commit has come; from `asked` on the source must not resume by itself. */
+  commit: 'before' | 'asked' | 'done' = 'before';
+  /** The source has been told to leave the guest as it is. */
+  isHeld = false;
+  destinationProcess: ProcessId | null = null;
+  #scanning: Promise<ScanSummary | null> = Promise.resolve(null);
+  #connecting: Promise<void> = Promise.resolve();
+  /** Aborts what is under way: the operator, the time limit, or a host that was lost. */
+  readonly #stop = new AbortController();
+
+  constructor({ intent, request, id, recorder, journal }: Task) {
+    this.intent = intent;
+    this.request = request;
+    this.id = id;
+    this.recorder = recorder;
+    this.journal = journal;
+  }
+
+  /** From the first byte of memory to the source's release. */
+  protected abstract move(prepared: Prepared, scan: ScanSummary | null): Promise<void>;
+
+  /** Sums up for the report what has been moved so far. */
+  protected abstract count(): void;
+
+  protected get signal(): AbortSignal {
+    return this.#stop.signal;
+  }
+
+  async run(signal?: AbortSignal): Promise<MigrationReport> {
+    const { recorder } = this;
+    const cancel = () => this.#stop.abort(new VmmigError('VMMIG_CANCELLED', 'the migration was cancelled'));
+    if (signal?.aborted) cancel();
+    signal?.addEventListener('abort', cancel, { once: true });
+    const timer = this.#limitTime();
+    try {
+      const prepared = await this.#preflight();
+      if (recorder.findings.some(({ severity }) => severity === 'refuse')) return await this.#refuse();
+      const scan = await recorder.during('prepare destination', () => this.#prepareHosts(prepared));
+      await this.move(prepared, scan);
+      this.count();
+      return await recorder.finish('moved', 'destination', null);
+    } catch (thrown) {
+      this.count();
+      return await abandon(this, thrown);
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', cancel);
+    }
+  }
+
+  /** Both hosts, the guest, and everything that speaks against moving it. */
+  async #preflight(): Promise<Prepared> {
+    const { recorder, sides, signal } = this;
+    return await recorder.during('preflight', async () => {
+      const prepared = await prepare(this.intent, this.request, sides, signal, (found) => {
+        // A scan changes nothing, so it need not wait for the destination, nor for what preflight finds.
+        this.#scanning = this.#firstScan(found);
+        this.#scanning.catch(() => {});
+      });
+      recorder.locatedAt(prepared.source.host.name);
+      for (const side of [prepared.source, prepared.destination])
+        void side.rpc.closed.then((error) => {
+          if (error !== undefined && this.commit === 'before') this.#stop.abort(error);
+        });
+      // Nor need the relays: what they hold so far ends with their sessions.
+      this.#connecting = connectRelays(prepared, this.request, this.id, signal);
+      this.#connecting.catch(() => {});
+      recorder.findings = await check(prepared, signal);
+      return prepared;
+    });
+  }
+
+  async #refuse(): Promise<MigrationReport> {
+    const reasons = this.recorder.findings.filter(({ severity }) => severity === 'refuse');
+    const message = `preflight refused: ${reasons.map((reason) => reason.message).join('; ')}`;
+    this.count();
+    return await this.recorder.finish(
+      'refused',
+      'source',
+      new VmmigError('VMMIG_PREFLIGHT_REFUSED', message, { phase: 'preflight' }),
+    );
+  }
+
+  async #firstScan({ source, agent }: Pick<Prepared, 'source' | 'agent'>): Promise<ScanSummary | null> {
+    if (agent === null || this.request.agent === false) return null;
+    return await this.recorder.during(
+      'scan',
+      () => this.scan(source, 'full'),
+      (scan) =>
+        scan === null
+          ? 'no answer'
+          : `${scan.pages.toLocaleString('en')} cached pages in ${scan.runs.toLocaleString('en')} runs`,
+    );
+  }
+
+  /** The destination's QEMU starts while the source's sets out: both take a while until the first page. */
+  async #prepareHosts(prepared: Prepared): Promise<ScanSummary | null> {
+    const setOut = this.#startSource(prepared);
+    const started = this.#startDestination(prepared);
+    // Both are waited for also when one fails: neither may still be at work when what it did is undone.
+    await Promise.allSettled([setOut, started]);
+    const scan = await setOut;
+    await started;
+    return scan;
+  }
+
+  /** QEMU finds its relay connected and the cache map in place. */
+  async #startSource({ source }: Prepared): Promise<ScanSummary | null> {
+    await Promise.allSettled([this.#scanning, this.#connecting]);
+    const scan = await this.#scanning;
+    await this.#connecting;
+    await call(source.rpc, 'source.start', {}, { signal: this.signal });
+    return scan;
+  }
+
+  async #startDestination({ destination, plan }: Prepared): Promise<void> {
+    const { stateDir, runDir } = destination.host;
+    const { qmpPath, commandLine } = plan.destination;
+    const start = {
+      migrationId: this.id,
+      runDir,
+      stateDir,
+      vm: this.request.vm,
+      argv: [...commandLine.argv],
+      cwd: commandLine.cwd,
+      qmpPath,
+      disks: [...plan.restorable],
+    };
+    this.destinationProcess = await call(destination.rpc, 'destination.start', start, { signal: this.signal });
+  }
+
+  /** An agent that fails costs the elision of what it would have named, not the migration: null then. */
+  protected async scan(source: Side, mode: 'full' | 'changes'): Promise<ScanSummary | null> {
+    let scan: ScanSummary;
+    try {
+      scan = await call(source.rpc, 'source.scan', { mode }, { signal: this.signal });
+    } catch (thrown) {
+      const { code, message } = toVmmigError(thrown);
+      if (!code.startsWith('VMMIG_AGENT_')) throw thrown;
+      this.recorder.notice('warn', code, `the guest's agent failed, so its page cache is sent: ${message}`);
+      return null;
+    }
+    const { agent } = this.recorder.facts;
+    this.recorder.facts = {
+      ...this.recorder.facts,
+      agent: {
+        scanMs: Math.round((agent?.scanMs ?? 0) + scan.scanMs),
+        pages: scan.pages,
+        scans: (agent?.scans ?? 0) + 1,
+        skipped: scan.skipped,
+      },
+    };
+    return scan;
+  }
+
+  /** The guest and this migration's directory on a host. */
+  directoryOn({ host }: Side): Params<'source.release'> {
+    return { ...addressOf(this.intent.guest), migrationId: this.id, runDir: host.runDir };
+  }
+
+  #limitTime(): NodeJS.Timeout | undefined {
+    const { timeoutMs } = this.request;
+    if (timeoutMs === undefined) return undefined;
+    const error = new VmmigError('VMMIG_TIMEOUT', `not done within ${timeoutMs} ms`, { retryable: true });
+    return setTimeout(() => this.#stop.abort(error), timeoutMs);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([this.sides.source?.[Symbol.asyncDispose](), this.sides.destination?.[Symbol.asyncDispose]()]);
+  }
+}
