@@ -16,8 +16,8 @@ import type { RetainedRun } from '../source/window.js';
 import { StoreContents } from './contents.js';
 import { StoreError } from './errors.js';
 import { Flights, type SentSet } from './flights.js';
+import { runsOf } from './pageRuns.js';
 import { pageState } from './pageTable.js';
-import { unsentRuns } from './remoteSet.js';
 import { resync } from './resync.js';
 import { Sender, type SendOrder, type Taken } from './sender.js';
 import { minLimitBytes, Slabs } from './slabs.js';
@@ -163,7 +163,7 @@ export class PageStore implements AsyncDisposable {
   remoteSet(block: number): Uint32Array {
     const { table } = this.#contents;
     const first = table.firstOfBlock[block]!;
-    return unsentRuns(table.state.subarray(first, first + table.pagesOfBlock[block]!), pageState.bytes);
+    return runsOf(table.state.subarray(first, first + table.pagesOfBlock[block]!), pageState.bytes);
   }
 
   /** Pages not sent yet. */

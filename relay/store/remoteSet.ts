@@ -13,44 +13,6 @@ import { packPages, unpackPages } from '../link/batch.js';
 
 const headerBytes = 5;
 const maxVarintBytes = 5;
-/** Pages that are looked at in one comparison. */
-const stride = 1024;
-
-/**
- * Runs of pages in one state.
- *
- * @param states - one byte a page
- * @returns first page and count of each run, ascending
- */
-export function unsentRuns(states: Uint8Array, state: number): Uint32Array {
-  const bytes = Buffer.from(states.buffer, states.byteOffset, states.length);
-  const uniform = Buffer.alloc(stride, state);
-  let runs = new Uint32Array(1024);
-  let used = 0;
-  for (let page = bytes.indexOf(state); page >= 0; ) {
-    const end = runEnd(bytes, state, uniform, page);
-    if (used === runs.length) {
-      const larger = new Uint32Array(used * 2);
-      larger.set(runs);
-      runs = larger;
-    }
-    runs[used++] = page;
-    runs[used++] = end - page;
-    page = bytes.indexOf(state, end);
-  }
-  return runs.slice(0, used);
-}
-
-function runEnd(bytes: Buffer, state: number, uniform: Buffer, page: number): number {
-  let end = page + 1;
-  while (end < bytes.length && bytes[end] === state) {
-    end++;
-    // Long runs by comparing memory.
-    if (end % stride === 0)
-      while (end + stride <= bytes.length && bytes.compare(uniform, 0, stride, end, end + stride) === 0) end += stride;
-  }
-  return end;
-}
 
 /** @param runsOfBlock - for each block: first page and count of each run, ascending and apart */
 export function encodeRemoteSet(runsOfBlock: readonly Uint32Array[]): Buffer {

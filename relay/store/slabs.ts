@@ -148,7 +148,7 @@ export class Slabs {
   #makeRoom(): void {
     const afterBytes = () => this.heldBytes + slabBytes;
     // An eighth stays as it is while there is room: what has just come is what is rewritten next.
-    const isWarm = () => this.#residentSlabs * slabBytes <= this.limitBytes / 8;
+    const isWarm = () => this.#closed.size * slabBytes <= this.limitBytes / 8;
     for (let packs = 0; packs < packsPerSlab && afterBytes() > this.limitBytes / 2 && !isWarm(); packs++)
       if (!this.#compressColdest()) break;
     while (afterBytes() > this.limitBytes)
