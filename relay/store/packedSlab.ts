@@ -31,7 +31,7 @@ export class PackedSlab {
   #spilledBytes = 0;
 
   /**
-   * @param raw - the slab, its free pages zeroed
+   * @param raw - the slab
    * @param isFree - one entry a page
    * @param spill - must be the same for the slab's whole life
    */

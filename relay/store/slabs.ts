@@ -192,11 +192,7 @@ export class Slabs {
 
   #pack(slab: Slab): PackedSlab {
     const isFree = new Uint8Array(slotsPerSlab);
-    for (let at = 0; at < slab.freeSlots; at++) {
-      const index = slab.free[at]!;
-      isFree[index] = 1;
-      slab.buffer!.fill(0, index * pageBytes, (index + 1) * pageBytes);
-    }
+    for (const index of slab.free.subarray(0, slab.freeSlots)) isFree[index] = 1;
     return new PackedSlab(slab.buffer!, isFree, this.spill);
   }
 

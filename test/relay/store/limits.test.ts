@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -23,6 +23,15 @@ function rig(spillPath: string | null, isCompressible: boolean) {
   const store = new PageStore(blocks, { limitBytes, spillPath });
   const guest = new Guest(store, isCompressible);
   return { store, guest, destination: new Destination(guest, pagesOfBlock), builder: new BatchBuilder() };
+}
+
+/** Empty for a descriptor that is gone meanwhile. */
+function readlinkOf(descriptor: string): string {
+  try {
+    return readlinkSync(descriptor);
+  } catch {
+    return '';
+  }
 }
 
 describe('memory', () => {
@@ -105,6 +114,27 @@ describe('the spill file', () => {
       destination.expectLatest();
       expectEmpty(store);
     }
+  });
+
+  test('takes turns with memory while the guest rewrites its pages, and is empty in the end', async () => {
+    const spillPath = path.join(directory, 'spill');
+    const { store, guest, destination, builder } = rig(spillPath, false);
+    await using _ = store;
+    for (let round = 0; round < 12; round++) {
+      guest.write(0, round * 400, 400);
+      for (let page = round * 7; page < round * 400; page += 8) guest.write(0, page, 1);
+      expect(store.heldBytes).toBeLessThanOrEqual(limitBytes);
+    }
+    const file = readdirSync('/proc/self/fd')
+      .map((fd) => `/proc/self/fd/${fd}`)
+      .find((fd) => readlinkOf(fd).startsWith(spillPath))!;
+    expect(file).toBeDefined();
+    // What was superseded in the file is not taken twice: 18.75 MiB of pages in all.
+    expect(statSync(file).size).toBeLessThan(20 * MiB);
+    destination.drain(builder);
+    destination.expectLatest();
+    expectEmpty(store);
+    expect(statSync(file).size).toBe(0);
   });
 
   test('is never an existing file, nor one where none can be', async () => {
