@@ -1,0 +1,225 @@
+/**
+ * The page store of a guest whose RAM is a shared memory file: nothing is captured, the file is read when pages are sent.
+ *
+ * QEMU keeps no log of what the guest writes when it leaves shared memory out of its stream. Once the guest has stopped,
+ * though, the file does not change any more, and holds the final version of every page. So
+ *
+ * - nothing that is sent while the guest runs counts. At the switch every page is unsent, whatever was sent before:
+ *   the pause does not depend on how much memory there is.
+ * - what is sent after the stop is final, and every page is sent exactly once.
+ *
+ * What is sent while the guest runs are hints: the bytes of pages as they were when they were read. The destination holds
+ * them (HeldPages), and may not show them to the guest. After the stop the source digests these pages again, at 3 GB/s:
+ *
+ *   not changed   a reference with `heldDisk` for its disk: first page, count, and the digest of the final bytes
+ *   changed       the pages again, before all others: the guest has just written to them
+ *
+ * The digest in the reference makes it right whatever the destination holds: it places what it holds if that has the
+ * digest, and otherwise asks for the bytes, as with a disk that does not match. It may drop hints as it likes.
+ *
+ *   batches before `freeze()`, in order          batches from `freeze()` on, in any order
+ *   bytes: hints, each group of 16 pages         fill, bytes: final, to be placed
+ *     (aligned) at most one run; the newer       reference to a disk: final, as with any other guest
+ *     replaces the older                         reference to heldDisk: final, what is held
+ *
+ * On the link these are ordinary batches. A destination tells hints by what they are: bytes of such a block that come
+ * before the `switch` frame. References and fills of such a block are always final, so that those pages that were
+ * confirmed during the guest's pause (`confirm`, for as long as the caller likes) can be told before `switch`; the
+ * destination may place them before LISTEN. All other pages of the block are remote then, and to be discarded.
+ *
+ * The order after the stop: what was hinted; holes of the file, which are zero pages; page cache, as references; bytes,
+ * first those that `moveToFront` names, then what the guest has written since it was hinted, then by address. Page cache
+ * is never hinted: the cache map, sent ahead, lets the destination read its disk early, and the reference confirms it.
+ */
+import { type CacheRun, CaptureBlock, type FileBlock, pageBytes, pageKind } from './captureBlock.js';
+import { FinalPass } from './finalPass.js';
+import { Flight, Flights, type SentSet } from './flights.js';
+import { HintPass } from './hintPass.js';
+import type { Digester, PageBatch } from './pageTeller.js';
+
+export interface FileCaptureOptions {
+  /** How much the destination will hold as hints; 0: send none. */
+  readonly hintLimitBytes: number;
+}
+
+export interface Taken {
+  readonly sent: SentSet | null;
+  /** Pages of the range that are under way already. */
+  readonly inFlightPages: number;
+}
+
+/** Pages by the way in which they are told, as far as is known: what turns out to be zero counts as bytes. */
+export interface PageCounts {
+  readonly fill: number;
+  readonly bytes: number;
+  readonly reference: number;
+}
+
+export interface KeptRun {
+  readonly block: number;
+  readonly page: number;
+  readonly count: number;
+  readonly bytes: Buffer;
+}
+
+export class FileCapture {
+  readonly #blocks: readonly CaptureBlock[];
+  readonly #byIndex: ReadonlyMap<number, CaptureBlock>;
+  readonly #hints: HintPass;
+  readonly #final: FinalPass;
+  readonly #flights = new Flights();
+  #isFrozen = false;
+
+  /** @param blocks those that are in files; the files stay the caller's */
+  constructor(blocks: readonly FileBlock[], digester: Digester, { hintLimitBytes }: FileCaptureOptions) {
+    this.#blocks = blocks.map((block) => new CaptureBlock(block));
+    this.#byIndex = new Map(this.#blocks.map((block) => [block.index, block]));
+    this.#final = new FinalPass(this.#blocks, digester);
+    this.#hints = new HintPass(this.#blocks, digester, hintLimitBytes, (block, group) =>
+      this.#final.changed(block, group),
+    );
+  }
+
+  /** Finds the holes of the files, while the guest runs: 7 ms for each GiB of data, on another thread. Worth it, not needed. */
+  async survey(signal?: AbortSignal): Promise<void> {
+    for (const block of this.#blocks) await block.survey(signal);
+  }
+
+  /** Replaces what is known of the page cache. Runs as in the cache map, cut as references are; those of other blocks are ignored. */
+  setCache(runs: readonly CacheRun[]): void {
+    for (const block of this.#blocks) block.setCache(runs.filter((run) => run.block === block.index));
+    this.#final.cacheChanged();
+  }
+
+  /** Hints have been sent of all there is. `hintAgain` looks for what has changed since. */
+  get isHinted(): boolean {
+    return this.#hints.isOver;
+  }
+
+  hintAgain(): void {
+    this.#hints.restart();
+  }
+
+  /** The guest has stopped, for good: from now on the files are its memory, and everything is unsent. */
+  freeze(): void {
+    this.#isFrozen = true;
+  }
+
+  get isFrozen(): boolean {
+    return this.#isFrozen;
+  }
+
+  /**
+   * Puts the next pages in a batch: before `freeze` hints, then final versions; either what costs the link nothing, or
+   * bytes. A call takes some 5 ms at most.
+   *
+   * @param builder empty
+   * @param limitPages before `freeze` at least 16 and at most what a batch carries
+   * @returns null when there is nothing to send; before `freeze` also when there was nothing among the pages looked at
+   */
+  fillBatch(builder: PageBatch, limitPages: number): SentSet | null {
+    const flight = new Flight();
+    if (!this.#isFrozen) flight.bytesPages = this.#hints.fill(builder, limitPages);
+    else this.#final.fill(builder, limitPages, flight);
+    return this.#flights.launch(flight);
+  }
+
+  /**
+   * During the pause, before `switch`: hints that still hold. A millisecond for each 3 MB; so call it until `isConfirmed`,
+   * or as long as the pause allows.
+   *
+   * @returns null when none of those looked at still holds
+   */
+  confirm(builder: PageBatch, limitPages: number): SentSet | null {
+    const flight = new Flight();
+    this.#final.confirmHints(builder, limitPages, flight);
+    return this.#flights.launch(flight);
+  }
+
+  /** All hints have been looked at since the guest has stopped. */
+  get isConfirmed(): boolean {
+    return this.#final.isConfirmed;
+  }
+
+  /** A fault: the unsent pages of a range at once, checked first where they were hinted. Stops when the builder is full. */
+  takeNow(block: number, page: number, count: number, builder: PageBatch): Taken {
+    const { found, from, end } = this.#clip(block, page, count);
+    const flight = new Flight();
+    let inFlightPages = 0;
+    for (let at = from; at < end; at++) if (found.sent[at] === 1 && !found.isPlaced(at)) inFlightPages++;
+    this.#final.take(found, from, end, builder, flight);
+    return { sent: this.#flights.launch(flight), inFlightPages };
+  }
+
+  /** These go before any other bytes, and before those that were moved earlier. */
+  moveToFront(block: number, page: number, count: number): void {
+    const { found, from, end } = this.#clip(block, page, count);
+    this.#final.front.push({ block: found, page: from, end });
+  }
+
+  /** All of a batch is in place at the destination; of a batch of hints: held, or dropped. In any order. */
+  acknowledged(token: number): boolean {
+    return this.#flights.acknowledge(token);
+  }
+
+  /** The bytes of a reference under way that the destination does not have. Once for each record. */
+  bytesOf(token: number, record: number): KeptRun | null {
+    const run = this.#flights.takeReference(token, record);
+    if (run === null) return null;
+    const { block, page, count } = run;
+    const bytes = Buffer.allocUnsafe(count * pageBytes);
+    block.read(page, count, bytes);
+    return { block: block.index, page, count, bytes };
+  }
+
+  /** Starts again with another relay at the destination, after the switch: what QEMU there does not have is unsent. */
+  resync(placed: (block: number, page: number) => boolean): void {
+    this.#flights.clear();
+    for (const block of this.#blocks) block.reset((page) => placed(block.index, page));
+    this.#final.restart();
+  }
+
+  /** The pages of a block that have not been sent: first page and count of each run, ascending. */
+  remoteSet(block: number): Uint32Array {
+    const { sent, pages } = this.#byIndex.get(block)!;
+    const runs: number[] = [];
+    for (let page = sent.indexOf(0); page >= 0; ) {
+      const found = sent.indexOf(1, page);
+      const end = found < 0 ? pages : found;
+      runs.push(page, end - page);
+      page = end < pages ? sent.indexOf(0, end) : -1;
+    }
+    return Uint32Array.from(runs);
+  }
+
+  /** Pages not sent yet. */
+  get unsent(): PageCounts {
+    return this.#count(({ unsent }, kind) => unsent[kind]!);
+  }
+
+  /** Pages not acknowledged yet, sent or not. */
+  get remaining(): PageCounts {
+    return this.#count(({ unsent, underway }, kind) => unsent[kind]! + underway[kind]!);
+  }
+
+  /** The destination has everything in place. */
+  get isEmpty(): boolean {
+    const { fill, bytes, reference } = this.remaining;
+    return fill + bytes + reference === 0;
+  }
+
+  /** Of the destination's memory. */
+  get hintedBytes(): number {
+    return this.#blocks.reduce((sum, { hints }) => sum + hints.pages, 0) * pageBytes;
+  }
+
+  #count(pagesOf: (block: CaptureBlock, kind: number) => number): PageCounts {
+    const sum = (kind: number) => this.#blocks.reduce((total, block) => total + pagesOf(block, kind), 0);
+    return { fill: sum(pageKind.fill), bytes: sum(pageKind.bytes), reference: sum(pageKind.reference) };
+  }
+
+  #clip(block: number, page: number, count: number): { found: CaptureBlock; from: number; end: number } {
+    const found = this.#byIndex.get(block)!;
+    return { found, from: Math.max(0, page), end: Math.min(found.pages, page + count) };
+  }
+}

@@ -1,0 +1,95 @@
+/** Goes through the memory of a guest that still runs, and puts in batches what the destination had best know already. */
+import { type CaptureBlock, groupPages, pageBytes, pageKind } from './captureBlock.js';
+import { type Digester, isZero, type PageBatch } from './pageTeller.js';
+
+/** A call takes a millisecond or two at most. */
+const maxPagesRead = 1024;
+
+export class HintPass {
+  readonly #bytes = Buffer.allocUnsafeSlow(groupPages * pageBytes);
+  #block = 0;
+  #group = 0;
+
+  constructor(
+    private readonly blocks: readonly CaptureBlock[],
+    private readonly digester: Digester,
+    private readonly limitBytes: number,
+    private readonly changed: (block: CaptureBlock, group: number) => void,
+  ) {}
+
+  /** All groups have been visited. */
+  get isOver(): boolean {
+    return this.#block >= this.blocks.length;
+  }
+
+  restart(): void {
+    this.#block = this.#group = 0;
+  }
+
+  /** @returns how many pages were put in the batch; 0 may mean that there was none among the next ones */
+  fill(batch: PageBatch, limitPages: number): number {
+    let pages = 0;
+    for (let read = 0; read < maxPagesRead && pages + groupPages <= limitPages && !batch.isFull; read += groupPages) {
+      const block = this.blocks[this.#block];
+      if (block === undefined) break;
+      if (this.#group < block.hints.groups) pages += this.#hint(block, this.#group++, batch);
+      else {
+        this.#block++;
+        this.#group = 0;
+      }
+    }
+    return pages;
+  }
+
+  #hint(block: CaptureBlock, group: number, batch: PageBatch): number {
+    const { hints } = block;
+    const isHeld = hints.countOf(group) > 0;
+    const first = group * groupPages;
+    let { page, count } = longestStretch(block, first, Math.min(block.pages, first + groupPages));
+    if (count > 0) block.read(page, count, this.#bytes);
+    let start = 0;
+    while (count > 0 && isZero(this.#bytes, start)) {
+      start += pageBytes;
+      page++;
+      count--;
+    }
+    while (count > 0 && isZero(this.#bytes, start + (count - 1) * pageBytes)) count--;
+    if (count === 0) {
+      hints.clear(group);
+      return 0;
+    }
+    const digest = this.digester.digest(this.#bytes.subarray(start, start + count * pageBytes));
+    if (isHeld) {
+      const isSame = hints.startOf(group) === page - first && hints.countOf(group) === count;
+      if (isSame && hints.matches(group, digest)) return 0;
+      this.changed(block, group);
+      hints.clear(group);
+    }
+    if ((this.#heldPages() + count) * pageBytes > this.limitBytes) return 0;
+    hints.set(group, page - first, count, digest);
+    for (let at = 0; at < count; at++) batch.addPage(block.index, page + at, this.#bytes, start + at * pageBytes);
+    return count;
+  }
+
+  #heldPages(): number {
+    let pages = 0;
+    for (const { hints } of this.blocks) pages += hints.pages;
+    return pages;
+  }
+}
+
+/** Of pages that will be told as bytes. */
+function longestStretch(block: CaptureBlock, from: number, to: number): { page: number; count: number } {
+  let page = from;
+  let count = 0;
+  for (let at = from; at < to; ) {
+    let end = at;
+    while (end < to && block.kindOf(end) === pageKind.bytes) end++;
+    if (end - at > count) {
+      page = at;
+      count = end - at;
+    }
+    at = end + 1;
+  }
+  return { page, count };
+}
