@@ -10,7 +10,8 @@ import { StoreError } from './errors.js';
 const extentBytes = 68 * 1024;
 
 export class SpillFile implements Disposable {
-  readonly #fd: number;
+  /** -1 once it is closed: the number may be another file's then. */
+  #fd: number;
   readonly #free: number[] = [];
   #extents = 0;
 
@@ -71,10 +72,11 @@ export class SpillFile implements Disposable {
     this.#free.push(extent);
     if (this.#free.length < this.#extents) return;
     this.#free.length = this.#extents = 0;
-    ftruncateSync(this.#fd, 0);
+    if (this.#fd >= 0) ftruncateSync(this.#fd, 0);
   }
 
   [Symbol.dispose](): void {
-    closeSync(this.#fd);
+    if (this.#fd >= 0) closeSync(this.#fd);
+    this.#fd = -1;
   }
 }

@@ -1,5 +1,14 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -135,6 +144,25 @@ describe('the spill file', () => {
     destination.expectLatest();
     expectEmpty(store);
     expect(statSync(file).size).toBe(0);
+  });
+
+  test('is closed once, and takes and gives nothing afterwards', async () => {
+    const { store, guest, builder } = rig(path.join(directory, 'spill'), false);
+    guest.write(0, 0, 4096);
+    await store[Symbol.asyncDispose]();
+    const page = Buffer.alloc(pageBytes);
+    const other = openSync(path.join(directory, 'other'), 'w+');
+    try {
+      await store[Symbol.asyncDispose]();
+      const put = () => {
+        for (let at = 4096; at < 8192; at++) store.putPage(0, at, page, 0);
+      };
+      expect(put).toThrow(expect.objectContaining({ code: 'VMMIG_STORE_SPILL_IO' }));
+      expect(() => store.fillBatch(builder, 1)).toThrow(expect.objectContaining({ code: 'VMMIG_STORE_SPILL_IO' }));
+      expect(fstatSync(other).size).toBe(0);
+    } finally {
+      closeSync(other);
+    }
   });
 
   test('is never an existing file, nor one where none can be', async () => {
