@@ -87,6 +87,21 @@ export async function acceptConnection(
   return { tls, socket };
 }
 
+/** A peer that has closed one connection has so long to close the others. */
+export const closeLimitMs = 1000;
+
+/** Resolves when a connection that was ended is closed. A peer that does not close its side in time is closed on. */
+export function hungUp(tls: TLSSocket): Promise<void> {
+  if (tls.closed) return Promise.resolve();
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => tls.destroy(), closeLimitMs);
+    tls.once('close', () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}
+
 /** Says nothing about whether the peer has the key. */
 class TimeoutError extends Error {}
 

@@ -8,11 +8,10 @@
  */
 import type { TLSSocket } from 'node:tls';
 import { RelayError } from '../errors.js';
-import type { LinkCredentials } from './connection.js';
+import { hungUp, type LinkCredentials } from './connection.js';
 import { encodeFrameHeader, type Frame, FrameDecoder, frameType, linkVersion } from './frames.js';
 
 export const maxConnections = 16;
-const refusalReadMs = 1000;
 
 export interface Hello {
   readonly protocol: string;
@@ -67,16 +66,11 @@ function isSound(resume: Resume): boolean {
 /** Says why not, and ends the connection when the peer has had time to read it. */
 export async function refuse(tls: TLSSocket, message: string, unknownSession: boolean): Promise<void> {
   sendJson(tls, frameType.refuse, unknownSession ? { message, unknownSession } : { message });
-  await new Promise<void>((resolve) => {
-    const timer = setTimeout(resolve, refusalReadMs);
-    tls
-      .on('error', () => {})
-      .once('close', () => {
-        clearTimeout(timer);
-        resolve();
-      });
-    tls.resume().end();
-  });
+  tls
+    .on('error', () => {})
+    .resume()
+    .end();
+  await hungUp(tls);
 }
 
 /** Reads exactly one frame; what follows it goes back into the socket, which is left paused. */

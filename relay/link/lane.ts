@@ -20,6 +20,8 @@ const backlogBytes = 128 * 1024;
 export class Lane {
   /** Of the other relay's frames, those that arrived whole. */
   received = 0;
+  /** Bytes of numbered frames that came over the present connection. */
+  arrivedBytes = 0;
   peer: LinkConnection | null = null;
   /** When anything arrived last, on `performance.now()`'s clock. */
   heardAtMs = 0;
@@ -60,8 +62,15 @@ export class Lane {
     if (this.peer !== null) this.#control.push(frame);
   }
 
+  /** As {@link addControl}, unless what is going out anyway shows that this side is alive. */
+  keepAlive(frame: Buffer): void {
+    if (this.#offset > 0 || this.#control.length > 0) return;
+    this.addControl(frame);
+    this.write(0);
+  }
+
   /**
-   * Gives the connection up to `limitBytes` of the frames, and the control frames due.
+   * Gives the connection up to `limitBytes` (whole, or Infinity) of the frames, and the control frames due.
    *
    * @returns the bytes of frames written
    */
@@ -110,6 +119,7 @@ export class Lane {
     this.#next = received;
     this.#offset = 0;
     this.#unwrittenBytes = this.#keptBytes;
+    this.arrivedBytes = 0;
     this.peer = peer;
   }
 

@@ -4,7 +4,7 @@
  * frames mean, but for the pings by which it measures the round trip and notices a dead peer.
  */
 import { RelayError } from '../errors.js';
-import type { LinkConnection } from './connection.js';
+import { closeLimitMs, hungUp, type LinkConnection } from './connection.js';
 import { encodeFrameHeader, type Frame, FrameDecoder, frameHeaderBytes, frameType, isOrdered } from './frames.js';
 import { OrderedInbox } from './inbox.js';
 import type { TokenBucket } from './tokenBucket.js';
@@ -27,8 +27,6 @@ export interface LinkOptions {
 
 const pingIntervalMs = 500;
 const defaultSilenceLimitMs = 10_000;
-/** A peer that has closed one connection has so long to close the others. */
-const closeLimitMs = 1000;
 /** What a bandwidth cap still holds up when the link is closed has so long to go out. */
 const flushLimitMs = 5000;
 
@@ -189,7 +187,7 @@ export class Link implements AsyncDisposable {
       if (this.#draining !== null) await within(this.#draining, flushLimitMs);
       for (const { tls } of this.#peers) tls.end();
     }
-    await Promise.all(this.#peers.map(({ tls }) => closed(tls)));
+    await Promise.all(this.#peers.map(({ tls }) => hungUp(tls)));
   }
 
   #beat(silenceLimitMs: number): void {
@@ -228,16 +226,4 @@ async function within(promise: Promise<void>, limitMs: number): Promise<void> {
     }),
   ]);
   clearTimeout(timer);
-}
-
-/** A peer that does not close its side in time is closed on. */
-function closed(tls: LinkConnection['tls']): Promise<void> {
-  if (tls.closed) return Promise.resolve();
-  return new Promise((resolve) => {
-    const timer = setTimeout(() => tls.destroy(), closeLimitMs);
-    tls.once('close', () => {
-      clearTimeout(timer);
-      resolve();
-    });
-  });
 }

@@ -1,0 +1,111 @@
+/**
+ * Sends bulk frames over their connections, a slice at a time, as the window, the bandwidth cap and the connections allow.
+ * Frames of several connections go out side by side.
+ */
+import { RelayError } from '../errors.js';
+import type { BulkWindow } from './bulkWindow.js';
+import type { Lane } from './lane.js';
+import type { TokenBucket } from './tokenBucket.js';
+
+const minSliceBytes = 16 * 1024;
+const maxSliceBytes = 128 * 1024;
+/** Less room than this is not worth a TLS record. */
+const minRoomBytes = 4096;
+/** What may wait here before the caller is asked to wait: enough that the link does not run dry meanwhile. */
+const openBytes = 128 * 1024;
+
+export interface BulkHandlers {
+  /** Something is under way. */
+  wrote(): void;
+  /** `isOpen` again. */
+  drained(): void;
+}
+
+export class BulkSender {
+  readonly #lanes: readonly Lane[];
+  readonly #window: BulkWindow;
+  readonly #bucket: TokenBucket | null;
+  readonly #handlers: BulkHandlers;
+  /** Since the connections were made. */
+  #receivedBytes = 0;
+  #wasOpen = true;
+  #turn = 0;
+  #timer: NodeJS.Timeout | null = null;
+
+  constructor(lanes: readonly Lane[], window: BulkWindow, bucket: TokenBucket | null, handlers: BulkHandlers) {
+    this.#lanes = lanes;
+    this.#window = window;
+    this.#bucket = bucket;
+    this.#handlers = handlers;
+  }
+
+  get unwrittenBytes(): number {
+    return this.#lanes.reduce((sum, lane) => sum + lane.unwrittenBytes, 0);
+  }
+
+  get isOpen(): boolean {
+    return this.unwrittenBytes < openBytes && this.#lanes.every(({ peer }) => peer !== null);
+  }
+
+  /** Queues a frame on the connection that is done first, and sends what may be sent. */
+  add(header: Buffer, payload: Buffer): void {
+    const lane = this.#lanes.reduce((left, right) => (right.unwrittenBytes < left.unwrittenBytes ? right : left));
+    lane.add(header, payload);
+    this.pump();
+  }
+
+  pump(): void {
+    for (let lane = this.#next(); lane !== null; lane = this.#next()) {
+      const { roomBytes, windowBytes } = this.#window;
+      if (roomBytes < Math.min(minRoomBytes, lane.unwrittenBytes)) break;
+      const sliceBytes = Math.min(maxSliceBytes, Math.max(minSliceBytes, windowBytes >> 4));
+      const lengthBytes = Math.min(roomBytes, lane.unwrittenBytes, sliceBytes, this.#bucket?.sliceBytes ?? Infinity);
+      const waitMs = this.#bucket?.tryTake(lengthBytes) ?? 0;
+      if (waitMs > 0) {
+        this.#pumpIn(waitMs);
+        break;
+      }
+      this.#window.sent(lane.write(lengthBytes));
+      this.#handlers.wrote();
+    }
+    const { isOpen } = this;
+    if (isOpen && !this.#wasOpen) setImmediate(() => this.isOpen && this.#handlers.drained());
+    this.#wasOpen = isOpen;
+  }
+
+  /** The other side has received so much since the connections were made. */
+  received(totalBytes: number, nowMs: number): void {
+    const newBytes = totalBytes - this.#receivedBytes;
+    if (newBytes < 0 || newBytes > this.#window.inFlightBytes)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the other relay received what was not sent');
+    this.#receivedBytes = totalBytes;
+    if (newBytes > 0) this.#window.received(newBytes, nowMs);
+  }
+
+  /** The connections are new. */
+  reset(): void {
+    this.#window.reset();
+    this.#receivedBytes = 0;
+  }
+
+  stop(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+  }
+
+  #pumpIn(waitMs: number): void {
+    this.#timer ??= setTimeout(() => {
+      this.#timer = null;
+      this.pump();
+    }, waitMs);
+  }
+
+  /** The connections that have something to send and can take it, in turn. */
+  #next(): Lane | null {
+    for (let tries = 0; tries < this.#lanes.length; tries++) {
+      const lane = this.#lanes[this.#turn++ % this.#lanes.length]!;
+      if (lane.unwrittenBytes > 0 && lane.isWritable) return lane;
+    }
+    return null;
+  }
+}

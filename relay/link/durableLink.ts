@@ -1,0 +1,312 @@
+/**
+ * A link that survives the network, and lets urgent frames overtake: for as long as a guest runs whose memory is still on
+ * the other side. Frames are as on `Link`; these come on top:
+ *
+ * - From `endure` on, a connection that breaks or falls silent is not the end. Every frame is kept until the other side
+ *   has received it; new connections go on where the old ones were cut. Each frame arrives once.
+ * - The first connection is for urgent and small frames. Bulk data goes over the others, a slice at a time, no more of it
+ *   under way than `BulkWindow` says, so that what overtakes on this host does not queue in the network instead.
+ *
+ * Both sides have to use it: what one has received is told by a frame of its own.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { RelayError } from '../errors.js';
+import { BulkSender } from './bulkSender.js';
+import { BulkWindow } from './bulkWindow.js';
+import type { LinkConnection } from './connection.js';
+import type { DurableLinkHandlers, DurableLinkOptions, EndureOptions } from './durableLinkOptions.js';
+import { encodeFrameHeader, type Frame, frameType, isOrdered } from './frames.js';
+import { maxConnections, type ResumedConnection } from './handshake.js';
+import { Heartbeat } from './heartbeat.js';
+import { OrderedInbox } from './inbox.js';
+import type { Lane } from './lane.js';
+import { decodeReceipt, encodeReceipt, ReceiptSchedule } from './receipts.js';
+import { Readmission, type Reconnection, Redialling } from './reconnect.js';
+import { sessionOf } from './session.js';
+import type { TokenBucket } from './tokenBucket.js';
+import { Wires } from './wires.js';
+
+/** How many connections to dial when there are to be so many for bulk data. */
+export function durableConnections(bulkConnections: number): number {
+  return Math.min(maxConnections, bulkConnections + 1);
+}
+
+const defaultSilenceLimitMs = 10_000;
+/** Of what is not urgent, frames up to this size take the first connection all the same. */
+const smallBytes = 4096;
+/** What the window or a bandwidth cap still holds up when the link is closed has so long to go out. */
+const flushLimitMs = 5000;
+const flushPollMs = 5;
+
+export class DurableLink implements AsyncDisposable {
+  readonly connections: number;
+  readonly #handlers: DurableLinkHandlers;
+  readonly #session: string;
+  readonly #wires: Wires;
+  readonly #urgent: Lane;
+  readonly #bulkLanes: readonly Lane[];
+  readonly #bulk: BulkSender;
+  readonly #window: BulkWindow;
+  readonly #bucket: TokenBucket | null;
+  readonly #heartbeat: Heartbeat;
+  readonly #receipts = new ReceiptSchedule(() => this.#tellReceived());
+  readonly #inbox: OrderedInbox;
+  #silenceLimitMs: number | null;
+  #nextToSend = 0;
+  #reconnection: Reconnection | null = null;
+  #reconnectTimeoutMs = 0;
+  #reconnects = 0;
+  #interruptedAtMs = 0;
+  #deadline: NodeJS.Timeout | undefined;
+  #ended = false;
+  #ending: Promise<void> | null = null;
+
+  /** @param peers - two at least (`durableConnections`), in the same order on both sides, as `dial` and `listen` give them */
+  constructor(peers: readonly LinkConnection[], handlers: DurableLinkHandlers, options: DurableLinkOptions = {}) {
+    if (peers.length < 2)
+      throw new RelayError('VMMIG_LINK_INCOMPATIBLE', 'a link that is to endure has two connections or more');
+    this.connections = peers.length;
+    this.#handlers = handlers;
+    this.#session = sessionOf(peers[0]!);
+    this.#wires = new Wires(peers.length, {
+      frame: (lane, frame) => this.#receive(lane, frame),
+      arrived: (lengthBytes, frames) => this.#receipts.received(lengthBytes, frames),
+      drained: () => this.#bulk.pump(),
+      broken: (cause, isFarewell) => this.#broken(cause, isFarewell),
+      malformed: (cause) => this.fail(cause),
+    });
+    this.#urgent = this.#wires.lanes[0]!;
+    this.#bulkLanes = this.#wires.lanes.slice(1);
+    this.#bucket = options.bucket ?? null;
+    this.#window = options.bulkWindow ?? new BulkWindow();
+    this.#heartbeat = new Heartbeat({
+      ping: (payload) => this.#control(frameType.ping, payload),
+      measured: (elapsedMs, nowMs) => this.#window.roundTrip(elapsedMs, nowMs),
+      beat: (nowMs) => this.#beat(nowMs),
+      isBusy: () => this.isConnected && this.#window.inFlightBytes > 0,
+    });
+    this.#bulk = new BulkSender(this.#bulkLanes, this.#window, this.#bucket, {
+      wrote: () => this.#heartbeat.busy(),
+      drained: () => {
+        if (!this.#ended) this.#handlers.drained?.();
+      },
+    });
+    this.#inbox = new OrderedInbox((frame) => this.#handlers.ordered?.(frame));
+    this.#silenceLimitMs = options.silenceLimitMs ?? defaultSilenceLimitMs;
+    this.#wires.connect(peers.map((peer) => ({ peer, received: 0 })));
+  }
+
+  /** Smallest round trip measured, 0 before the first. */
+  get rttMs(): number {
+    return this.#heartbeat.rttMs;
+  }
+
+  /** What crossed the network in both directions: TLS records and handshakes, without TCP/IP headers. */
+  get bytesOnWire(): number {
+    return this.#wires.bytesOnWire;
+  }
+
+  /** Kept because the other side is not known to have received it. */
+  get unreceivedBytes(): number {
+    return this.#wires.lanes.reduce((sum, lane) => sum + lane.keptBytes, 0);
+  }
+
+  get isConnected(): boolean {
+    return this.#wires.isConnected;
+  }
+
+  get reconnects(): number {
+    return this.#reconnects;
+  }
+
+  /** Whether more bulk data would go out soon; `drained` is called when it becomes so. What is sent regardless queues. */
+  get isOpenForBulk(): boolean {
+    return !this.#ended && this.#bulk.isOpen;
+  }
+
+  /** @returns the frame's sequence number. */
+  sendOrdered(type: number, payload: Buffer): number {
+    const sequence = this.#nextToSend++;
+    if (!this.#ended) this.#bulk.add(encodeFrameHeader(type, sequence, payload.length), payload);
+    return sequence;
+  }
+
+  /** Handled as it arrives. A large one is bulk data, any other goes as `sendUrgent` does. */
+  send(type: number, sequence: number, payload: Buffer): void {
+    if (payload.length <= smallBytes) this.sendUrgent(type, payload, sequence);
+    else if (!this.#ended) this.#bulk.add(encodeFrameHeader(type, sequence, payload.length), payload);
+  }
+
+  /** Overtakes everything but other urgent frames. Handled as it arrives, so it cannot be of an ordered type. */
+  sendUrgent(type: number, payload: Buffer, sequence = 0): void {
+    if (isOrdered(type)) throw new TypeError(`frames of type ${type} are handled in their order`);
+    if (this.#ended) return;
+    this.#urgent.add(encodeFrameHeader(type, sequence, payload.length), payload);
+    this.#writeUrgent();
+  }
+
+  /** From now on a lost connection is not the end. Once; both sides, before the first frame that must not be lost. */
+  endure(options: EndureOptions): void {
+    if (this.#reconnection !== null) throw new TypeError('the link endures already');
+    const link = {
+      session: this.#session,
+      connections: this.connections,
+      received: (connection: number) => this.#wires.lanes[connection]!.received,
+      interrupt: (cause: RelayError) => this.#interrupt(cause),
+      resume: (connections: readonly ResumedConnection[]) => this.#resume(connections),
+      replaced: (cause: RelayError) => this.#replaced(cause),
+      fail: (cause: RelayError) => this.fail(cause),
+    };
+    const { by } = options;
+    this.#reconnection =
+      'dial' in by ? new Redialling(by.dial, by.credentials, link) : new Readmission(by.accept.door, link);
+    this.#reconnectTimeoutMs = options.reconnectTimeoutMs;
+    this.#silenceLimitMs = options.silenceLimitMs ?? null;
+    if (this.#ended) this.#reconnection.stop();
+  }
+
+  /** Measures the round trip. It is done twice a second anyway. */
+  ping(): void {
+    this.#heartbeat.ping();
+  }
+
+  /** Ends the link without calling `lost`. What was sent before is flushed, if the peer can be reached. */
+  async close(): Promise<void> {
+    if (!this.#ended) {
+      this.#ended = true;
+      this.#ending = this.#flush().then(() => this.#release());
+    }
+    await this.#ending;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** Ends the link at once and tells the handler why. */
+  fail(cause: RelayError): void {
+    if (this.#end()) this.#handlers.lost(cause);
+  }
+
+  #receive(lane: Lane, frame: Frame): boolean {
+    switch (frame.type) {
+      case frameType.ping:
+        // An empty one only shows that the peer is there.
+        if (frame.payload.length > 0) this.#answerPing(lane, frame.payload);
+        return false;
+      case frameType.pong:
+        this.#heartbeat.pong(frame.payload);
+        return false;
+      case frameType.received:
+        this.#hearReceived(frame.payload);
+        return false;
+    }
+    if (this.#ended) return true;
+    if (isOrdered(frame.type)) this.#inbox.add(frame);
+    else this.#handlers.immediate(frame);
+    return true;
+  }
+
+  #answerPing(lane: Lane, payload: Buffer): void {
+    if (lane !== this.#urgent || payload.length !== 8)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the other relay sent a malformed ping');
+    this.#control(frameType.pong, payload);
+  }
+
+  #tellReceived(): void {
+    const bulkBytes = this.#bulkLanes.reduce((sum, lane) => sum + lane.arrivedBytes, 0);
+    const frames = this.#wires.lanes.map(({ received }) => received);
+    this.#control(frameType.received, encodeReceipt({ bulkBytes, frames }));
+  }
+
+  #hearReceived(payload: Buffer): void {
+    const { bulkBytes, frames } = decodeReceipt(payload, this.connections);
+    for (const [at, count] of frames.entries()) this.#wires.lanes[at]!.forget(count);
+    this.#bulk.received(bulkBytes, performance.now());
+    this.#bulk.pump();
+  }
+
+  #control(type: number, payload: Buffer): void {
+    this.#urgent.addControl(Buffer.concat([encodeFrameHeader(type, 0, payload.length), payload]));
+    this.#writeUrgent();
+  }
+
+  #writeUrgent(): void {
+    const written = this.#urgent.write(Infinity);
+    if (written > 0) this.#bucket?.take(written);
+  }
+
+  #beat(nowMs: number): void {
+    if (!this.isConnected) return;
+    const silentMs = this.#wires.silentMs(this.#silenceLimitMs ?? 3 * this.rttMs + 2000, nowMs);
+    if (silentMs > 0) {
+      const message = `the other relay has been silent for ${Math.round(silentMs)} ms`;
+      return this.#broken(new RelayError('VMMIG_LINK_LOST', message), false);
+    }
+    this.#receipts.flush();
+    for (const lane of this.#bulkLanes) lane.keepAlive(encodeFrameHeader(frameType.ping, 0, 0));
+  }
+
+  #broken(cause: RelayError, isFarewell: boolean): void {
+    if (this.#reconnection === null || isFarewell) this.fail(cause);
+    else this.#interrupt(cause);
+  }
+
+  #interrupt(cause: RelayError): void {
+    if (!this.isConnected) return;
+    this.#wires.disconnect();
+    if (this.#ended) return;
+    this.#interruptedAtMs = performance.now();
+    this.#deadline = setTimeout(() => {
+      const message = `the other relay could not be reached again for ${Math.round(this.#reconnectTimeoutMs / 1000)} s`;
+      this.fail(new RelayError('VMMIG_LINK_LOST', message, cause));
+    }, this.#reconnectTimeoutMs);
+    this.#reconnection?.seek();
+    this.#handlers.interrupted?.(cause);
+  }
+
+  #resume(connections: readonly ResumedConnection[]): void {
+    clearTimeout(this.#deadline);
+    this.#bulk.reset();
+    try {
+      this.#wires.connect(connections);
+    } catch (thrown) {
+      for (const { peer } of connections) peer.tls.on('error', () => {}).destroy();
+      return this.fail(thrown as RelayError);
+    }
+    this.#reconnects++;
+    this.#handlers.resumed?.(performance.now() - this.#interruptedAtMs);
+    this.ping();
+    this.#writeUrgent();
+    this.#bulk.pump();
+  }
+
+  #replaced(cause: RelayError): void {
+    if (!this.#end()) return;
+    if (this.#handlers.replaced === undefined) this.#handlers.lost(cause);
+    else this.#handlers.replaced(cause);
+  }
+
+  /** @returns whether it had not ended before */
+  #end(): boolean {
+    if (this.#ended) return false;
+    this.#ended = true;
+    this.#ending = this.#release();
+    return true;
+  }
+
+  async #flush(): Promise<void> {
+    const deadlineMs = performance.now() + flushLimitMs;
+    while (this.isConnected && this.#bulk.unwrittenBytes > 0 && performance.now() < deadlineMs)
+      await sleep(flushPollMs);
+  }
+
+  async #release(): Promise<void> {
+    this.#reconnection?.stop();
+    clearTimeout(this.#deadline);
+    this.#heartbeat.stop();
+    this.#receipts.stop();
+    this.#bulk.stop();
+    await this.#wires.hangUp();
+  }
+}
