@@ -6,3 +6,4 @@ export type { SentSet } from './flights.js';
 export { HeldPages } from './heldPages.js';
 export { type FileRun, MemoryFile } from './memoryFile.js';
 export { type Digester, heldDisk, type PageBatch } from './pageTeller.js';
+export { headForPostcopy, type PostcopyHead } from './postcopyHead.js';

@@ -173,6 +173,19 @@ describe('a capture from a memory file', () => {
     expectAll(destination, memory, 512);
   });
 
+  test('sends no page twice when a hint reaches into what became page cache later', async () => {
+    await using one = await guest(64, range(0, 64));
+    const { memory, capture, destination } = one;
+    destination.drain();
+    memory.write(0, 3, pageOf(3, 2));
+    capture.setCache([{ block: 0, page: 8, count: 16, disk: 0, diskOffsetBytes: 0 }]);
+    capture.freeze();
+    destination.isSwitched = true;
+    destination.receive(capture.takeNow(0, 8, 1, destination.builder).sent!);
+    destination.drain();
+    expectAll(destination, memory, 64);
+  });
+
   test('sends the neighbours of a fault before other bytes', async () => {
     await using one = await guest(512, range(0, 512));
     const { capture, destination, memory } = one;
