@@ -20,6 +20,9 @@ export const frameType = {
   tail: 5,
   root: 6,
   hints: 7,
+  remote: 8,
+  device: 9,
+  go: 10,
   // as they arrive
   hello: 16,
   welcome: 17,
@@ -32,6 +35,11 @@ export const frameType = {
   pong: 24,
   failure: 25,
   received: 26,
+  goodbye: 27,
+  fault: 28,
+  answer: 29,
+  running: 30,
+  refused: 31,
 } as const;
 
 export const frameHeaderBytes = 9;
@@ -79,6 +87,11 @@ export class FrameDecoder {
       this.#consume(frame.length);
       yield { type, sequence: frame.readUInt32BE(5), payload: frame.subarray(frameHeaderBytes) };
     }
+  }
+
+  /** Bytes of frames that have not come whole. */
+  get bufferedBytes(): number {
+    return this.#bufferedBytes;
   }
 
   /** Takes the bytes that are not yet part of a frame that was handed out. */
