@@ -1,7 +1,27 @@
 /** What is known of each page of a RAM block: whether QEMU has it, and whether it is zero. */
 import type { RamBlock } from '../../../stream/handler.js';
 import { pageBytes } from '../../digest.js';
+import { RelayError } from '../../errors.js';
 import { lowestOne, PageBitmap } from './pageBitmap.js';
+
+export interface PageRun {
+  /** Place in the list of blocks. */
+  readonly block: number;
+  readonly page: number;
+  readonly count: number;
+}
+
+/** A host page is put together in memory, and nothing overtakes it: gigantic pages are not for post-copy. */
+const maxHostPageBytes = 32 * 2 ** 20;
+
+/** The blocks as this stream announces them: with page sizes other than 4096 only, and without addresses. */
+export function ownBlocks(blocks: readonly RamBlock[]): RamBlock[] {
+  return blocks.map(({ name, lengthBytes, pageSizeBytes }, index) => {
+    if ((pageSizeBytes ?? 0) > maxHostPageBytes)
+      throw new RelayError('VMMIG_RELAY_STREAM', `${name} lies in pages of ${pageSizeBytes} bytes: too large`);
+    return { name, index, lengthBytes, gpa: null, pageSizeBytes: pageSizeBytes === pageBytes ? null : pageSizeBytes };
+  });
+}
 
 export class BlockPages {
   readonly block: RamBlock;
@@ -64,10 +84,15 @@ export class BlockPages {
     );
   }
 
-  /** The runs that are missing, as pairs of first page and count. */
-  missingRuns(): number[] {
+  missingRuns(): PageRun[] {
     const present = (word: number) => this.placed.words[word]! | this.zero.words[word]!;
-    return this.#runs((word) => ~present(word) & this.#inside(word), present);
+    const runs = this.#runs((word) => ~present(word) & this.#inside(word), present);
+    const block = this.block.index;
+    return Array.from({ length: runs.length / 2 }, (_, at) => ({
+      block,
+      page: runs[2 * at]!,
+      count: runs[2 * at + 1]!,
+    }));
   }
 
   /** Runs that begin with a page of the first kind and last up to one of the second. Both give the bits of a word. */

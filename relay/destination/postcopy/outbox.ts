@@ -38,6 +38,7 @@ export class Outbox {
   #queuedBytes = 0;
   #inFlightBytes = 0;
   #watchers: Watcher[] = [];
+  #waitingForRoom: (() => void)[] = [];
   bytesWritten = 0;
 
   constructor(socket: Socket, limits: OutboxLimits, onProgress: () => void) {
@@ -45,11 +46,18 @@ export class Outbox {
     this.#onProgress = onProgress;
     this.#limits = limits;
     setSendBuffer(socket, limits.sendBufferBytes);
+    socket.once('close', () => this.#admit());
   }
 
   /** What neither QEMU nor the kernel has taken yet. */
   get backlogBytes(): number {
     return this.#queuedBytes + this.#inFlightBytes;
+  }
+
+  /** Waits until there is room for more, or the socket is gone. */
+  async drained(): Promise<void> {
+    if (this.#hasRoom || this.#socket.destroyed) return;
+    await new Promise<void>((resolve) => this.#waitingForRoom.push(resolve));
   }
 
   limit(limits: OutboxLimits): void {
@@ -114,7 +122,8 @@ export class Outbox {
     this.#inFlightBytes += piece.bytes.length;
     this.bytesWritten += piece.bytes.length;
     this.#socket.write(piece.bytes, (error) => {
-      if (!error) this.#written(piece);
+      // A socket that is destroyed calls back without an error for what it has dropped.
+      if (!error && !this.#socket.destroyed) this.#written(piece);
     });
   }
 
@@ -124,7 +133,16 @@ export class Outbox {
     piece.taken();
     this.#pump();
     if (this.#watchers.length > 0) this.#notify(piece);
+    if (this.#hasRoom) this.#admit();
     this.#onProgress();
+  }
+
+  get #hasRoom(): boolean {
+    return this.backlogBytes < 2 * this.#limits.inFlightBytes;
+  }
+
+  #admit(): void {
+    for (const resolve of this.#waitingForRoom.splice(0)) resolve();
   }
 
   #notify(piece: Piece): void {

@@ -3,7 +3,7 @@
  * of a huge host page are given together.
  */
 import { pageBytes } from '../../digest.js';
-import type { BlockPages } from './blockPages.js';
+import type { BlockPages, PageRun } from './blockPages.js';
 import { type FaultAnswer, Faults } from './faults.js';
 import { type HeldHostPage, HostPageCollector } from './hostPageCollector.js';
 import type { Outbox, Piece } from './outbox.js';
@@ -12,13 +12,6 @@ import { SectionWriter } from './sectionWriter.js';
 /** A piece that is being written is not interrupted: as short as can be without costing throughput. */
 const sectionBytes = 64 * 1024;
 const urgentSectionBytes = 8 * 1024;
-
-export interface PageRun {
-  /** Place in the list of blocks. */
-  readonly block: number;
-  readonly page: number;
-  readonly count: number;
-}
 
 export interface PagesAfterOptions {
   readonly sectionId: number;
@@ -34,6 +27,8 @@ export class PagesAfter {
   readonly #urgentWriter: SectionWriter;
   readonly #collector: HostPageCollector;
   readonly #fault: (run: PageRun) => void;
+  /** What QEMU asks for while nobody can answer. */
+  #held: [pages: BlockPages, page: number][] | null = null;
   readonly faults = new Faults();
 
   constructor(outbox: Outbox, { sectionId, collectorBytes, fault }: PagesAfterOptions) {
@@ -89,11 +84,24 @@ export class PagesAfter {
   /** QEMU asks for a host page. */
   requested(pages: BlockPages, page: number): void {
     const block = pages.block.index;
-    if (pages.placed.has(page)) {
+    if (this.#held !== null) {
+      this.#held.push([pages, page]);
+    } else if (pages.placed.has(page)) {
       this.#hurry(pages, page);
     } else if (this.faults.ask(block, page) && !this.#complete(pages, page, 'zero')) {
       this.#fault({ block, page, count: pages.pagesPerHostPage });
     }
+  }
+
+  /** Keeps requests until `release`. */
+  hold(): void {
+    this.#held = [];
+  }
+
+  release(): void {
+    const held = this.#held ?? [];
+    this.#held = null;
+    for (const [pages, page] of held) this.requested(pages, page);
   }
 
   progress(): void {

@@ -7,54 +7,25 @@
  * that is zero and that nobody asks for is not written, because missing memory is zero once the stream has ended.
  */
 import { once } from 'node:events';
-import { createConnection, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import type { RamBlock } from '../../../stream/handler.js';
-import { pageBytes } from '../../digest.js';
 import { RelayError } from '../../errors.js';
-import { BlockPages } from './blockPages.js';
+import { BlockPages, ownBlocks, type PageRun } from './blockPages.js';
 import { beginBytes, endBytes, loadedPing, packageBytes, type RamSection, resumeBytes } from './commands.js';
+import { connectToQemu } from './connect.js';
 import type { FaultAnswer, FaultStatistics } from './faults.js';
 import { Milestone } from './milestone.js';
+import type { PostcopyBegin, PostcopyHandlers, PostcopyOptions } from './options.js';
 import { Outbox } from './outbox.js';
-import { type PageRun, PagesAfter } from './pagesAfter.js';
+import { PagesAfter } from './pagesAfter.js';
 import { PagesBefore } from './pagesBefore.js';
-import { ReturnPath } from './returnPath.js';
-
-export interface PostcopyHandlers {
-  /**
-   * QEMU waits for this host page, and it is neither placed nor zero: `place` or `zero` is to follow. Asked once, but for
-   * a huge page whose incomplete pages had to be forgotten.
-   */
-  fault(run: PageRun): void;
-  /** The stream has ended before its end: QEMU hung up, or said what no QEMU says. Called once; nothing more follows. */
-  lost(error: RelayError): void;
-  /** QEMU has all it was given and is done, well or not. */
-  shut?(ok: boolean): void;
-  /** QEMU has taken some of what was written. */
-  progress?(): void;
-}
-
-export interface PostcopyOptions {
-  readonly signal?: AbortSignal;
-  /** Bound on the memory for pages of huge host pages that are not complete. Default 64 MiB. */
-  readonly collectorBytes?: number;
-}
-
-export interface PostcopyBegin {
-  /** Header and configuration, as the source QEMU sent them. */
-  readonly head: Buffer;
-  readonly ramSection: RamSection;
-  /** In the order of their indices, with the page size of the destination's memory where it is not 4096. */
-  readonly blocks: readonly RamBlock[];
-}
+import { ReturnPath, unexpected } from './returnPath.js';
 
 /** QEMU loads at its own speed. */
 const limitsBefore = { inFlightBytes: 2 ** 20, sendBufferBytes: 4 * 2 ** 20 };
 /** What an answer to a fault cannot overtake: less than a millisecond's worth of loading. */
 const limitsAfter = { inFlightBytes: 64 * 2 ** 10, sendBufferBytes: 64 * 2 ** 10 };
 const defaultCollectorBytes = 64 * 2 ** 20;
-/** A host page is put together in memory, and nothing overtakes it: gigantic pages are not for post-copy. */
-const maxHostPageBytes = 32 * 2 ** 20;
 
 export class PostcopyStream implements AsyncDisposable {
   readonly #socket: Socket;
@@ -70,11 +41,8 @@ export class PostcopyStream implements AsyncDisposable {
   readonly #resumed = new Milestone<void>();
   readonly #shut = new Milestone<boolean>();
   #bitmapsToCome = 0;
-  /** What was asked for before the stream was resumed. */
-  #early: (() => void)[] | null = null;
   #isEnding = false;
   #isOver = false;
-  #waitingForRoom: (() => void)[] = [];
 
   private constructor(socket: Socket, handlers: PostcopyHandlers, options: PostcopyOptions) {
     this.#socket = socket;
@@ -102,14 +70,7 @@ export class PostcopyStream implements AsyncDisposable {
     handlers: PostcopyHandlers,
     options: PostcopyOptions = {},
   ): Promise<PostcopyStream> {
-    const socket = createConnection({ path });
-    try {
-      await once(socket, 'connect', options.signal ? { signal: options.signal } : {});
-    } catch (cause) {
-      socket.destroy();
-      options.signal?.throwIfAborted();
-      throw new RelayError('VMMIG_RELAY_QEMU', `the destination QEMU does not listen on ${path}`, cause);
-    }
+    const socket = await connectToQemu(path, options.signal);
     return new PostcopyStream(socket, handlers, options);
   }
 
@@ -118,7 +79,7 @@ export class PostcopyStream implements AsyncDisposable {
    * listen on `path`. When this resolves the guest goes on, and what QEMU had taken from the stream before counts as
    * placed; everything else counts as missing, zero pages included, until it is told again.
    *
-   * QEMU before 8.2 ends if this connection breaks before it has been told to resume, so that is all written at once.
+   * QEMU 7.2 crashes if this connection breaks before it has been told to resume, so all that is written at once.
    *
    * @throws RelayError VMMIG_RELAY_QEMU
    */
@@ -131,16 +92,12 @@ export class PostcopyStream implements AsyncDisposable {
     const stream = await PostcopyStream.connect(path, handlers, options);
     const own = stream.#use(ramSection, blocks);
     stream.#bitmapsToCome = own.length;
-    stream.#early = [];
-    stream.#beginAsking();
+    const after = stream.#beginAsking();
+    after.hold();
     stream.#write(resumeBytes(own));
     await stream.#resumed.reached;
     // The caller has the stream before it is asked for pages.
-    setImmediate(() => {
-      const early = stream.#early ?? [];
-      stream.#early = null;
-      for (const request of early) request();
-    });
+    setImmediate(() => after.release());
     return stream;
   }
 
@@ -232,12 +189,7 @@ export class PostcopyStream implements AsyncDisposable {
 
   /** The runs of pages that are missing, block by block. */
   missingRuns(): PageRun[] {
-    return this.#blocks.flatMap((pages) => {
-      const runs = pages.missingRuns();
-      return Array.from({ length: runs.length / 2 }, (_, at) => {
-        return { block: pages.block.index, page: runs[2 * at]!, count: runs[2 * at + 1]! };
-      });
-    });
+    return this.#blocks.flatMap((pages) => pages.missingRuns());
   }
 
   /** How long QEMU waited for what it asked; null before the switch. */
@@ -256,8 +208,7 @@ export class PostcopyStream implements AsyncDisposable {
 
   /** Waits until there is room for more, or the stream is over. What is placed beyond that only waits here. */
   async drained(): Promise<void> {
-    if (this.#hasRoom || this.#isOver) return;
-    await new Promise<void>((resolve) => this.#waitingForRoom.push(resolve));
+    await this.#outbox.drained();
   }
 
   /**
@@ -278,26 +229,14 @@ export class PostcopyStream implements AsyncDisposable {
     return this.#after ?? this.#before;
   }
 
-  get #hasRoom(): boolean {
-    const { inFlightBytes } = this.#after === null ? limitsBefore : limitsAfter;
-    return this.backlogBytes < 2 * inFlightBytes;
-  }
-
   #use(ramSection: RamSection, blocks: readonly RamBlock[]): RamBlock[] {
-    const own = blocks.map(({ pageSizeBytes, ...block }, index) => {
-      if ((pageSizeBytes ?? 0) > maxHostPageBytes)
-        throw new RelayError('VMMIG_RELAY_STREAM', `${block.name} lies in pages of ${pageSizeBytes} bytes: too large`);
-      return { ...block, index, gpa: null, pageSizeBytes: pageSizeBytes === pageBytes ? null : pageSizeBytes };
-    });
+    const own = ownBlocks(blocks);
     this.#ramSection = ramSection;
     this.#blocks = own.map((block) => new BlockPages(block));
     this.#returnPath = new ReturnPath(this.#blocks, {
       requested: (pages, page) => {
-        const request = () => {
-          if (!this.#isEnding && !this.#isOver) this.#after?.requested(pages, page);
-        };
-        if (this.#early === null) request();
-        else this.#early.push(request);
+        // What is zero, and nothing else is left, needs no answer any more.
+        if (!this.#isEnding) this.#after?.requested(pages, page);
       },
       pong: (value) => {
         if (value === loadedPing) this.#loaded.reach();
@@ -307,7 +246,7 @@ export class PostcopyStream implements AsyncDisposable {
         pages.placed.setFrom(bitmap);
       },
       resumed: () => {
-        if (this.#bitmapsToCome !== 0 || this.#early === null) throw unexpected('resumed out of turn');
+        if (this.#bitmapsToCome !== 0) throw unexpected('resumed out of turn');
         this.#resumed.reach();
       },
       shut: (ok) => {
@@ -347,12 +286,7 @@ export class PostcopyStream implements AsyncDisposable {
 
   #progress(): void {
     this.#pages?.progress();
-    if (this.#waitingForRoom.length > 0 && this.#hasRoom) this.#admit();
     this.#handlers.progress?.();
-  }
-
-  #admit(): void {
-    for (const resolve of this.#waitingForRoom.splice(0)) resolve();
   }
 
   #fail(error: RelayError): void {
@@ -364,13 +298,8 @@ export class PostcopyStream implements AsyncDisposable {
   #over(error: RelayError): void {
     this.#isOver = true;
     for (const milestone of [this.#loaded, this.#resumed, this.#shut]) milestone.miss(error);
-    this.#admit();
     this.#socket.destroy();
   }
-}
-
-function unexpected(what: string, cause?: unknown): RelayError {
-  return new RelayError('VMMIG_RELAY_QEMU', `the destination QEMU ${what}`, cause);
 }
 
 function hungUp(cause?: unknown): RelayError {

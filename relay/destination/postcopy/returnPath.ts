@@ -77,6 +77,7 @@ function bitmapBytes(pages: BlockPages): number {
   return Math.ceil(pages.pages / 64) * 8;
 }
 
-function unexpected(what: string): RelayError {
-  return new RelayError('VMMIG_RELAY_QEMU', `the destination QEMU ${what}`);
+/** QEMU did what it should not have done. */
+export function unexpected(what: string, cause?: unknown): RelayError {
+  return new RelayError('VMMIG_RELAY_QEMU', `the destination QEMU ${what}`, cause);
 }

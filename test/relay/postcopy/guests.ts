@@ -3,8 +3,9 @@ import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { GuestShell, type QemuVersion, type RunningGuest, startTinyGuest, waitForBoot } from '../../../lab/index.js';
-import { type MigrationCapability, QmpClient } from '../../../qmp/index.js';
+import { type MigrationCapability, QmpClient, QmpCommandError } from '../../../qmp/index.js';
 import type { RamSection } from '../../../relay/destination/postcopy/commands.js';
+import type { PostcopyStream } from '../../../relay/destination/postcopy/postcopyStream.js';
 import { type RamBlock, StreamDecoder, splitTail } from '../../../stream/index.js';
 
 export const pageBytes = 4096;
@@ -131,6 +132,23 @@ export async function letRun({ qmp }: Resumable): Promise<void> {
   await qmp.execute('cont');
 }
 
+/**
+ * Makes QEMU listen for another stream once it has noticed that one is broken. Out of band, because QEMU's main loop may
+ * be waiting for a page itself; then it answers nothing else, and accepts no connection either.
+ */
+export async function recover({ qmp }: Resumable, path: string): Promise<void> {
+  const deadline = Date.now() + 10_000;
+  for (;;) {
+    try {
+      await qmp.execute('migrate-recover', { uri: `unix:${path}` }, { oob: true });
+      return;
+    } catch (error) {
+      if (!(error instanceof QmpCommandError) || Date.now() > deadline) throw error;
+      await sleep(5);
+    }
+  }
+}
+
 export async function migrationStatus({ qmp }: Resumable, wanted: string): Promise<void> {
   const deadline = Date.now() + 20_000;
   for (;;) {
@@ -164,8 +182,23 @@ export async function health({ guest }: Resumable, passes = 1): Promise<Health> 
   }
 }
 
-export function isZero(memory: Buffer, page: number): boolean {
+function isZero(memory: Buffer, page: number): boolean {
   return zeroPage.compare(memory, page * pageBytes, (page + 1) * pageBytes) === 0;
 }
 
 const zeroPage = Buffer.alloc(pageBytes);
+
+/** Gives the stream what the captured guest had in a run of pages. */
+export function give(
+  stream: PostcopyStream,
+  { memory }: CapturedGuest,
+  block: number,
+  page: number,
+  count: number,
+): void {
+  const bytes = memory[block]!;
+  for (let at = page; at < page + count; at++) {
+    if (isZero(bytes, at)) stream.zero(block, at, 1);
+    else stream.place(block, at, 1, bytes, at * pageBytes);
+  }
+}

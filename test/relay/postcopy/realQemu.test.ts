@@ -7,8 +7,8 @@ import { PostcopyStream } from '../../../relay/destination/postcopy/postcopyStre
 import {
   type CapturedGuest,
   captureGuest,
+  give,
   health,
-  isZero,
   letRun,
   migrationStatus,
   pageBytes,
@@ -18,15 +18,6 @@ import {
 const versions: QemuVersion[] = ['7.2', '10.0'];
 const directory = await mkdtemp(join(tmpdir(), 'vmmig-postcopy-'));
 afterAll(() => rm(directory, { recursive: true, force: true }));
-
-/** Gives the stream what the captured guest had in a run of pages. */
-function give(stream: PostcopyStream, { memory }: CapturedGuest, block: number, page: number, count: number): void {
-  const bytes = memory[block]!;
-  for (let at = page; at < page + count; at++) {
-    if (isZero(bytes, at)) stream.zero(block, at, 1);
-    else stream.place(block, at, 1, bytes, at * pageBytes);
-  }
-}
 
 describe.each(versions)('QEMU %s', (version) => {
   let captured: CapturedGuest;
