@@ -41,7 +41,8 @@ const flushPollMs = 5;
 export class DurableLink implements AsyncDisposable {
   readonly connections: number;
   readonly #handlers: DurableLinkHandlers;
-  readonly #session: string;
+  /** What both sides call this link. */
+  readonly session: string;
   readonly #wires: Wires;
   readonly #urgent: Lane;
   readonly #bulkLanes: readonly Lane[];
@@ -67,7 +68,7 @@ export class DurableLink implements AsyncDisposable {
       throw new RelayError('VMMIG_LINK_INCOMPATIBLE', 'a link that is to endure has two connections or more');
     this.connections = peers.length;
     this.#handlers = handlers;
-    this.#session = sessionOf(peers[0]!);
+    this.session = sessionOf(peers[0]!);
     this.#wires = new Wires(peers.length, {
       frame: (lane, frame) => this.#receive(lane, frame),
       arrived: (lengthBytes, frames) => this.#receipts.received(lengthBytes, frames),
@@ -149,7 +150,7 @@ export class DurableLink implements AsyncDisposable {
   endure(options: EndureOptions): void {
     if (this.#reconnection !== null) throw new TypeError('the link endures already');
     const link = {
-      session: this.#session,
+      session: this.session,
       connections: this.connections,
       received: (connection: number) => this.#wires.lanes[connection]!.received,
       interrupt: (cause: RelayError) => this.#interrupt(cause),

@@ -32,6 +32,11 @@ export class Network implements AsyncDisposable {
     return new Network(server, targetPort);
   }
 
+  /** Of those made to it. */
+  get openConnections(): number {
+    return [...this.#sockets].filter(({ localPort }) => localPort === this.port).length;
+  }
+
   /** Ends all connections there are. */
   cut(how: 'destroy' | 'resetAndDestroy' = 'destroy'): void {
     for (const socket of this.#sockets) socket[how]();
