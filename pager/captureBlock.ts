@@ -11,7 +11,7 @@ export const pageKind = { bytes: 0, reference: 1, fill: 2 } as const;
 
 /** A RAM block and where it is kept. */
 export interface FileBlock {
-  /** Its index in the stream. */
+  /** By which batches name it: its place among the guest's blocks. */
   readonly block: number;
   readonly lengthBytes: number;
   readonly file: MemoryFile;
