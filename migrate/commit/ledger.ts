@@ -150,8 +150,17 @@ export async function removeLedger(runDir: string, migrationId: string, role: Le
     await rm(target, { force: true });
     await syncDirectory(directory).catch(() => {});
     await rm(decisionPath(runDir, migrationId, role), { force: true });
+    await removeDrafts(directory, role);
+    // Fails while something else is in it.
     await rmdir(directory).catch(() => {});
   });
+}
+
+/** What a service that was killed while it wrote has left. */
+async function removeDrafts(directory: string, role: LedgerRole): Promise<void> {
+  const names = await readdir(directory).catch(() => []);
+  const drafts = names.filter((name) => new RegExp(`^(ledger-${role}\\.json|decision-${role})\\.`).test(name));
+  for (const name of drafts) await rm(join(directory, name), { force: true });
 }
 
 async function replace(runDir: string, ledger: Ledger): Promise<void> {
