@@ -13,6 +13,8 @@ export interface RelayCounters {
     restored: number;
     /** Referenced pages that the destination's disk did not hold, sent as bytes after all. */
     mismatched: number;
+    /** Asked for by the guest at the destination while it waited for them. */
+    faulted: number;
   };
   readonly bytes: {
     /** Between QEMU and this relay. */
@@ -25,7 +27,7 @@ export interface RelayCounters {
 export function newCounters(): RelayCounters {
   return {
     totalPages: 0,
-    pages: { seen: 0, zero: 0, teleported: 0, sent: 0, restored: 0, mismatched: 0 },
+    pages: { seen: 0, zero: 0, teleported: 0, sent: 0, restored: 0, mismatched: 0, faulted: 0 },
     bytes: { stream: 0, restored: 0 },
   };
 }

@@ -13,7 +13,8 @@ import { type Frame, frameType } from '../link/frames.js';
 import { type Listener, type ListenOptions, listen } from '../link/handshake.js';
 import { decodeHints } from '../link/hints.js';
 import { Link } from '../link/link.js';
-import type { BlocksFrame } from '../source/streamToFrames.js';
+import { Acknowledgements } from './acknowledgements.js';
+import { parseBlocks } from './blocksFrame.js';
 import { Prefetcher } from './prefetcher.js';
 import { QemuStream } from './qemuStream.js';
 import { Restorer } from './restorer.js';
@@ -40,12 +41,10 @@ export interface DestinationRelayState {
 
 /** More than a source that keeps to its window can have under way. */
 const maxQueuedBytes = 96 * 1024 * 1024;
+/** Written and not yet taken by QEMU, beyond which no more is read from disk. */
+const maxBacklogBytes = 4 * 1024 * 1024;
 /** Written ahead of the stream and not yet taken by QEMU: little, because the stream's own pages wait behind it. */
 const maxPrefetchBacklogBytes = 1024 * 1024;
-const maxBlocks = 1024;
-/** 4 TiB of guest memory. */
-const maxGuestPages = 2 ** 30;
-const maxBlockNameBytes = 255;
 
 export class DestinationRelay implements AsyncDisposable {
   readonly port: number;
@@ -64,7 +63,7 @@ export class DestinationRelay implements AsyncDisposable {
   readonly #queue: Frame[] = [];
   #queuedBytes = 0;
   #isWorking = false;
-  #acknowledgements: number[] = [];
+  readonly #acknowledgements = new Acknowledgements((payload) => this.#link?.send(frameType.acknowledge, 0, payload));
   #settle!: { resolve: () => void; reject: (error: RelayError) => void };
   #settled = false;
 
@@ -177,7 +176,7 @@ export class DestinationRelay implements AsyncDisposable {
         await this.#compare(frame.payload, qemu);
         return;
     }
-    this.#acknowledge(frame.sequence);
+    this.#acknowledgements.add(frame.sequence);
   }
 
   #useBlocks(payload: Buffer, qemu: QemuStream): void {
@@ -223,7 +222,7 @@ export class DestinationRelay implements AsyncDisposable {
     }
     qemu.flush();
     restorer.start();
-    if (references === 0) this.#acknowledge(frame.sequence);
+    if (references === 0) this.#acknowledgements.add(frame.sequence);
   }
 
   #newPrefetcher(qemu: QemuStream, restorer: Restorer): Prefetcher {
@@ -248,8 +247,8 @@ export class DestinationRelay implements AsyncDisposable {
         payload.writeUInt16BE(record);
         this.#link!.send(frameType.resendRequest, sequence, payload);
       },
-      batchDone: (sequence) => this.#acknowledge(sequence),
-      backlogBytes: () => qemu.backlogBytes,
+      batchDone: (sequence) => this.#acknowledgements.add(sequence),
+      mayRead: () => qemu.backlogBytes < maxBacklogBytes,
     });
   }
 
@@ -271,20 +270,6 @@ export class DestinationRelay implements AsyncDisposable {
     this.#settle.resolve();
   }
 
-  /** Several at once, where several are due: an acknowledgement a batch would be much overhead for references. */
-  #acknowledge(sequence: number): void {
-    this.#acknowledgements.push(sequence);
-    if (this.#acknowledgements.length > 1) return;
-    setImmediate(() => {
-      const payload = Buffer.allocUnsafe(this.#acknowledgements.length * 4);
-      this.#acknowledgements.forEach((value, at) => {
-        payload.writeUInt32BE(value, at * 4);
-      });
-      this.#acknowledgements = [];
-      this.#link?.send(frameType.acknowledge, 0, payload);
-    });
-  }
-
   #fail(error: RelayError): void {
     if (this.#settled) return;
     this.#settled = true;
@@ -299,28 +284,4 @@ export class DestinationRelay implements AsyncDisposable {
 
 function pagesBeforeBlocks(): RelayError {
   return new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay sent pages before their blocks');
-}
-
-function parseBlocks(payload: Buffer): BlocksFrame {
-  let frame: BlocksFrame;
-  try {
-    frame = JSON.parse(payload.toString('utf8')) as BlocksFrame;
-  } catch (cause) {
-    throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay sent a malformed list of blocks', cause);
-  }
-  const { sectionId, blocks } = frame;
-  const isSound =
-    Number.isInteger(sectionId) &&
-    Array.isArray(blocks) &&
-    blocks.length <= maxBlocks &&
-    blocks.every(
-      ({ name, lengthBytes }) =>
-        typeof name === 'string' &&
-        Buffer.byteLength(name) <= maxBlockNameBytes &&
-        Number.isSafeInteger(lengthBytes) &&
-        lengthBytes >= 0,
-    ) &&
-    blocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0) <= maxGuestPages * pageBytes;
-  if (!isSound) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay sent a malformed list of blocks');
-  return frame;
 }

@@ -18,14 +18,12 @@ export interface RestorerSink {
   askAgain(sequence: number, record: number): void;
   /** All runs of a batch are in place. */
   batchDone(sequence: number): void;
-  /** Written to QEMU and not taken by it yet. */
-  backlogBytes(): number;
+  /** Whether QEMU takes what is read. */
+  mayRead(): boolean;
 }
 
-/** Being read from disk: enough to read in disk order and in long pieces. */
-const maxReadingBytes = 8 * 1024 * 1024;
-/** Written and not yet taken by QEMU, beyond which no more is read from disk. */
-const maxBacklogBytes = 4 * 1024 * 1024;
+/** Enough to read in disk order and in long pieces. */
+const defaultReadingBytes = 8 * 1024 * 1024;
 const maxFreeBuffers = 32;
 
 export class Restorer {
@@ -52,6 +50,8 @@ export class Restorer {
     counters: RelayCounters,
     pagesOfBlock: readonly number[],
     sink: RestorerSink,
+    /** Being read from disk at a time. */
+    public maxReadingBytes = defaultReadingBytes,
   ) {
     this.#disks = disks;
     this.#digester = digester;
@@ -78,21 +78,37 @@ export class Restorer {
 
   /** Reads as much as QEMU can take now. To be called whenever it has taken some. */
   start(): void {
-    while (this.#readingBytes < maxReadingBytes && this.#sink.backlogBytes() < maxBacklogBytes && !this.#isStopped) {
+    while (this.#readingBytes < this.maxReadingBytes && this.#sink.mayRead() && !this.#isStopped) {
       const restore = this.#queue[this.#next];
       if (restore === undefined) break;
       this.#next++;
-      const lengthBytes = restore.run.count * pageBytes;
-      this.#readingBytes += lengthBytes;
-      void this.#restore(restore, lengthBytes).finally(() => {
-        this.#readingBytes -= lengthBytes;
-        this.start();
-      });
+      this.#begin(restore);
     }
     if (this.#next === this.#queue.length) {
       this.#queue = [];
       this.#next = 0;
     }
+  }
+
+  /** Somebody waits for these pages: they are read before all others. @returns how many are being restored here */
+  hurry(block: number, page: number, count: number): number {
+    let pages = 0;
+    for (const restore of this.#restores.of(block, page, count)) {
+      pages += Restores.overlap(restore, page, count);
+      this.#begin(restore);
+    }
+    return pages;
+  }
+
+  #begin(restore: Restore): void {
+    if (restore.isBegun || this.#isStopped) return;
+    restore.isBegun = true;
+    const lengthBytes = restore.run.count * pageBytes;
+    this.#readingBytes += lengthBytes;
+    void this.#restore(restore, lengthBytes).finally(() => {
+      this.#readingBytes -= lengthBytes;
+      this.start();
+    });
   }
 
   /** The source's bytes of a run that was asked for again. @throws RelayError when nobody asked, or they are others */

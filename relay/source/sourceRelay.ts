@@ -3,8 +3,6 @@
  * from its own disk, and keeps every teleported page until the destination has it. When the link
  * is slower than QEMU, QEMU waits: nothing is buffered beyond the window.
  */
-import { rm } from 'node:fs/promises';
-import { createServer, type Server, type Socket } from 'node:net';
 import { StreamDecoder } from '../../stream/decoder.js';
 import { BufferPool } from '../bufferPool.js';
 import { newCounters, type RelayCounters } from '../counters.js';
@@ -16,7 +14,7 @@ import { type Frame, frameHeaderBytes, frameType } from '../link/frames.js';
 import { dial } from '../link/handshake.js';
 import { Link } from '../link/link.js';
 import { TokenBucket } from '../link/tokenBucket.js';
-import { readIntoOneBuffer } from './reusedBuffer.js';
+import { QemuInput } from './qemuInput.js';
 import { StreamToFrames } from './streamToFrames.js';
 import type { CacheMap } from './teleportMap.js';
 import { maxRetainedBytes, SendWindow } from './window.js';
@@ -56,18 +54,14 @@ export class SourceRelay implements AsyncDisposable {
   readonly #pool = new BufferPool(runBufferBytes, maxRetainedBytes / runBufferBytes);
   readonly #frames: StreamToFrames;
   readonly #decoder: StreamDecoder;
-  readonly #server: Server;
-  readonly #socketPath: string;
   #link!: Link;
-  #qemu: Socket | null = null;
-  #isPaused = false;
+  #qemu: QemuInput | null = null;
   #ramEnded = false;
   #streamEnded = false;
   #settle!: { resolve: () => void; reject: (error: RelayError) => void };
   #settled = false;
 
   private constructor(options: SourceRelayOptions) {
-    this.#socketPath = options.socketPath;
     this.#frames = new StreamToFrames(
       {
         ordered: (type, payload, retained) => {
@@ -84,7 +78,6 @@ export class SourceRelay implements AsyncDisposable {
       this.#pool,
     );
     this.#decoder = new StreamDecoder(this.#frames);
-    this.#server = createServer({ pauseOnConnect: true }, (socket) => this.#accept(socket));
     this.finished = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
     });
@@ -103,7 +96,11 @@ export class SourceRelay implements AsyncDisposable {
     );
     relay.#link.ping();
     try {
-      await relay.#listen();
+      relay.#qemu = await QemuInput.listen(options.socketPath, {
+        bytes: (bytes) => relay.#feed(bytes),
+        end: () => relay.#endOfStream(),
+        lost: (error) => relay.#fail(error),
+      });
     } catch (thrown) {
       await relay[Symbol.asyncDispose]();
       throw thrown;
@@ -135,38 +132,8 @@ export class SourceRelay implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#settled) this.abort();
-    this.#qemu?.destroy();
-    if (this.#server.listening) await new Promise((resolve) => this.#server.close(resolve));
-    await rm(this.#socketPath, { force: true });
+    await this.#qemu?.[Symbol.asyncDispose]();
     await this.#link.close();
-  }
-
-  async #listen(): Promise<void> {
-    const previousMask = process.umask(0o177);
-    try {
-      await new Promise<void>((resolve, reject) => {
-        this.#server.once('error', reject);
-        this.#server.listen(this.#socketPath, resolve);
-      });
-    } catch (cause) {
-      throw new RelayError('VMMIG_RELAY_QEMU', `could not listen for QEMU on ${this.#socketPath}`, cause);
-    } finally {
-      process.umask(previousMask);
-    }
-  }
-
-  #accept(accepted: Socket): void {
-    if (this.#qemu !== null || this.#settled) return void accepted.destroy();
-    this.#server.close();
-    const socket = readIntoOneBuffer(accepted, (bytes) => this.#feed(bytes));
-    this.#qemu = socket;
-    socket.on('end', () => this.#endOfStream());
-    socket.on('error', (cause) =>
-      this.#fail(new RelayError('VMMIG_RELAY_QEMU', "QEMU's migration socket broke", cause)),
-    );
-    socket.on('close', () => {
-      if (!this.#streamEnded) this.#fail(new RelayError('VMMIG_RELAY_QEMU', 'QEMU closed its migration socket'));
-    });
   }
 
   /** @returns whether QEMU may send more at once */
@@ -179,8 +146,7 @@ export class SourceRelay implements AsyncDisposable {
       return false;
     }
     this.#window.isFirstPass = this.#counters.pages.seen < this.#counters.totalPages;
-    this.#isPaused = !this.#window.isOpen;
-    return !this.#isPaused;
+    return this.#window.isOpen;
   }
 
   #endOfStream(): void {
@@ -198,7 +164,7 @@ export class SourceRelay implements AsyncDisposable {
     switch (frame.type) {
       case frameType.acknowledge:
         this.#acknowledged(frame.payload);
-        if (this.#window.isOpen && this.#isPaused) this.#qemu?.resume();
+        if (this.#window.isOpen) this.#qemu?.resume();
         break;
       case frameType.resendRequest:
         this.#resend(frame);
@@ -252,7 +218,7 @@ export class SourceRelay implements AsyncDisposable {
     if (this.#settled) return;
     this.#settled = true;
     this.#link.fail(error);
-    this.#qemu?.destroy();
+    this.#qemu?.close();
     this.#settle.reject(error);
   }
 }

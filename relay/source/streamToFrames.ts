@@ -4,12 +4,14 @@
  */
 import { StreamEncoder } from '../../stream/encoder.js';
 import type { RamBlock, Section, StreamConfiguration, StreamHandler, TailReason } from '../../stream/handler.js';
+import { digestBatch } from '../batchDigest.js';
 import type { BufferPool } from '../bufferPool.js';
 import type { RelayCounters } from '../counters.js';
 import { MemoryDigest, pageBytes, type RunDigester } from '../digest.js';
-import { BatchBuilder, maxReferencePages, recordKind } from '../link/batch.js';
+import { BatchBuilder } from '../link/batch.js';
 import { frameType } from '../link/frames.js';
 import { encodeHints } from '../link/hints.js';
+import { RunCollector } from './runCollector.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
 import type { RetainedRun } from './window.js';
 
@@ -46,14 +48,7 @@ export class StreamToFrames implements StreamHandler {
   #cacheMap: CacheMap | null = null;
   #teleportMap: TeleportMap | null = null;
   #retained = new Map<number, RetainedRun>();
-  // the reference that is being collected
-  #runBytes: Buffer;
-  #runBlock = 0;
-  #runPage = 0;
-  #runCount = 0;
-  #runDisk = 0;
-  #runOffsetBytes = 0;
-  #runOfMap = 0;
+  readonly #run: RunCollector;
   #areBlocksSent = false;
   #areHintsSent = false;
 
@@ -65,7 +60,7 @@ export class StreamToFrames implements StreamHandler {
     private readonly digester: RunDigester,
     private readonly pool: BufferPool,
   ) {
-    this.#runBytes = pool.acquire();
+    this.#run = new RunCollector(pool.acquire());
     this.#sink = sink;
     this.#counters = counters;
     this.#options = options;
@@ -172,25 +167,10 @@ export class StreamToFrames implements StreamHandler {
   flush(): void {
     this.#closeRun();
     if (this.#batch.isEmpty) return;
-    this.#digestBatch();
+    digestBatch(this.#digest!, this.digester, this.#batch.contents());
     const retained = this.#retained;
     this.#retained = new Map();
     this.#sink.ordered(frameType.batch, this.#batch.take(this.#options.compress), retained);
-  }
-
-  /** Record by record, as the destination does it. */
-  #digestBatch(): void {
-    const { records, pages } = this.#batch.contents();
-    let at = 0;
-    for (const { kind, block, page, count, fill, digest } of records) {
-      if (kind === recordKind.fill) this.#digest!.setFill(block, page, count, fill);
-      else if (kind === recordKind.reference) this.#digest!.setRun(block, page, 0, count, digest!);
-      else {
-        const bytes = pages.subarray(at, at + count * pageBytes);
-        this.#digest!.setRun(block, page, 0, count, this.digester.digest(bytes));
-        at += bytes.length;
-      }
-    }
   }
 
   /** The first map only: by the next one the destination has most of it. */
@@ -205,44 +185,28 @@ export class StreamToFrames implements StreamHandler {
     if (this.#encoder.pendingBytes > 0) this.#sink.ordered(frameType.raw, this.#encoder.take(), nothingRetained);
   }
 
-  /** Runs end where the map's do: the destination may have read them as such. */
   #collect(block: number, page: number, source: Buffer, start: number, map: TeleportMap): void {
-    const grows =
-      this.#runCount > 0 &&
-      block === this.#runBlock &&
-      map.run === this.#runOfMap &&
-      page === this.#runPage + this.#runCount;
-    if (!grows) {
+    if (!this.#run.continues(block, page, map)) {
       this.#closeRun();
-      this.#runBlock = block;
-      this.#runPage = page;
-      this.#runOfMap = map.run;
-      this.#runDisk = map.disk;
-      this.#runOffsetBytes = map.diskOffsetBytes;
+      this.#run.begin(block, page, map);
     }
-    source.copy(this.#runBytes, this.#runCount * pageBytes, start, start + pageBytes);
-    this.#runCount++;
+    this.#run.push(source, start);
   }
 
   #closeRun(): void {
-    const count = this.#runCount;
+    const { block, page, count, disk, diskOffsetBytes, bytes } = this.#run;
     if (count === 0) return;
-    this.#runCount = 0;
-    const block = this.#runBlock;
-    const page = this.#runPage;
-    const digest = this.digester.digest(this.#runBytes.subarray(0, count * pageBytes));
-    const record = this.#batch.addReference(block, page, count, this.#runDisk, this.#runOffsetBytes, digest);
-    const bytes = this.#takeRun(count);
-    this.#retained.set(record, { block, page, count, bytes });
+    const record = this.#batch.addReference(block, page, count, disk, diskOffsetBytes, this.digester.digest(bytes));
+    this.#retained.set(record, { block, page, count, bytes: this.#takeRun(bytes) });
+    this.#run.count = 0;
     this.#counters.pages.teleported += count;
     if (this.#batch.isFull) this.flush();
   }
 
   /** The run's own memory when it is mostly full, else a copy that is no larger than the run. */
-  #takeRun(count: number): Buffer {
-    const bytes = this.#runBytes.subarray(0, count * pageBytes);
-    if (count * 2 < maxReferencePages) return Buffer.from(bytes);
-    this.#runBytes = this.pool.acquire();
+  #takeRun(bytes: Buffer): Buffer {
+    if (bytes.length * 2 < this.#run.memory.length) return Buffer.from(bytes);
+    this.#run.memory = this.pool.acquire();
     return bytes;
   }
 }

@@ -1,0 +1,64 @@
+/** What the source relay says of the guest's memory before any page: read as hostile. */
+import { pageBytes } from '../digest.js';
+import { RelayError } from '../errors.js';
+import type { BlocksFrame } from '../source/streamToFrames.js';
+import type { CaptureFrame } from '../source/switchSource.js';
+
+const maxBlocks = 1024;
+/** 4 TiB of guest memory. */
+const maxGuestPages = 2 ** 30;
+const maxBlockNameBytes = 255;
+const maxHeadBytes = 64 * 1024;
+
+/** @throws RelayError VMMIG_LINK_PROTOCOL */
+export function parseBlocks(payload: Buffer): BlocksFrame {
+  const frame = parse(payload) as BlocksFrame;
+  if (!Number.isInteger(frame.sectionId) || !areBlocks(frame.blocks)) throw malformed();
+  return frame;
+}
+
+export interface Capture extends Omit<CaptureFrame, 'head'> {
+  readonly head: Buffer;
+}
+
+/** @throws RelayError VMMIG_LINK_PROTOCOL */
+export function parseCapture(payload: Buffer): Capture {
+  const { head, section, blocks } = parse(payload) as CaptureFrame;
+  const isSound =
+    typeof head === 'string' &&
+    head.length <= maxHeadBytes &&
+    Number.isInteger(section?.id) &&
+    Number.isInteger(section?.version) &&
+    areBlocks(blocks);
+  if (!isSound) throw malformed();
+  return { head: Buffer.from(head, 'base64'), section, blocks };
+}
+
+function areBlocks(blocks: BlocksFrame['blocks']): boolean {
+  return (
+    Array.isArray(blocks) &&
+    blocks.length <= maxBlocks &&
+    blocks.every(
+      ({ name, lengthBytes }) =>
+        typeof name === 'string' &&
+        Buffer.byteLength(name) <= maxBlockNameBytes &&
+        Number.isSafeInteger(lengthBytes) &&
+        lengthBytes >= 0,
+    ) &&
+    blocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0) <= maxGuestPages * pageBytes
+  );
+}
+
+function parse(payload: Buffer): object {
+  try {
+    const value: unknown = JSON.parse(payload.toString('utf8'));
+    if (typeof value === 'object' && value !== null) return value;
+  } catch {
+    // Told below.
+  }
+  throw malformed();
+}
+
+function malformed(): RelayError {
+  return new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay sent a malformed list of blocks');
+}

@@ -1,0 +1,378 @@
+/**
+ * The destination relay of a switch. Until the permission to run comes it puts the guest's memory together as it
+ * arrives; then it has QEMU load the device state, and from there on answers what the guest asks for: from what is here
+ * already, from this host's disk, and only then from the source. Meanwhile the rest comes in.
+ */
+import type { DiskReader } from '../../disk/diskReader.js';
+import { digestBatch } from '../batchDigest.js';
+import { newCounters, type RelayCounters } from '../counters.js';
+import { MemoryDigest, pageBytes, RunDigester } from '../digest.js';
+import { RelayError } from '../errors.js';
+import { type BatchRecord, decodeBatch, recordKind, unpackPages } from '../link/batch.js';
+import type { LinkCredentials } from '../link/connection.js';
+import { DurableLink } from '../link/durableLink.js';
+import { encodeFault } from '../link/faults.js';
+import { type Frame, frameType } from '../link/frames.js';
+import { type Listener, type ListenOptions, listen } from '../link/handshake.js';
+import { decodeHints } from '../link/hints.js';
+import { decodeRemoteSet } from '../store/remoteSet.js';
+import { Acknowledgements } from './acknowledgements.js';
+import { parseCapture } from './blocksFrame.js';
+import type { PageRun } from './postcopy/blockPages.js';
+import type { FaultStatistics } from './postcopy/faults.js';
+import { PostcopyStream } from './postcopy/postcopyStream.js';
+import { Prefetcher } from './prefetcher.js';
+import { Restorer } from './restorer.js';
+
+export interface SwitchDestinationOptions {
+  readonly credentials: LinkCredentials;
+  readonly listen: ListenOptions;
+  /** Where the destination QEMU listens for its migration. */
+  readonly qemuSocketPath: string;
+  /** Resolves when it does, with the host page size in bytes of those RAM blocks that do not lie in small pages. */
+  readonly qemuListens: Promise<ReadonlyMap<string, number>>;
+  /** Disks by the index that references name. The caller closes them. */
+  readonly disks: readonly DiskReader[];
+  /** So long the source may be out of reach after the switch. */
+  readonly reconnectTimeoutMs: number;
+}
+
+export interface SwitchDestinationHandlers {
+  /** The source permits to run the guest, which is being loaded. */
+  permitted(): void;
+  /** QEMU has the device state: the guest can run. */
+  loaded(): void;
+  interrupted?(cause: RelayError): void;
+  resumed?(gapMs: number): void;
+}
+
+export interface SwitchDestinationState {
+  readonly counters: RelayCounters;
+  readonly bytesOnWire: number;
+  readonly rttMs: number;
+  readonly isConnected: boolean;
+  readonly reconnects: number;
+  readonly pendingRestores: number;
+  /** Pages that the guest may still have to wait for. */
+  readonly missingPages: number;
+  readonly faults: FaultStatistics | null;
+}
+
+/** More than a source that keeps to its window can have under way. */
+const maxQueuedBytes = 96 * 1024 * 1024;
+const maxDeviceBytes = 256 * 1024 * 1024;
+const maxRemoteBytes = 64 * 1024 * 1024;
+const maxPieceBytes = 1024 * 1024;
+/** Read ahead of QEMU, and not yet taken by it: little once the guest runs, because its faults wait behind. */
+const reading = { before: 8 * 1024 * 1024, after: 512 * 1024 };
+const maxBacklogBytes = { before: 1024 * 1024, after: 128 * 1024 };
+
+export class SwitchDestination implements AsyncDisposable {
+  readonly port: number;
+  /** Resolves when QEMU has all of the guest's memory and it was found equal; rejects with a `RelayError`. */
+  readonly finished: Promise<void>;
+  readonly #options: SwitchDestinationOptions;
+  readonly #handlers: SwitchDestinationHandlers;
+  readonly #counters = newCounters();
+  readonly #digester: RunDigester;
+  readonly #listener: Listener;
+  readonly #acknowledgements = new Acknowledgements((payload) => this.#link?.send(frameType.acknowledge, 0, payload));
+  #link: DurableLink | null = null;
+  #stream: PostcopyStream | null = null;
+  #digest: MemoryDigest | null = null;
+  #restorer: Restorer | null = null;
+  #prefetcher: Prefetcher | null = null;
+  #pagesOfBlock: number[] = [];
+  readonly #queue: Frame[] = [];
+  #queuedBytes = 0;
+  #isWorking = false;
+  readonly #remote: Buffer[] = [];
+  readonly #device: Buffer[] = [];
+  #remoteBytes = 0;
+  #deviceBytes = 0;
+  #hasSwitched = false;
+  #settle!: { resolve: () => void; reject: (error: RelayError) => void };
+  #settled = false;
+
+  private constructor(options: SwitchDestinationOptions, handlers: SwitchDestinationHandlers, listener: Listener) {
+    this.#options = options;
+    this.#handlers = handlers;
+    this.#digester = new RunDigester(options.credentials.key);
+    this.#listener = listener;
+    this.port = listener.port;
+    this.finished = new Promise((resolve, reject) => {
+      this.#settle = { resolve, reject };
+    });
+    this.finished.catch(() => {});
+  }
+
+  /** Listens for the source relay. */
+  static async start(
+    options: SwitchDestinationOptions,
+    handlers: SwitchDestinationHandlers,
+  ): Promise<SwitchDestination> {
+    const listener = await listen(options.credentials, { ...options.listen, staysOpen: true });
+    const relay = new SwitchDestination(options, handlers, listener);
+    relay.#join().catch((error: RelayError) => relay.#fail(error));
+    return relay;
+  }
+
+  get state(): SwitchDestinationState {
+    return {
+      counters: this.#counters,
+      bytesOnWire: this.#link?.bytesOnWire ?? 0,
+      rttMs: this.#link?.rttMs ?? 0,
+      isConnected: this.#link?.isConnected ?? false,
+      reconnects: this.#link?.reconnects ?? 0,
+      pendingRestores: this.#restorer?.pending ?? 0,
+      missingPages: this.#stream?.missing ?? 0,
+      faults: this.#stream?.faults ?? null,
+    };
+  }
+
+  /** The guest runs here: the source can let go of it. */
+  tellRunning(): void {
+    this.#link?.sendUrgent(frameType.running, Buffer.alloc(0));
+  }
+
+  /** The guest does not run here, and will not. */
+  tellRefused(message: string): void {
+    this.#link?.sendUrgent(frameType.refused, Buffer.from(message));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#settled) this.#fail(new RelayError('VMMIG_RELAY_ABORTED', 'the migration was aborted'));
+    await this.#listener[Symbol.asyncDispose]();
+    await this.#link?.close();
+    await this.#stream?.[Symbol.asyncDispose]();
+  }
+
+  async #join(): Promise<void> {
+    const peers = await this.#listener.joined;
+    const handlers = this.#handlers;
+    this.#link = new DurableLink(peers, {
+      ordered: (frame) => {
+        this.#queue.push(frame);
+        this.#queuedBytes += frame.payload.length;
+        if (this.#queuedBytes > maxQueuedBytes)
+          throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay ignores the window');
+        if (!this.#isWorking) void this.#work();
+      },
+      immediate: (frame) => this.#immediate(frame),
+      lost: (cause) => this.#fail(cause),
+      interrupted: (cause) => handlers.interrupted?.(cause),
+      resumed: (gapMs) => handlers.resumed?.(gapMs),
+    });
+  }
+
+  /** Handles the ordered frames, one at a time, no faster than QEMU takes the pages. */
+  async #work(): Promise<void> {
+    this.#isWorking = true;
+    try {
+      const pageSizes = await this.#options.qemuListens;
+      for (let frame = this.#queue.shift(); frame !== undefined && !this.#settled; frame = this.#queue.shift()) {
+        this.#queuedBytes -= frame.payload.length;
+        await this.#handle(frame, pageSizes);
+        await this.#stream?.drained();
+      }
+    } catch (thrown) {
+      this.#fail(thrown instanceof RelayError ? thrown : new RelayError('VMMIG_LINK_PROTOCOL', String(thrown), thrown));
+    }
+    this.#isWorking = false;
+  }
+
+  async #handle({ type, sequence, payload }: Frame, pageSizes: ReadonlyMap<string, number>): Promise<void> {
+    if (type === frameType.blocks) return await this.#begin(payload, pageSizes);
+    const stream = this.#stream;
+    if (stream === null) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay sent pages before their blocks');
+    switch (type) {
+      case frameType.hints:
+        this.#prefetcher!.add(decodeHints(payload, this.#pagesOfBlock));
+        break;
+      case frameType.batch:
+        this.#batch(sequence, payload, stream);
+        break;
+      case frameType.remote:
+        this.#remoteBytes += payload.length;
+        if (this.#remoteBytes > maxRemoteBytes) throw tooLong('list of pages to come');
+        this.#remote.push(payload);
+        break;
+      case frameType.device:
+        this.#addDevice(payload);
+        break;
+      case frameType.go:
+        this.#switchOver(stream);
+        break;
+      case frameType.root:
+        await this.#finish(payload, stream);
+        break;
+      default:
+        throw new RelayError('VMMIG_LINK_PROTOCOL', `the source relay sent a frame of type ${type}`);
+    }
+  }
+
+  async #begin(payload: Buffer, pageSizes: ReadonlyMap<string, number>): Promise<void> {
+    if (this.#stream !== null) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay named its blocks twice');
+    const { head, section, blocks } = parseCapture(payload);
+    const stream = await PostcopyStream.connect(this.#options.qemuSocketPath, {
+      fault: (run) => this.#fault(run),
+      lost: (error) => this.#fail(error),
+      progress: () => {
+        this.#restorer?.start();
+        this.#prefetcher?.start();
+      },
+    });
+    if (this.#settled) return await stream[Symbol.asyncDispose]();
+    this.#stream = stream;
+    this.#digest = new MemoryDigest(blocks);
+    this.#pagesOfBlock = blocks.map(({ lengthBytes }) => Math.ceil(lengthBytes / pageBytes));
+    this.#counters.totalPages = this.#pagesOfBlock.reduce((sum, pages) => sum + pages, 0);
+    this.#restorer = this.#newRestorer(stream);
+    this.#prefetcher = this.#newPrefetcher(stream, this.#restorer);
+    const ramBlocks = blocks.map((block, index) => ({
+      ...block,
+      index,
+      pageSizeBytes: pageSizes.get(block.name) ?? null,
+      gpa: null,
+    }));
+    stream.begin({ head, ramSection: section, blocks: ramBlocks });
+  }
+
+  /** Places what a batch brings, and tells the source once QEMU has all of it. */
+  #batch(sequence: number, payload: Buffer, stream: PostcopyStream): void {
+    const batch = decodeBatch(payload, this.#pagesOfBlock);
+    digestBatch(this.#digest!, this.#digester, batch);
+    const restorer = this.#restorer!;
+    const prefetcher = this.#prefetcher!;
+    let at = 0;
+    let references = 0;
+    for (const [index, run] of batch.records.entries()) {
+      const isInPlace = run.kind === recordKind.reference && prefetcher.has(run);
+      restorer.overtake(run.block, run.page, run.count);
+      prefetcher.overtake(run.block, run.page, run.count);
+      if (run.kind === recordKind.fill) this.#fill(run, stream);
+      else if (run.kind === recordKind.bytes) {
+        stream.place(run.block, run.page, run.count, batch.pages, at);
+        this.#counters.pages.sent += run.count;
+        at += run.count * pageBytes;
+      } else if (isInPlace) this.#counters.pages.restored += run.count;
+      else {
+        references++;
+        if (!this.#hasSwitched) stream.remote(run.block, run.page, run.count);
+        restorer.add(sequence, index, run);
+      }
+    }
+    if (references === 0) stream.whenTaken(() => this.#acknowledgements.add(sequence));
+    else restorer.start();
+  }
+
+  #fill({ block, page, count, fill }: BatchRecord, stream: PostcopyStream): void {
+    this.#counters.pages.zero += count;
+    if (fill === 0) {
+      stream.zero(block, page, count);
+      return;
+    }
+    const bytes = Buffer.alloc(pageBytes, fill);
+    for (let at = page; at < page + count; at++) stream.place(block, at, 1, bytes, 0);
+  }
+
+  #addDevice(payload: Buffer): void {
+    const lengthBytes = payload.length < 5 ? 0 : payload.readUInt32BE(0);
+    this.#deviceBytes += lengthBytes;
+    if (lengthBytes === 0 || lengthBytes > maxPieceBytes || this.#deviceBytes > maxDeviceBytes)
+      throw tooLong('device state');
+    this.#device.push(unpackPages(payload[4]!, payload.subarray(5), lengthBytes));
+  }
+
+  /** The source lets go of the guest: QEMU loads it, and from now on asks for the memory that it lacks. */
+  #switchOver(stream: PostcopyStream): void {
+    if (this.#hasSwitched) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay switched over twice');
+    for (const [block, runs] of decodeRemoteSet(Buffer.concat(this.#remote), this.#pagesOfBlock).entries())
+      for (let at = 0; at < runs.length; at += 2) {
+        this.#restorer!.overtake(block, runs[at]!, runs[at + 1]!);
+        this.#prefetcher!.overtake(block, runs[at]!, runs[at + 1]!);
+        stream.remote(block, runs[at]!, runs[at + 1]!);
+      }
+    for (const { block, page, count } of this.#prefetcher!.stop()) stream.zero(block, page, count);
+    this.#restorer!.maxReadingBytes = reading.after;
+    this.#hasSwitched = true;
+    this.#link!.endure({ reconnectTimeoutMs: this.#options.reconnectTimeoutMs, by: { accept: this.#listener } });
+    this.#handlers.permitted();
+    stream.switchOver(Buffer.concat(this.#device)).then(
+      () => this.#handlers.loaded(),
+      (error) => this.#fail(error),
+    );
+    this.#device.length = 0;
+  }
+
+  /** The guest waits for these pages. */
+  #fault(run: PageRun): void {
+    const here = this.#restorer!.hurry(run.block, run.page, run.count);
+    if (here < run.count) this.#link!.sendUrgent(frameType.fault, encodeFault(run));
+  }
+
+  #immediate({ type, sequence, payload }: Frame): void {
+    if (this.#stream === null || this.#restorer === null)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay answered before it was asked');
+    if (type === frameType.answer) return this.#batch(sequence, payload, this.#stream);
+    if (type !== frameType.resend || payload.length < 3)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', `the source relay sent a frame of type ${type}`);
+    this.#restorer.resent(sequence, payload.readUInt16BE(0), payload[2]!, payload.subarray(3));
+  }
+
+  /** The source has nothing left. */
+  async #finish(root: Buffer, stream: PostcopyStream): Promise<void> {
+    const isEqual = this.#digest!.root().equals(root);
+    const isWell = await stream.end();
+    this.#counters.bytes.stream = stream.bytesWritten;
+    this.#link!.send(frameType.rootResult, 0, Buffer.of(isEqual ? 1 : 0));
+    if (!isEqual) throw new RelayError('VMMIG_RELAY_VERIFY', "the memory put together here is not the source's");
+    if (!isWell)
+      throw new RelayError('VMMIG_RELAY_QEMU', 'the destination QEMU says that it could not take all memory');
+    this.#settled = true;
+    this.#settle.resolve();
+  }
+
+  #newPrefetcher(stream: PostcopyStream, restorer: Restorer): Prefetcher {
+    return new Prefetcher(this.#options.disks, this.#digester, this.#counters, this.#pagesOfBlock, {
+      place: (run, bytes) => void stream.place(run.block, run.page, run.count, bytes, 0, 'local'),
+      mayPlace: () => restorer.pending === 0 && stream.backlogBytes < maxBacklogBytes.before,
+    });
+  }
+
+  #newRestorer(stream: PostcopyStream): Restorer {
+    return new Restorer(
+      this.#options.disks,
+      this.#digester,
+      this.#counters,
+      this.#pagesOfBlock,
+      {
+        place: (run, from, to, bytes) =>
+          void stream.place(run.block, run.page + from, to - from, bytes, from * pageBytes, 'local'),
+        askAgain: (sequence, record) => {
+          const payload = Buffer.alloc(2);
+          payload.writeUInt16BE(record);
+          this.#link!.send(frameType.resendRequest, sequence, payload);
+        },
+        batchDone: (sequence) => stream.whenTaken(() => this.#acknowledgements.add(sequence)),
+        mayRead: () => stream.backlogBytes < (this.#hasSwitched ? maxBacklogBytes.after : maxBacklogBytes.before),
+      },
+      reading.before,
+    );
+  }
+
+  #fail(error: RelayError): void {
+    if (this.#settled) return;
+    this.#settled = true;
+    this.#link?.send(frameType.failure, 0, Buffer.from(error.message));
+    void this.#link?.close();
+    void this.#stream?.[Symbol.asyncDispose]();
+    this.#restorer?.stop();
+    this.#prefetcher?.stop();
+    this.#settle.reject(error);
+  }
+}
+
+function tooLong(what: string): RelayError {
+  return new RelayError('VMMIG_LINK_PROTOCOL', `the source relay sent a malformed ${what}`);
+}

@@ -1,0 +1,89 @@
+/** The socket into which the source QEMU migrates (`migrate unix:…`): one connection, mode 0600, gone at the end. */
+import { rm } from 'node:fs/promises';
+import { createServer, type Server, type Socket } from 'node:net';
+import { RelayError } from '../errors.js';
+import { readIntoOneBuffer } from './reusedBuffer.js';
+
+export interface QemuInputHandlers {
+  /** @param bytes - valid only during the call. @returns whether more may come at once; else `resume` is called */
+  bytes(bytes: Buffer): boolean;
+  end(): void;
+  /** Not after `end`. */
+  lost(error: RelayError): void;
+}
+
+export class QemuInput implements AsyncDisposable {
+  readonly #path: string;
+  readonly #handlers: QemuInputHandlers;
+  readonly #server: Server;
+  #socket: Socket | null = null;
+  #isPaused = false;
+  #hasEnded = false;
+  #isClosed = false;
+
+  private constructor(path: string, handlers: QemuInputHandlers) {
+    this.#path = path;
+    this.#handlers = handlers;
+    this.#server = createServer({ pauseOnConnect: true }, (socket) => this.#accept(socket));
+  }
+
+  /** @throws RelayError VMMIG_RELAY_QEMU */
+  static async listen(path: string, handlers: QemuInputHandlers): Promise<QemuInput> {
+    const input = new QemuInput(path, handlers);
+    const previousMask = process.umask(0o177);
+    try {
+      await new Promise<void>((resolve, reject) => {
+        input.#server.once('error', reject);
+        input.#server.listen(path, resolve);
+      });
+    } catch (cause) {
+      throw new RelayError('VMMIG_RELAY_QEMU', `could not listen for QEMU on ${path}`, cause);
+    } finally {
+      process.umask(previousMask);
+    }
+    return input;
+  }
+
+  get isPaused(): boolean {
+    return this.#isPaused;
+  }
+
+  /** Lets QEMU go on. */
+  resume(): void {
+    if (!this.#isPaused) return;
+    this.#isPaused = false;
+    this.#socket?.resume();
+  }
+
+  /** Hangs up: QEMU's migration fails, and its guest goes on. */
+  close(): void {
+    this.#isClosed = true;
+    this.#socket?.destroy();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+    if (this.#server.listening) await new Promise((resolve) => this.#server.close(resolve));
+    await rm(this.#path, { force: true });
+  }
+
+  #accept(accepted: Socket): void {
+    if (this.#socket !== null || this.#isClosed) return void accepted.destroy();
+    this.#server.close();
+    const socket = readIntoOneBuffer(accepted, (bytes) => {
+      this.#isPaused = !this.#handlers.bytes(bytes);
+      return !this.#isPaused;
+    });
+    this.#socket = socket;
+    socket.on('end', () => {
+      this.#hasEnded = true;
+      this.#handlers.end();
+    });
+    socket.on('error', (cause) => this.#lost("QEMU's migration socket broke", cause));
+    socket.on('close', () => this.#lost('QEMU closed its migration socket'));
+  }
+
+  #lost(message: string, cause?: unknown): void {
+    if (!this.#hasEnded) this.#handlers.lost(new RelayError('VMMIG_RELAY_QEMU', message, cause));
+  }
+}

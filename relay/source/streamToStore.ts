@@ -1,0 +1,142 @@
+/**
+ * Takes QEMU's migration stream into the page store, at memory speed: nothing here waits for the link. What is not RAM
+ * is kept as well: what the stream begins with, and the device state that it ends with.
+ */
+import type { RamBlock, Section, StreamConfiguration, StreamHandler, TailReason } from '../../stream/handler.js';
+import type { RelayCounters } from '../counters.js';
+import { pageBytes, type RunDigester } from '../digest.js';
+import { RelayError } from '../errors.js';
+import { maxReferencePages } from '../link/batch.js';
+import { RunCollector } from './runCollector.js';
+import { type CacheMap, TeleportMap } from './teleportMap.js';
+
+/** Where pages go: see `PageStore`. */
+export interface PageSink {
+  putPage(block: number, page: number, source: Buffer, start: number): void;
+  putFill(block: number, page: number, count: number, fill: number): void;
+  putReference(
+    block: number,
+    page: number,
+    count: number,
+    disk: number,
+    diskOffsetBytes: number,
+    digest: Buffer,
+    bytes: Buffer,
+  ): void;
+}
+
+export interface CaptureStart {
+  /** Header and configuration. */
+  readonly head: Buffer;
+  readonly section: Section;
+  readonly blocks: readonly RamBlock[];
+}
+
+export interface CaptureSink {
+  /** Called once, before any page. @returns where the pages go */
+  began(start: CaptureStart): PageSink;
+  /** The guest has stopped: its RAM is complete. */
+  ramEnded(): void;
+}
+
+export class StreamToStore implements StreamHandler {
+  readonly #sink: CaptureSink;
+  readonly #counters: RelayCounters;
+  readonly #digester: RunDigester;
+  readonly #run = new RunCollector(Buffer.allocUnsafeSlow(maxReferencePages * pageBytes));
+  readonly #head: Buffer[] = [];
+  readonly #tail: Buffer[] = [];
+  #pages: PageSink | null = null;
+  #blocks: readonly RamBlock[] = [];
+  #cacheMap: CacheMap | null = null;
+  #map: TeleportMap | null = null;
+
+  constructor(sink: CaptureSink, counters: RelayCounters, digester: RunDigester) {
+    this.#sink = sink;
+    this.#counters = counters;
+    this.#digester = digester;
+  }
+
+  /** Takes effect with the next page. */
+  setCacheMap(map: CacheMap): void {
+    this.flush();
+    this.#cacheMap = map;
+    if (this.#blocks.length > 0) this.#map = new TeleportMap(this.#blocks, map);
+  }
+
+  /** What is known of the page cache; null before there is a map, or the blocks are known. */
+  get map(): TeleportMap | null {
+    return this.#map;
+  }
+
+  /** Everything after RAM: device state, end of file, the description. */
+  get deviceTail(): Buffer {
+    return Buffer.concat(this.#tail);
+  }
+
+  header(version: number): void {
+    const header = Buffer.from('QEVM\0\0\0\0', 'latin1');
+    header.writeUInt32BE(version, 4);
+    this.#head.push(header);
+  }
+
+  configuration(raw: Buffer, _decoded: StreamConfiguration): void {
+    this.#head.push(raw);
+  }
+
+  ramBlocks(blocks: readonly RamBlock[]): void {
+    this.#blocks = blocks;
+    this.#counters.totalPages = blocks.reduce((sum, block) => sum + Math.ceil(block.lengthBytes / pageBytes), 0);
+    if (this.#cacheMap !== null) this.#map = new TeleportMap(blocks, this.#cacheMap);
+  }
+
+  page(block: RamBlock, pageIndex: number, source: Buffer, start: number): void {
+    this.#counters.pages.seen++;
+    if (this.#map?.find(block.index, pageIndex)) {
+      if (!this.#run.continues(block.index, pageIndex, this.#map)) {
+        this.flush();
+        this.#run.begin(block.index, pageIndex, this.#map);
+      }
+      this.#run.push(source, start);
+      return;
+    }
+    this.flush();
+    this.#pages!.putPage(block.index, pageIndex, source, start);
+  }
+
+  zeroPage(block: RamBlock, pageIndex: number, fill: number): void {
+    this.flush();
+    this.#counters.pages.seen++;
+    this.#counters.pages.zero++;
+    this.#pages!.putFill(block.index, pageIndex, 1, fill);
+  }
+
+  sectionEnd(section: Section): void {
+    if (section.type === 'start')
+      this.#pages = this.#sink.began({ head: Buffer.concat(this.#head), section, blocks: this.#blocks });
+    this.flush();
+    if (section.type === 'end') this.#sink.ramEnded();
+  }
+
+  tailStart(reason: TailReason, sectionName: string): void {
+    // Nobody but QEMU knows where in it the device state begins.
+    if (reason === 'opaque-section')
+      throw new RelayError(
+        'VMMIG_RELAY_STREAM',
+        `the guest's "${sectionName}" is migrated in a way that rules out post-copy`,
+      );
+  }
+
+  tail(bytes: Buffer): void {
+    this.#tail.push(Buffer.from(bytes));
+  }
+
+  /** Puts the run that is being collected into the store. */
+  flush(): void {
+    const { block, page, count, disk, diskOffsetBytes, bytes } = this.#run;
+    if (count === 0) return;
+    this.#run.count = 0;
+    this.#pages!.putReference(block, page, count, disk, diskOffsetBytes, this.#digester.digest(bytes), bytes);
+    this.#counters.pages.teleported += count;
+  }
+}
