@@ -14,7 +14,7 @@ export type { Finding, FindingCode } from './finding.js';
 export { findGpaRange, type GpaRange } from './gpaMap.js';
 export { type InspectOptions, inspectGuest } from './inspect.js';
 export type { BlockDevice, GuestInspection, MemoryBackend, ProcessId, ProcessInspection } from './inspection.js';
-export { type MemoryBackendFile, memoryBackends } from './memoryBackends.js';
+export { isInFiles, type MemoryBackendFile, memoryBackends } from './memoryBackends.js';
 export { applyMigrationSettings, type MigrationSettings, type PreviousSettings } from './migrationSettings.js';
 export { type MigrationState, migrationState, waitForMigrationEnd } from './migrationStatus.js';
 export { isRunning } from './process.js';

@@ -102,6 +102,15 @@ export async function memoryBackends(
   return result;
 }
 
+/**
+ * Whether the guest can be captured with `x-ignore-shared`, its memory being read from files: QEMU must leave something
+ * out, and nothing that has no file.
+ */
+export function isInFiles(backends: readonly MemoryBackendFile[]): boolean {
+  const leftOut = backends.filter((backend) => backend.leftOut);
+  return leftOut.length > 0 && leftOut.every(({ path }) => path !== null);
+}
+
 async function listBackends(qmp: QmpClient, signal?: AbortSignal): Promise<Backend[]> {
   const objects = await qmp.execute('qom-list', { path: '/objects' }, { signal });
   const found = objects.flatMap(({ name, type }) => {

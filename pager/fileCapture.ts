@@ -80,6 +80,11 @@ export class FileCapture {
     );
   }
 
+  /** Whether a block is kept in a file; others come through QEMU's stream. */
+  has(block: number): boolean {
+    return this.#byIndex.has(block);
+  }
+
   /** Finds the holes of the files, while the guest runs: 7 ms for each GiB of data, on another thread. Worth it, not needed. */
   async survey(signal?: AbortSignal): Promise<void> {
     for (const block of this.#blocks) await block.survey(signal);
@@ -141,7 +146,10 @@ export class FileCapture {
     return this.#final.isConfirmed;
   }
 
-  /** A fault: the unsent pages of a range at once, checked first where they were hinted. Stops when the builder is full. */
+  /**
+   * A fault, after `freeze`: the unsent pages of a range at once, checked first where they were hinted. Stops when the
+   * builder is full: a huge page takes several calls.
+   */
   takeNow(block: number, page: number, count: number, builder: PageBatch): Taken {
     const { found, from, end } = this.#clip(block, page, count);
     const flight = new Flight();

@@ -19,7 +19,7 @@ export class HintPass {
 
   /** All groups have been visited. */
   get isOver(): boolean {
-    return this.#block >= this.blocks.length;
+    return this.limitBytes < pageBytes || this.#block >= this.blocks.length;
   }
 
   restart(): void {
@@ -29,9 +29,12 @@ export class HintPass {
   /** @returns how many pages were put in the batch; 0 may mean that there was none among the next ones */
   fill(batch: PageBatch, limitPages: number): number {
     let pages = 0;
-    for (let read = 0; read < maxPagesRead && pages + groupPages <= limitPages && !batch.isFull; read += groupPages) {
-      const block = this.blocks[this.#block];
-      if (block === undefined) break;
+    for (
+      let read = 0;
+      !this.isOver && read < maxPagesRead && pages + groupPages <= limitPages && !batch.isFull;
+      read += groupPages
+    ) {
+      const block = this.blocks[this.#block]!;
       if (this.#group < block.hints.groups) pages += this.#hint(block, this.#group++, batch);
       else {
         this.#block++;
@@ -44,6 +47,7 @@ export class HintPass {
   #hint(block: CaptureBlock, group: number, batch: PageBatch): number {
     const { hints } = block;
     const isHeld = hints.countOf(group) > 0;
+    if (!isHeld && this.#heldPages() * pageBytes >= this.limitBytes) return 0;
     const first = group * groupPages;
     let { page, count } = longestStretch(block, first, Math.min(block.pages, first + groupPages));
     if (count > 0) block.read(page, count, this.#bytes);

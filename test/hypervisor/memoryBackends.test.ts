@@ -1,6 +1,6 @@
 import { open, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { type MemoryBackendFile, memoryBackends } from '../../hypervisor/index.js';
+import { isInFiles, type MemoryBackendFile, memoryBackends } from '../../hypervisor/index.js';
 import { type Guest, tinyMachine, versions, Workshop } from './qemu.js';
 
 const MiB = 1024 ** 2;
@@ -120,6 +120,20 @@ describe.each(versions)('with QEMU %s', (version) => {
     expect(backend).toMatchObject({ path, fileOffset: 32 * MiB, lengthBytes: 64 * MiB });
     await new Promise((resolve) => setTimeout(resolve, 300));
     await expectInFile(guest, 0xf0000, backend, 0xf0000);
+  });
+
+  test('says whether all that QEMU would leave out of its stream is in files', async () => {
+    const start = (name: string, backend: string) =>
+      workshop.start(version, name, [
+        ...[...plain, '-machine', 'q35,memory-backend=m0', '-m', '64'],
+        ...['-object', `${backend},id=m0,size=64M,share=on`],
+      ]);
+    const verdict = async (guest: Guest) => isInFiles(await memoryBackends(guest.qmp, guest.process));
+    expect(await verdict(await start('vm1', `memory-backend-file,mem-path=${workshop.file('ram')}`))).toBe(true);
+    expect(await verdict(await start('vm2', 'memory-backend-memfd'))).toBe(version === '7.2');
+    const anonymous = await start('vm3', 'memory-backend-ram');
+    expect(await backendOf(anonymous, 'm0')).toMatchObject({ shared: true, leftOut: version === '7.2' });
+    expect(await verdict(anonymous)).toBe(false);
   });
 
   test('names a block by its whole path where the backend does', async () => {

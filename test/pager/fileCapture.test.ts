@@ -127,6 +127,13 @@ describe('a capture from a memory file', () => {
     expectAll(destination, memory, 256);
   });
 
+  test('hints nothing where nothing would be held', async () => {
+    await using memory = await TestMemory.create([64]);
+    const capture = new FileCapture(memory.blocks, digester, { hintLimitBytes: 0 });
+    expect(capture.isHinted).toBe(true);
+    expect(capture.fillBatch(new BatchBuilder(), 128)).toBeNull();
+  });
+
   test('sends page cache as references with the digest of the final bytes, and bytes where the disk differs', async () => {
     await using one = await guest(512, range(0, 256));
     const { memory, capture, destination } = one;
