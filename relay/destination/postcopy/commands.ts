@@ -11,7 +11,7 @@
  */
 import { encodePing, encodePostcopyAdvise } from '../../../stream/commands.js';
 import { encodeConfiguration } from '../../../stream/configuration.js';
-import { StreamCommand } from '../../../stream/constants.js';
+import { SectionType, StreamCommand } from '../../../stream/constants.js';
 import { StreamDecoder } from '../../../stream/decoder.js';
 import { StreamEncoder } from '../../../stream/encoder.js';
 import type { RamBlock } from '../../../stream/handler.js';
@@ -74,22 +74,21 @@ export function discardBytes({ block }: BlockPages, runs: readonly number[]): Bu
 }
 
 function discardCommand(name: string, runs: readonly number[], from: number, to: number): Buffer {
-  const start = 8 + name.length;
-  const command = Buffer.allocUnsafe(start + 8 * (to - from));
-  command[0] = 8;
-  command.writeUInt16BE(StreamCommand.postcopyRamDiscard, 1);
-  command.writeUInt16BE(command.length - 5, 3);
-  command[5] = 0;
-  command[6] = name.length;
-  command.write(name, 7, 'latin1');
-  command[start - 1] = 0;
-  // First page and count, both as be64 of bytes.
-  for (let at = from, out = start; at < to; at++, out += 8) {
+  // First page and count, both as be64 of bytes. There may be a hundred thousand, and the guest stands still meanwhile.
+  const halves = new Uint32Array(2 * (to - from));
+  for (let at = from, half = 0; at < to; at++, half += 2) {
     const pages = runs[at]!;
-    command.writeUInt32BE(Math.floor(pages / 2 ** 20), out);
-    command.writeUInt32BE((pages % 2 ** 20) * pageBytes, out + 4);
+    halves[half] = pages >>> 20;
+    halves[half + 1] = pages << 12;
   }
-  return command;
+  const ranges = Buffer.from(halves.buffer).swap32();
+  const head = Buffer.alloc(8 + name.length);
+  head[0] = SectionType.command;
+  head.writeUInt16BE(StreamCommand.postcopyRamDiscard, 1);
+  head.writeUInt16BE(head.length - 5 + ranges.length, 3);
+  head[6] = name.length;
+  head.write(name, 7, 'latin1');
+  return Buffer.concat([head, ranges]);
 }
 
 export function packageBytes(deviceSections: Buffer): Buffer {
