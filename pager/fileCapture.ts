@@ -105,7 +105,10 @@ export class FileCapture {
     this.#hints.restart();
   }
 
-  /** The guest has stopped, for good: from now on the files are its memory, and everything is unsent. */
+  /**
+   * The guest has stopped: from now on the files are its memory, and everything is unsent. Should it run again after all,
+   * this capture is of no use any more.
+   */
   freeze(): void {
     this.#isFrozen = true;
   }
