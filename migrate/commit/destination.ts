@@ -144,7 +144,7 @@ export const destinationTable: Table<DestinationState, DestinationEvent, Destina
 
 export const destinationStep = machine(destinationTable);
 
-/** What a service that was not there before finds on the destination host. */
+/** What a service that was not there before finds on the destination host. A decision that cannot be read counts as `run`. */
 export interface DestinationFacts {
   /**
    * The host has been up since the migration began and has its ledger. Otherwise nothing that is missing means

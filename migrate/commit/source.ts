@@ -64,6 +64,7 @@ export type SourceAction =
   | 'writeKept'
   | 'sendGo'
   | 'resumeGuest'
+  /** Answered with `endFailed`, undone, where QEMU is the last to hold pages that the destination still needs. */
   | 'endQemu'
   /** Answers to whoever has asked. */
   | 'tellHeld'
@@ -141,7 +142,7 @@ export const sourceTable: Table<SourceState, SourceEvent, SourceAction> = {
 
 export const sourceStep = machine(sourceTable);
 
-/** What a service that was not there before finds on the source host. */
+/** What a service that was not there before finds on the source host. A decision that cannot be read counts as `held`. */
 export interface SourceFacts {
   readonly decision: 'held' | 'kept' | null;
   /** QEMU's guest: `paused` also when it has been migrated away. */

@@ -10,7 +10,19 @@ import { type Bounds, explore } from './explorer.js';
 import { violationAfterRecovery, violationIn } from './invariants.js';
 import type { Machines, Mode, World } from './world.js';
 
-const machines: Machines = { source: sourceStep, destination: destinationStep, resolution: resolutionStep };
+/** Every entry of the tables that was used, as `source held running`. */
+const taken = new Set<string>();
+const noted =
+  <State extends string, Event extends string, Result>(name: string, step: (state: State, event: Event) => Result) =>
+  (state: State, event: Event): Result => {
+    taken.add(`${name} ${state} ${event}`);
+    return step(state, event);
+  };
+const machines: Machines = {
+  source: noted('source', sourceStep),
+  destination: noted('destination', destinationStep),
+  resolution: noted('resolution', resolutionStep),
+};
 const modes: readonly Mode[] = ['switch', 'teleport'];
 /** A third failure takes minutes: in the full run only. */
 const failures = process.env.VMMIG_TEST_FULL ? 3 : 2;
@@ -33,10 +45,9 @@ describe.each(modes)('The commit point of %s', (mode) => {
   it(`keeps one guest and true reports, whatever ${failures} things fail, and a recover settles it`, {
     timeout: timeoutMs,
   }, () => {
-    const { violation, worlds, states } = explore(mode, machines, { recoveries: 1, failures }, check);
+    const { violation, worlds } = explore(mode, machines, { recoveries: 1, failures }, check);
     expect(violation).toBeNull();
     expect(worlds).toBeGreaterThan(50_000);
-    expect([...states].sort()).toEqual(expectedStates(mode));
   });
 
   it(`does so too when two recovers race`, { timeout: timeoutMs }, () => {
@@ -46,19 +57,18 @@ describe.each(modes)('The commit point of %s', (mode) => {
   });
 });
 
-/** All there are: a state that no test reaches has not been tested. */
-function expectedStates(mode: Mode): string[] {
-  const all = [
-    ...Object.keys(sourceTable).map((state) => `source ${state}`),
-    ...Object.keys(destinationTable).map((state) => `destination ${state}`),
-    ...Object.keys(resolutionTable).map((state) => `resolution ${state}`),
-    'resolution absent',
-    'resolution dead',
-  ];
-  // `teleport` has loaded before it commits, and its command carries `go`.
-  const notIn: Record<Mode, string[]> = {
-    switch: ['destination loaded', 'resolution holding', 'resolution committing'],
-    teleport: ['destination permitted'],
-  };
-  return all.filter((state) => !notIn[mode].includes(state)).sort();
-}
+describe('The tables', () => {
+  it('have no entry that is never used, but answers to what must not be', () => {
+    const tables = { source: sourceTable, destination: destinationTable, resolution: resolutionTable };
+    const entries = Object.entries(tables).flatMap(([name, table]) =>
+      Object.entries(table).flatMap(([state, row]) => Object.keys(row).map((event) => `${name} ${state} ${event}`)),
+    );
+    expect(entries.filter((entry) => !taken.has(entry))).toEqual([
+      'source resumed release',
+      'source released resume',
+      'resolution releasing sourceResumed',
+      'resolution resuming sourceReleased',
+      'resolution clearing destinationRunning',
+    ]);
+  });
+});

@@ -20,8 +20,6 @@ export interface Exploration {
   readonly worlds: number;
   /** The one that takes the fewest failures. */
   readonly violation: Violation | null;
-  /** Every state of a machine that occurred, as `source held`. */
-  readonly states: ReadonlySet<string>;
 }
 
 export interface Bounds {
@@ -48,7 +46,6 @@ export function explore(
   onRest: (world: World) => void = () => {},
 ): Exploration {
   const seen = new Set<string>();
-  const states = new Set<string>();
   const first = firstWorld(mode);
   let later = new Map<string, Visit>([[keyOf(first), { world: first, label: '', from: null }]]);
   for (let failures = 0; failures <= bounds.failures; failures++) {
@@ -56,9 +53,8 @@ export function explore(
     for (const key of later.keys()) seen.add(key);
     later = new Map();
     for (let visit = queue.pop(); visit !== undefined; visit = queue.pop()) {
-      noteStates(states, visit.world);
       const what = check(visit.world);
-      if (what !== null) return { worlds: seen.size, violation: { what, path: pathTo(visit) }, states };
+      if (what !== null) return { worlds: seen.size, violation: { what, path: pathTo(visit) } };
       const steps = stepsFrom(visit.world, machines, bounds.recoveries);
       if (steps.every(({ fails }) => fails)) onRest(visit.world);
       for (const { world, label, fails } of steps) {
@@ -72,13 +68,7 @@ export function explore(
       }
     }
   }
-  return { worlds: seen.size, violation: null, states };
-}
-
-function noteStates(states: Set<string>, { source, destination, commands }: World): void {
-  if (source.service !== null) states.add(`source ${source.service}`);
-  if (destination.service !== null) states.add(`destination ${destination.service}`);
-  for (const { state } of commands) states.add(`resolution ${state}`);
+  return { worlds: seen.size, violation: null };
 }
 
 function pathTo(visit: Visit): string[] {

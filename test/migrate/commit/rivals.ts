@@ -2,10 +2,10 @@
  * Services beside the one that acts: a request that does not find that one is carried out by another, which has only the
  * decision on disk to go by. It decides first and acts then, and anything may happen in between.
  */
-import type { NextWorld } from './steps.js';
 import {
   added,
   type Machines,
+  type NextWorld,
   toCommand,
   type World,
   withCommand,

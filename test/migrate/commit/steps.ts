@@ -7,6 +7,7 @@ import {
   deliverOverLink,
   endCommand,
   type Machines,
+  type NextWorld,
   startRecovery,
   toCommand,
   toDestination,
@@ -15,12 +16,6 @@ import {
   withDestination,
   withSource,
 } from './world.js';
-
-export interface NextWorld {
-  readonly label: string;
-  readonly world: World;
-  readonly fails: boolean;
-}
 
 type Add = (label: string, world: World) => void;
 

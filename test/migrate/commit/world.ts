@@ -66,6 +66,13 @@ export interface World {
   readonly wrong: string | null;
 }
 
+export interface NextWorld {
+  readonly label: string;
+  readonly world: World;
+  /** Something goes wrong in this step. */
+  readonly fails: boolean;
+}
+
 export type Source = World['source'];
 export type Destination = World['destination'];
 
