@@ -8,6 +8,7 @@
  */
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
+import { StreamError } from '../../../stream/errors.js';
 import type { RamBlock } from '../../../stream/handler.js';
 import { RelayError } from '../../errors.js';
 import { BlockPages, ownBlocks, type PageRun } from './blockPages.js';
@@ -280,7 +281,9 @@ export class PostcopyStream implements AsyncDisposable {
     try {
       this.#returnPath?.feed(chunk);
     } catch (cause) {
-      this.#fail(cause instanceof RelayError ? cause : unexpected('said what no QEMU says', cause));
+      if (cause instanceof RelayError) this.#fail(cause);
+      else if (cause instanceof StreamError) this.#fail(unexpected('said what no QEMU says', cause));
+      else this.#fail(new RelayError('VMMIG_RELAY_STREAM', 'what QEMU asked for could not be dealt with', cause));
     }
   }
 

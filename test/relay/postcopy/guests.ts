@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { GuestShell, type QemuVersion, type RunningGuest, startTinyGuest, waitForBoot } from '../../../lab/index.js';
 import { type MigrationCapability, QmpClient, QmpCommandError } from '../../../qmp/index.js';
 import type { RamSection } from '../../../relay/destination/postcopy/commands.js';
+import type { FaultAnswer } from '../../../relay/destination/postcopy/faults.js';
 import type { PostcopyStream } from '../../../relay/destination/postcopy/postcopyStream.js';
 import { type RamBlock, StreamDecoder, splitTail } from '../../../stream/index.js';
 
@@ -27,18 +28,16 @@ export interface Resumable extends AsyncDisposable {
   readonly socketPath: string;
 }
 
-const memoryMiB = 256;
+export const memoryMiB = 256;
+/** Name of the block of the guest's memory. */
+export const ramName = 'ram0';
 /** Of a pattern that is written and verified all the time. */
 const patternMiB = 16;
 
-export interface GuestKind {
-  readonly extraArgs?: string[];
-  readonly memoryFile?: string;
-}
-
 /** Boots a guest with a pattern in its memory, stops it and takes its pre-copy. */
-export async function captureGuest(version: QemuVersion, dir: string, kind: GuestKind = {}): Promise<CapturedGuest> {
-  await using guest = await startTinyGuest({ dir, name: `source-${version}`, qemu: version, memoryMiB, ...kind });
+export async function captureGuest(version: QemuVersion, dir: string): Promise<CapturedGuest> {
+  const extraArgs = memoryArguments();
+  await using guest = await startTinyGuest({ dir, name: `source-${version}`, qemu: version, extraArgs });
   await using shell = await waitForBoot(guest.shellPath);
   await shell.output(`pattern start ${patternMiB}`);
   await shell.output('ticker start');
@@ -95,17 +94,25 @@ async function takeStream(qmp: QmpClient, path: string): Promise<Omit<CapturedGu
   }
 }
 
+/**
+ * Memory of a size that huge pages can back, under a name of its own.
+ *
+ * @param memory the object that provides it, if it is not to be plain memory
+ */
+function memoryArguments(memory: readonly string[] = []): string[] {
+  const plain = ['-object', `memory-backend-ram,id=${ramName},size=${memoryMiB}M`];
+  return ['-m', `${memoryMiB}M`, ...(memory.length > 0 ? memory : plain), '-machine', `memory-backend=${ramName}`];
+}
+
 /** A QEMU that waits, paused, for a post-copy on a socket. */
 export async function startResumable(
   version: QemuVersion,
   dir: string,
   name: string,
-  kind: GuestKind = {},
+  memory: readonly string[] = [],
 ): Promise<Resumable> {
-  const guest = await startTinyGuest({
-    ...{ dir, name, qemu: version, memoryMiB, ...kind },
-    ...{ incoming: 'defer', extraArgs: ['-S', ...(kind.extraArgs ?? [])] },
-  });
+  const extraArgs = ['-S', ...memoryArguments(memory)];
+  const guest = await startTinyGuest({ dir, name, qemu: version, incoming: 'defer', extraArgs });
   try {
     const qmp = await QmpClient.connect({ path: guest.qmpPath });
     const wanted: MigrationCapability[] = ['postcopy-ram', 'return-path', 'events', 'late-block-activate'];
@@ -195,10 +202,11 @@ export function give(
   block: number,
   page: number,
   count: number,
+  answer: FaultAnswer = 'remote',
 ): void {
   const bytes = memory[block]!;
   for (let at = page; at < page + count; at++) {
     if (isZero(bytes, at)) stream.zero(block, at, 1);
-    else stream.place(block, at, 1, bytes, at * pageBytes);
+    else stream.place(block, at, 1, bytes, at * pageBytes, answer);
   }
 }

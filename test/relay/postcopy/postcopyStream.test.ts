@@ -120,7 +120,7 @@ describe('the switch', () => {
     }
   });
 
-  it('takes less than 20 ms for 100,000 ranges in 8 GiB', async () => {
+  it('takes next to no time for 100,000 ranges in 8 GiB', async () => {
     const pages = 2 ** 21;
     await using rig = await Rig.begin([block(0, 'ram', pages)]);
     const bytes = Buffer.alloc(4096);
@@ -134,7 +134,6 @@ describe('the switch', () => {
     const { user, system } = process.cpuUsage(started);
     await loaded;
     expect(rig.qemu.came.filter((each) => each.startsWith('discard')).length).toBeGreaterThan(99_000);
-    console.log({ user, system });
     // Of a budget of 20 ms, on a machine that has other things to do.
     expect((user + system) / 1000).toBeLessThan(60);
   });
