@@ -7,7 +7,7 @@ import type { BulkWindow } from './bulkWindow.js';
 import type { Lane } from './lane.js';
 import type { TokenBucket } from './tokenBucket.js';
 
-const minSliceBytes = 16 * 1024;
+const minSliceBytes = 8 * 1024;
 const maxSliceBytes = 128 * 1024;
 /** Less room than this is not worth a TLS record. */
 const minRoomBytes = 4096;
@@ -58,7 +58,7 @@ export class BulkSender {
     for (let lane = this.#next(); lane !== null; lane = this.#next()) {
       const { roomBytes, windowBytes } = this.#window;
       if (roomBytes < Math.min(minRoomBytes, lane.unwrittenBytes)) break;
-      const sliceBytes = Math.min(maxSliceBytes, Math.max(minSliceBytes, windowBytes >> 4));
+      const sliceBytes = Math.min(maxSliceBytes, Math.max(minSliceBytes, windowBytes >> 6));
       const lengthBytes = Math.min(roomBytes, lane.unwrittenBytes, sliceBytes, this.#bucket?.sliceBytes ?? Infinity);
       const waitMs = this.#bucket?.tryTake(lengthBytes) ?? 0;
       if (waitMs > 0) {

@@ -7,18 +7,22 @@
  *
  *   window = 1/2 window + 1/2 (window x base / round trip + rate x target)
  *
- * It doubles each round trip at first, until a queue shows.
+ * At first it grows by half each round trip, until a queue shows.
  */
 
 export interface BulkWindowOptions {
   readonly minBytes?: number;
   readonly maxBytes?: number;
-  /** Queueing to aim at. */
+  /** Queueing to aim at. Default 0.7. */
   readonly targetMs?: number;
 }
 
+/** On a slow line, the queue of one slice of bulk data cannot be avoided. */
+const minTargetBytes = 8192;
 const initialBytes = 64 * 1024;
-/** A queue of so much ends the doubling: more than a busy process is late. */
+/** The window's growth each round trip at first. It goes on for a round trip after the line is full. */
+const startupGrowth = 0.5;
+/** A queue of so much ends it: more than a busy process is late. */
 const startupQueueMs = 3;
 /**
  * The smallest of so many answers counts, and of those that came within the last round trip: one may be late because a
@@ -34,8 +38,9 @@ const minMeasureMs = 20;
 const floorShare = 0.75;
 /** A queue that stays for so long though the window is at its floor is not ours: other traffic, or a longer way. */
 const foreignQueueMs = 3000;
-/** Growth each round trip while there is no queue at all. */
+/** Growth while there is no queue: the first time, doubled each time that there is still none, and at most. */
 const probing = 1 / 16;
+const maxProbing = 1 / 8;
 
 export class BulkWindow {
   readonly #minBytes: number;
@@ -52,12 +57,13 @@ export class BulkWindow {
   #measuredBytes = 0;
   #measuredAtMs = -1;
   #movedAtMs = -1;
+  #probing = probing;
   #aboveFloorAtMs = -1;
 
   constructor(options: BulkWindowOptions = {}) {
     this.#minBytes = options.minBytes ?? 64 * 1024;
     this.#maxBytes = options.maxBytes ?? 48 * 1024 * 1024;
-    this.#targetMs = options.targetMs ?? 1;
+    this.#targetMs = options.targetMs ?? 0.7;
     this.#set(initialBytes);
   }
 
@@ -98,7 +104,7 @@ export class BulkWindow {
   received(lengthBytes: number, nowMs: number): void {
     this.#inFlightBytes -= lengthBytes;
     this.#measuredBytes += lengthBytes;
-    if (this.#isStarting && this.#wasFull) this.#set(this.#windowBytes + lengthBytes);
+    if (this.#isStarting && this.#wasFull) this.#set(this.#windowBytes + lengthBytes * startupGrowth);
     if (this.#measuredAtMs < 0) {
       this.#measuredAtMs = nowMs;
       this.#measuredBytes = 0;
@@ -118,13 +124,14 @@ export class BulkWindow {
     const { baseMs } = this;
     recent.push({ elapsedMs, atMs: nowMs });
     if (recent.length < recentAnswers) return;
-    while (recent.length > recentAnswers && recent[0]!.atMs < nowMs - baseMs) recent.shift();
+    const sinceMs = nowMs - (this.#isStarting ? baseMs / 4 : baseMs);
+    while (recent.length > recentAnswers && recent[0]!.atMs < sinceMs) recent.shift();
     const queueMs = recent.reduce((smallest, answer) => Math.min(smallest, answer.elapsedMs), Infinity) - baseMs;
     this.#queueMs = queueMs;
     if (this.#isStarting) {
       if (queueMs <= startupQueueMs) return;
       this.#isStarting = false;
-      this.#set(this.bytesPerMs * (baseMs + this.#targetMs));
+      this.#set(this.bytesPerMs * baseMs + this.#targetBytes);
       this.#movedAtMs = nowMs;
       return;
     }
@@ -144,15 +151,23 @@ export class BulkWindow {
     this.#measuredAtMs = -1;
   }
 
+  /** The queue to aim at. */
+  get #targetBytes(): number {
+    return Math.max(minTargetBytes, this.bytesPerMs * this.#targetMs);
+  }
+
   #move(baseMs: number, queueMs: number, nowMs: number): void {
     const window = this.#windowBytes;
-    const steadyBytes = (window * baseMs) / (baseMs + queueMs) + this.bytesPerMs * this.#targetMs;
-    const wanted = queueMs < this.#targetMs / 2 ? Math.max(steadyBytes, window * (1 + 2 * probing)) : steadyBytes;
+    const steadyBytes = (window * baseMs) / (baseMs + queueMs) + this.#targetBytes;
+    const targetMs = this.#targetBytes / this.bytesPerMs;
+    const isCalm = queueMs < targetMs / 2;
+    const wanted = isCalm ? Math.max(steadyBytes, window * (1 + 2 * this.#probing)) : steadyBytes;
     // A window that was not used up says nothing about what the link could take.
     if (wanted > window && !this.#wasFull) return;
+    this.#probing = isCalm ? Math.min(maxProbing, 2 * this.#probing) : probing;
     const floorBytes = Math.max(this.#minBytes, this.bytesPerMs * baseMs * floorShare);
     this.#set(Math.max((window + wanted) / 2, floorBytes));
-    if (this.#windowBytes > floorBytes + 1 || queueMs <= this.#targetMs) this.#aboveFloorAtMs = nowMs;
+    if (this.#windowBytes > floorBytes + 1 || queueMs <= targetMs) this.#aboveFloorAtMs = nowMs;
     else if (nowMs - this.#aboveFloorAtMs > foreignQueueMs) this.#base.restart(baseMs + queueMs, nowMs);
   }
 

@@ -8,8 +8,8 @@
  */
 import { RelayError } from '../errors.js';
 
-/** So much makes the other side's window move smoothly, and costs 0.3 % of the bandwidth on the way back at most. */
-const tellBytes = 32 * 1024;
+/** So much makes the other side's window move smoothly, and costs 1 % of the bandwidth on the way back at most. */
+const tellBytes = 16 * 1024;
 const tellFrames = 32;
 const minTellMs = 1;
 
