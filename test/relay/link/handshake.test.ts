@@ -5,7 +5,8 @@ import { connect as tlsConnect } from 'node:tls';
 import { afterEach, describe, expect, test } from 'vitest';
 import { openConnection } from '../../../relay/link/connection.js';
 import { frameType } from '../../../relay/link/frames.js';
-import { dial, type Listener, listen } from '../../../relay/link/handshake.js';
+import { type Resume, UnknownSessionError } from '../../../relay/link/greeting.js';
+import { dial, dialAgain, type Listener, listen } from '../../../relay/link/handshake.js';
 import { frameBytes, host, isListening, newCredentials, until } from '../peers.js';
 
 const cleanups: (() => unknown)[] = [];
@@ -199,6 +200,44 @@ describe('a listener', () => {
     await expect(listener.joined).rejects.toMatchObject({ name: 'RelayError' });
   });
 
+  test('can stay open for a link that may have to be joined again, and turns others away', async () => {
+    const { credentials, listener, endpoint } = await listening(newCredentials(), { staysOpen: true });
+    const [, accepted] = await Promise.all([dialed(endpoint, credentials, { connections: 3 }), listener.joined]);
+    expect(accepted).toHaveLength(3);
+    expect(await isListening(endpoint.port)).toBe(true);
+    await expect(dial(endpoint, credentials, { connections: 1 })).rejects.toMatchObject({ name: 'RelayError' });
+    await listener[Symbol.asyncDispose]();
+    expect(await isListening(endpoint.port)).toBe(false);
+    expect(accepted.every(({ tls }) => !tls.destroyed)).toBe(true);
+  });
+
+  test('gives both sides the connections in one order', async () => {
+    const { credentials, listener, endpoint } = await listening();
+    const [peers, accepted] = await Promise.all([dialed(endpoint, credentials, { connections: 8 }), listener.joined]);
+    expect(accepted.map(({ socket }) => socket.remotePort)).toEqual(peers.map(({ socket }) => socket.localPort));
+  });
+
+  test('tells a source that wants to resume that this relay does not know its link, and goes on waiting', async () => {
+    const { credentials, listener, endpoint } = await listening();
+    const resume = () => ({ session: 'unknown', attempt: 1, received: 0 });
+    await expect(dialAgain(endpoint, credentials, { connections: 2 }, resume)).rejects.toBeInstanceOf(
+      UnknownSessionError,
+    );
+    await Promise.all([dialed(endpoint, credentials, { connections: 2 }), listener.joined]);
+  });
+
+  test.each([
+    ['nothing', null],
+    ['a session that is no text', { session: 1, attempt: 1, received: 0 }],
+    ['half an attempt', { session: 'x', attempt: 0.5, received: 0 }],
+    ['what it has received as text', { session: 'x', attempt: 1, received: '0' }],
+  ])('refuses a greeting that resumes %s', async (_, resume) => {
+    const { credentials, endpoint } = await listening();
+    await expect(
+      dialAgain(endpoint, credentials, { connections: 1 }, () => resume as unknown as Resume),
+    ).rejects.toMatchObject({ code: 'VMMIG_LINK_INCOMPATIBLE' });
+  });
+
   test('is closed by its owner, which ends every connection', async () => {
     const { listener, endpoint } = await listening();
     const silent = await stranger(endpoint.port);
@@ -255,6 +294,17 @@ describe('a dial', () => {
     });
     expect(performance.now() - startMs).toBeLessThan(2000);
     await until(() => sockets.every((socket) => socket.destroyed || socket.readableEnded || socket.closed));
+  });
+
+  test('to a peer that is silent does not say that it has another key', async () => {
+    const server = createServer((socket) => socket.on('error', () => {}).resume()).listen(0, host);
+    await once(server, 'listening');
+    cleanups.push(() => server.close());
+    const { port } = server.address() as { port: number };
+    await expect(dial({ host, port }, newCredentials(), { connections: 1, timeoutMs: 150 })).rejects.toMatchObject({
+      code: 'VMMIG_LINK_CONNECT',
+      message: expect.stringContaining('did not answer the TLS handshake'),
+    });
   });
 
   test('that fails on one connection leaves none of the others open', async () => {

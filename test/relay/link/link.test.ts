@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import type { RelayError } from '../../../relay/errors.js';
+import { RelayError } from '../../../relay/errors.js';
 import type { LinkConnection } from '../../../relay/link/connection.js';
 import { type Frame, frameHeaderBytes, frameType } from '../../../relay/link/frames.js';
 import { Link, type LinkOptions } from '../../../relay/link/link.js';
@@ -229,6 +229,55 @@ describe('a bandwidth cap', () => {
     expect(fastMs).toBeGreaterThan(235);
     expect(slowMs / fastMs).toBeGreaterThan(1.4);
     expect(slowMs / fastMs).toBeLessThan(2.8);
+  });
+
+  test('is kept within 3 %, as bytes on the wire, whatever the size of the frames', async () => {
+    await using pair = await connectedPair(2);
+    const receiver = recording(pair.accepted);
+    const bitsPerSecond = 25_000_000;
+    const sender = recording(pair.dialed, { bucket: new TokenBucket(bitsPerSecond) });
+    // What is queued outlasts the measurement.
+    for (let count = 0; count < 40; count++) {
+      sender.link.sendOrdered(frameType.batch, Buffer.alloc(count % 2 === 0 ? 300_000 : 1000));
+      sender.link.send(frameType.resend, 0, Buffer.alloc(500));
+    }
+    await until(() => receiver.ordered.length > 0);
+    const [startBytes, startMs] = [sender.link.bytesOnWire, performance.now()];
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    const sentBits = (sender.link.bytesOnWire - startBytes) * 8;
+    const share = sentBits / ((performance.now() - startMs) / 1000) / bitsPerSecond;
+    expect(share).toBeGreaterThan(0.97);
+    expect(share).toBeLessThan(1.03);
+    sender.link.fail(new RelayError('VMMIG_RELAY_ABORTED', 'measured'));
+    await receiver.link.close();
+  });
+
+  test.each([1, 2])('is flushed when the link is closed (%i connections)', async (connections) => {
+    await using pair = await connectedPair(connections);
+    const receiver = recording(pair.accepted);
+    const sender = recording(pair.dialed, { bucket: new TokenBucket(8_000_000) });
+    const payload = randomBytes(40_000);
+    for (let count = 0; count < 10; count++) {
+      sender.link.sendOrdered(frameType.batch, payload);
+      sender.link.send(frameType.resend, count, payload.subarray(0, 1000));
+    }
+    await Promise.all([sender.link.close(), sender.link.close()]);
+    await until(() => receiver.lost.length > 0);
+    expect(receiver.ordered).toHaveLength(10);
+    for (const frame of receiver.ordered) expect(frame.payload.equals(payload)).toBe(true);
+    expect(receiver.immediate.map(({ sequence }) => sequence)).toEqual(Array.from({ length: 10 }, (_, at) => at));
+    expect(receiver.lost).toMatchObject([{ code: 'VMMIG_LINK_LOST' }]);
+  });
+
+  test('does not keep a link from closing in time', async () => {
+    await using pair = await connectedPair(1);
+    const receiver = recording(pair.accepted);
+    const sender = recording(pair.dialed, { bucket: new TokenBucket(80_000) });
+    for (let count = 0; count < 10; count++) sender.link.sendOrdered(frameType.batch, Buffer.alloc(100_000));
+    const startMs = performance.now();
+    await sender.link.close();
+    expect(performance.now() - startMs).toBeLessThan(8000);
+    await receiver.link.close();
   });
 
   test('counts what is sent out of order, too, without holding it up', async () => {
