@@ -8,6 +8,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createConnection, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { onTestFinished } from 'vitest';
 import type { DiskReader } from '../../disk/diskReader.js';
 import { openRawDisk } from '../../disk/index.js';
 import { DestinationRelay } from '../../relay/destination/destinationRelay.js';
@@ -42,6 +43,7 @@ export class RelayRig implements AsyncDisposable {
   /** Resolves when the destination QEMU has seen the end of its stream. */
   readonly received: Promise<void>;
   #received!: () => void;
+  #disposing: Promise<void> | null = null;
 
   private constructor(
     readonly dir: string,
@@ -66,6 +68,8 @@ export class RelayRig implements AsyncDisposable {
     { reader: seen = (reader) => reader, via, ...options }: RigOptions = {},
   ): Promise<RelayRig> {
     const dir = await mkdtemp(join(tmpdir(), 'vmmig-relay-'));
+    // Also when the rig does not come about, or a test runs out of time and never gets to dispose of it.
+    onTestFinished(() => rm(dir, { recursive: true, force: true }));
     const diskPath = join(dir, 'disk.raw');
     await writeFile(diskPath, disk);
     const reader = await openRawDisk(diskPath);
@@ -91,6 +95,7 @@ export class RelayRig implements AsyncDisposable {
       ...options,
     });
     const rig = new RelayRig(dir, pages, disk, source, destination, reader, qemu, between);
+    onTestFinished(() => rig[Symbol.asyncDispose]());
     qemu.on('connection', (socket) => {
       const decoder = new StreamDecoder({
         page: (_block, index, bytes, start) => bytes.copy(rig.memory, index * pageBytes, start, start + pageBytes),
@@ -163,11 +168,19 @@ export class RelayRig implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.source[Symbol.asyncDispose]();
-    await this.between?.[Symbol.asyncDispose]();
-    await this.destination[Symbol.asyncDispose]();
-    await this.reader[Symbol.asyncDispose]();
-    await new Promise((resolve) => this.qemu.close(resolve));
-    await rm(this.dir, { recursive: true });
+    this.#disposing ??= this.#dispose();
+    await this.#disposing;
+  }
+
+  async #dispose(): Promise<void> {
+    try {
+      await this.source[Symbol.asyncDispose]();
+      await this.between?.[Symbol.asyncDispose]();
+      await this.destination[Symbol.asyncDispose]();
+      await this.reader[Symbol.asyncDispose]();
+      await new Promise((resolve) => this.qemu.close(resolve));
+    } finally {
+      await rm(this.dir, { recursive: true, force: true });
+    }
   }
 }
