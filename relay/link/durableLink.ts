@@ -50,7 +50,7 @@ export class DurableLink implements AsyncDisposable {
   readonly #window: BulkWindow;
   readonly #bucket: TokenBucket | null;
   readonly #heartbeat: Heartbeat;
-  readonly #receipts = new ReceiptSchedule(() => this.#tellReceived());
+  readonly #receipts = new ReceiptSchedule(() => this.#control(frameType.received, encodeReceipt(this.#wires.lanes)));
   readonly #inbox: OrderedInbox;
   #silenceLimitMs: number | null;
   #nextToSend = 0;
@@ -70,7 +70,7 @@ export class DurableLink implements AsyncDisposable {
     this.#handlers = handlers;
     this.session = sessionOf(peers[0]!);
     this.#wires = new Wires(peers.length, {
-      frame: (lane, frame) => this.#receive(lane, frame),
+      frame: (frame) => this.#receive(frame),
       arrived: (lengthBytes, frames) => this.#receipts.received(lengthBytes, frames),
       drained: () => this.#bulk.pump(),
       broken: (cause, isFarewell) => this.#broken(cause, isFarewell),
@@ -81,7 +81,7 @@ export class DurableLink implements AsyncDisposable {
     this.#bucket = options.bucket ?? null;
     this.#window = options.bulkWindow ?? new BulkWindow();
     this.#heartbeat = new Heartbeat({
-      ping: (payload) => this.#control(frameType.ping, payload),
+      send: (type, payload) => this.#control(type, payload),
       measured: (elapsedMs, nowMs) => this.#window.roundTrip(elapsedMs, nowMs),
       beat: (nowMs) => this.#beat(nowMs),
       isBusy: () => this.isConnected && this.#window.inFlightBytes > 0,
@@ -189,11 +189,10 @@ export class DurableLink implements AsyncDisposable {
     if (this.#end()) this.#handlers.lost(cause);
   }
 
-  #receive(lane: Lane, frame: Frame): boolean {
+  #receive(frame: Frame): boolean {
     switch (frame.type) {
       case frameType.ping:
-        // An empty one only shows that the peer is there.
-        if (frame.payload.length > 0) this.#answerPing(lane, frame.payload);
+        this.#heartbeat.heard(frame.payload);
         return false;
       case frameType.pong:
         this.#heartbeat.pong(frame.payload);
@@ -206,18 +205,6 @@ export class DurableLink implements AsyncDisposable {
     if (isOrdered(frame.type)) this.#inbox.add(frame);
     else this.#handlers.immediate(frame);
     return true;
-  }
-
-  #answerPing(lane: Lane, payload: Buffer): void {
-    if (lane !== this.#urgent || payload.length !== 8)
-      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the other relay sent a malformed ping');
-    this.#control(frameType.pong, payload);
-  }
-
-  #tellReceived(): void {
-    const bulkBytes = this.#bulkLanes.reduce((sum, lane) => sum + lane.arrivedBytes, 0);
-    const frames = this.#wires.lanes.map(({ received }) => received);
-    this.#control(frameType.received, encodeReceipt({ bulkBytes, frames }));
   }
 
   #hearReceived(payload: Buffer): void {

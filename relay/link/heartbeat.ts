@@ -1,9 +1,10 @@
 /** Pings: shows the peer of a durable link that this side is alive, measures the round trip, and wakes its owner. */
 import { RelayError } from '../errors.js';
+import { frameType } from './frames.js';
 
 export interface HeartbeatHandlers {
-  /** Sends a ping that is to be answered with the same payload, without waiting behind bulk data. */
-  ping(payload: Buffer): void;
+  /** Sends a ping or a pong without waiting behind bulk data. */
+  send(type: number, payload: Buffer): void;
   measured(elapsedMs: number, nowMs: number): void;
   /** Four times a second, unless this process stood still meanwhile. */
   beat(nowMs: number): void;
@@ -42,7 +43,14 @@ export class Heartbeat {
     const payload = Buffer.alloc(8);
     this.#pingedAtMs = performance.now();
     payload.writeDoubleBE(this.#pingedAtMs);
-    this.#handlers.ping(payload);
+    this.#handlers.send(frameType.ping, payload);
+  }
+
+  /** Answers a ping. An empty one only shows that the peer is there. */
+  heard(payload: Buffer): void {
+    if (payload.length === 0) return;
+    if (payload.length !== 8) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the other relay sent a malformed ping');
+    this.#handlers.send(frameType.pong, payload);
   }
 
   pong(payload: Buffer): void {

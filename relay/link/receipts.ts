@@ -7,6 +7,7 @@
  * The bytes are those of numbered frames, on all connections but the first; a frame that has come in part counts so far.
  */
 import { RelayError } from '../errors.js';
+import type { Lane } from './lane.js';
 
 /** So much makes the other side's window move smoothly, and costs 1 % of the bandwidth on the way back at most. */
 const tellBytes = 16 * 1024;
@@ -18,10 +19,11 @@ export interface Receipt {
   readonly frames: readonly number[];
 }
 
-export function encodeReceipt({ bulkBytes, frames }: Receipt): Buffer {
-  const payload = Buffer.alloc(6 + 6 * frames.length);
+export function encodeReceipt(lanes: readonly Lane[]): Buffer {
+  const payload = Buffer.alloc(6 + 6 * lanes.length);
+  const bulkBytes = lanes.slice(1).reduce((sum, { arrivedBytes }) => sum + arrivedBytes, 0);
   payload.writeUIntBE(bulkBytes, 0, 6);
-  for (const [lane, count] of frames.entries()) payload.writeUIntBE(count, 6 + 6 * lane, 6);
+  for (const [at, { received }] of lanes.entries()) payload.writeUIntBE(received, 6 + 6 * at, 6);
   return payload;
 }
 

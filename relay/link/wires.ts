@@ -10,7 +10,7 @@ import { Lane } from './lane.js';
 
 export interface WireHandlers {
   /** @returns whether the frame has a number in its lane */
-  frame(lane: Lane, frame: Frame): boolean;
+  frame(frame: Frame): boolean;
   /** After each chunk: its bytes, and the numbered frames that it completed. */
   arrived(lengthBytes: number, frames: number): void;
   /** A connection takes more. */
@@ -98,7 +98,7 @@ export class Wires {
           // What is not handled now is not counted: it comes again over the connection that has taken this one's place.
           if (lane.peer !== peer) return;
           if (frame.type === frameType.goodbye) this.#peerLeaves = true;
-          else if (this.#handlers.frame(lane, frame)) {
+          else if (this.#handlers.frame(frame)) {
             lane.received++;
             wholeBytes += frameHeaderBytes + frame.payload.length;
           }
