@@ -12,7 +12,7 @@ export interface LatencySummary {
   readonly maxMs: number;
 }
 
-/** From QEMU's request being read to the page being handed over; faults that found their page on its way already do not count. */
+/** From QEMU's request being read to the page being handed over; those whose page had been written already do not count. */
 export interface FaultStatistics extends LatencySummary {
   /** In the last second. */
   readonly perSecond: number;

@@ -25,11 +25,6 @@ export class HostPageCollector {
     this.#limitBytes = limitBytes;
   }
 
-  /** Memory taken by incomplete host pages. */
-  get heldBytes(): number {
-    return this.#heldBytes;
-  }
-
   get(pages: BlockPages, page: number): HeldHostPage | undefined {
     return this.#held.get(pageKey(pages.block.index, page));
   }
@@ -40,6 +35,16 @@ export class HostPageCollector {
     bytes.copy(held.bytes, (page - hostPage) * pageBytes, start, start + count * pageBytes);
     held.held.set(page - hostPage, count);
     pages.zero.clear(page, count);
+  }
+
+  /** These pages have turned out to be zero; false when nothing of the host page is held. */
+  zero(pages: BlockPages, hostPage: number, page: number, count: number): boolean {
+    const held = this.get(pages, hostPage);
+    if (held === undefined) return false;
+    const from = Math.max(page, hostPage);
+    const to = Math.min(page + count, hostPage + pages.pagesPerHostPage);
+    held.held.clear(from - hostPage, to - from);
+    return true;
   }
 
   /** All pages of it are here, or known to be zero. */
@@ -57,13 +62,15 @@ export class HostPageCollector {
     this.#heldBytes -= held.bytes.length;
   }
 
-  /** Forgets the one begun first, and gives it, when more is held than may be. */
-  evict(): HeldHostPage | null {
+  /** Forgets the one begun first that is not needed at once, and gives it, when more is held than may be. */
+  evict(isNeeded: (held: HeldHostPage) => boolean): HeldHostPage | null {
     if (this.#heldBytes <= this.#limitBytes) return null;
-    const [oldest] = this.#held.values();
-    if (oldest === undefined) return null;
-    this.remove(oldest.pages, oldest.page);
-    return oldest;
+    for (const held of this.#held.values()) {
+      if (isNeeded(held)) continue;
+      this.remove(held.pages, held.page);
+      return held;
+    }
+    return null;
   }
 
   #begin(pages: BlockPages, page: number): HeldHostPage {

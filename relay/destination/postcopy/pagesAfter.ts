@@ -4,14 +4,15 @@
  */
 import { pageBytes } from '../../digest.js';
 import type { BlockPages, PageRun } from './blockPages.js';
-import { type FaultAnswer, Faults } from './faults.js';
+import { type FaultAnswer, Faults, pageKey } from './faults.js';
 import { type HeldHostPage, HostPageCollector } from './hostPageCollector.js';
 import type { Outbox, Piece } from './outbox.js';
 import { SectionWriter } from './sectionWriter.js';
 
 /** A piece that is being written is not interrupted: as short as can be without costing throughput. */
 const sectionBytes = 64 * 1024;
-const urgentSectionBytes = 8 * 1024;
+/** A single small page; a huge one makes its own room. */
+const hostPageSectionBytes = 8 * 1024;
 
 export interface PagesAfterOptions {
   readonly sectionId: number;
@@ -24,17 +25,18 @@ export interface PagesAfterOptions {
 export class PagesAfter {
   readonly #outbox: Outbox;
   readonly #writer: SectionWriter;
-  readonly #urgentWriter: SectionWriter;
+  /** For sections of one host page each. */
+  readonly #hostPageWriter: SectionWriter;
   readonly #collector: HostPageCollector;
   readonly #fault: (run: PageRun) => void;
-  /** What QEMU asks for while nobody can answer. */
-  #held: [pages: BlockPages, page: number][] | null = null;
+  /** What QEMU asks for while nobody can answer, by block and page. */
+  #held: Map<number, [pages: BlockPages, page: number]> | null = null;
   readonly faults = new Faults();
 
   constructor(outbox: Outbox, { sectionId, collectorBytes, fault }: PagesAfterOptions) {
     this.#outbox = outbox;
     this.#writer = new SectionWriter(sectionId, sectionBytes);
-    this.#urgentWriter = new SectionWriter(sectionId, urgentSectionBytes);
+    this.#hostPageWriter = new SectionWriter(sectionId, hostPageSectionBytes);
     this.#collector = new HostPageCollector(collectorBytes);
     this.#fault = fault;
   }
@@ -62,7 +64,6 @@ export class PagesAfter {
 
   /** @returns how many pages are on their way to QEMU by this: those that it has asked for */
   zero(pages: BlockPages, page: number, count: number): number {
-    let placed = 0;
     const end = page + count;
     for (let from = pages.placed.find(false, page, end); from < end; ) {
       const to = pages.placed.find(true, from, end);
@@ -70,13 +71,13 @@ export class PagesAfter {
       from = pages.placed.find(false, to, end);
     }
     const size = pages.pagesPerHostPage;
-    for (const asked of this.faults.within(pages.block.index, page - (page % size), count + size) ?? []) {
+    const first = page - (page % size);
+    let placed = 0;
+    for (const asked of this.faults.within(pages.block.index, first, end - first) ?? []) {
       if (this.#complete(pages, asked, 'zero')) placed += size;
     }
-    if (size > 1) {
-      for (let at = page - (page % size); at < end; at += size) {
-        if (this.#collector.get(pages, at) !== undefined && this.#complete(pages, at, 'zero')) placed += size;
-      }
+    for (let at = first; at < end && size > 1; at += size) {
+      if (this.#collector.zero(pages, at, page, count) && this.#complete(pages, at, 'zero')) placed += size;
     }
     return placed;
   }
@@ -85,7 +86,7 @@ export class PagesAfter {
   requested(pages: BlockPages, page: number): void {
     const block = pages.block.index;
     if (this.#held !== null) {
-      this.#held.push([pages, page]);
+      this.#held.set(pageKey(block, page), [pages, page]);
     } else if (pages.placed.has(page)) {
       this.#hurry(pages, page);
     } else if (this.faults.ask(block, page) && !this.#complete(pages, page, 'zero')) {
@@ -95,13 +96,13 @@ export class PagesAfter {
 
   /** Keeps requests until `release`. */
   hold(): void {
-    this.#held = [];
+    this.#held = new Map();
   }
 
   release(): void {
-    const held = this.#held ?? [];
+    const held = this.#held;
     this.#held = null;
-    for (const [pages, page] of held) this.requested(pages, page);
+    for (const [pages, page] of held?.values() ?? []) this.requested(pages, page);
   }
 
   progress(): void {
@@ -125,8 +126,8 @@ export class PagesAfter {
     pages.setPlaced(page, count);
     const asked = this.faults.within(pages.block.index, page, count);
     for (const each of asked ?? []) {
-      this.#urgentWriter.page(pages.block, each, bytes, start + (each - page) * pageBytes);
-      this.#outbox.urgent(this.#urgentWriter.take(this.faults.answer(pages.block.index, each, answer)));
+      this.#hostPageWriter.page(pages.block, each, bytes, start + (each - page) * pageBytes);
+      this.#outbox.urgent(this.#hostPageWriter.take(this.faults.answer(pages.block.index, each, answer)));
     }
     for (let at = 0; at < count; at++) {
       if (asked?.includes(page + at)) continue;
@@ -154,11 +155,18 @@ export class PagesAfter {
       if (this.#complete(pages, hostPage, answer)) placed += size;
       at = to;
     }
-    // What is forgotten is needed again, and then better in one piece.
-    for (let lost = this.#collector.evict(); lost !== null; lost = this.#collector.evict()) {
-      this.#fault({ block: lost.pages.block.index, page: lost.page, count: lost.pages.pagesPerHostPage });
-    }
+    this.#evict();
     return placed;
+  }
+
+  /** What is forgotten is needed again, and then better in one piece. */
+  #evict(): void {
+    const isWaiting = ({ pages, page }: HeldHostPage) => this.faults.isWaiting(pages.block.index, page);
+    for (let lost = this.#collector.evict(isWaiting); lost !== null; lost = this.#collector.evict(isWaiting)) {
+      const run = { block: lost.pages.block.index, page: lost.page, count: lost.pages.pagesPerHostPage };
+      // Not while the caller is giving pages: an answer at once would go round in circles.
+      setImmediate(() => this.#fault(run));
+    }
   }
 
   /** Places a host page if all of it is here, at once if QEMU has asked for it. */
@@ -170,15 +178,15 @@ export class PagesAfter {
     this.#writeHostPage(pages, hostPage, held);
     pages.setPlaced(hostPage, pages.pagesPerHostPage);
     if (this.faults.isWaiting(block, hostPage))
-      this.#outbox.urgent(this.#urgentWriter.take(this.faults.answer(block, hostPage, answer)));
-    else this.#outbox.push(this.#urgentWriter.take());
+      this.#outbox.urgent(this.#hostPageWriter.take(this.faults.answer(block, hostPage, answer)));
+    else this.#outbox.push(this.#hostPageWriter.take());
     return true;
   }
 
   #writeHostPage(pages: BlockPages, hostPage: number, held: HeldHostPage | undefined): void {
     for (let at = 0; at < pages.pagesPerHostPage; at++) {
-      if (held?.held.has(at)) this.#urgentWriter.page(pages.block, hostPage + at, held.bytes, at * pageBytes);
-      else this.#urgentWriter.zero(pages.block, hostPage + at);
+      if (held?.held.has(at)) this.#hostPageWriter.page(pages.block, hostPage + at, held.bytes, at * pageBytes);
+      else this.#hostPageWriter.zero(pages.block, hostPage + at);
     }
   }
 }

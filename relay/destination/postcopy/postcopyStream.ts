@@ -8,7 +8,6 @@
  */
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
-import { StreamError } from '../../../stream/errors.js';
 import type { RamBlock } from '../../../stream/handler.js';
 import { RelayError } from '../../errors.js';
 import { BlockPages, ownBlocks, type PageRun } from './blockPages.js';
@@ -41,7 +40,6 @@ export class PostcopyStream implements AsyncDisposable {
   readonly #loaded = new Milestone<void>();
   readonly #resumed = new Milestone<void>();
   readonly #shut = new Milestone<boolean>();
-  #bitmapsToCome = 0;
   #isEnding = false;
   #isOver = false;
 
@@ -53,10 +51,10 @@ export class PostcopyStream implements AsyncDisposable {
     const abort = () => this.#fail(new RelayError('VMMIG_RELAY_ABORTED', 'the stream was aborted'));
     options.signal?.addEventListener('abort', abort);
     socket.on('data', (chunk) => this.#read(chunk));
-    socket.on('error', (cause) => this.#fail(hungUp(cause)));
+    socket.on('error', (cause) => this.#fail(unexpected('hung up', cause)));
     socket.on('close', () => {
       options.signal?.removeEventListener('abort', abort);
-      this.#fail(hungUp());
+      this.#fail(unexpected('hung up'));
     });
   }
 
@@ -91,8 +89,7 @@ export class PostcopyStream implements AsyncDisposable {
     options: PostcopyOptions = {},
   ): Promise<PostcopyStream> {
     const stream = await PostcopyStream.connect(path, handlers, options);
-    const own = stream.#use(ramSection, blocks);
-    stream.#bitmapsToCome = own.length;
+    const own = stream.#use(ramSection, blocks, true);
     const after = stream.#beginAsking();
     after.hold();
     stream.#write(resumeBytes(own));
@@ -104,7 +101,7 @@ export class PostcopyStream implements AsyncDisposable {
 
   /** Tells QEMU what memory there is. Pages may follow. */
   begin({ head, ramSection, blocks }: PostcopyBegin): void {
-    const own = this.#use(ramSection, blocks);
+    const own = this.#use(ramSection, blocks, false);
     this.#before = new PagesBefore(this.#outbox, ramSection.id);
     this.#write(beginBytes(head, ramSection, own));
   }
@@ -151,9 +148,10 @@ export class PostcopyStream implements AsyncDisposable {
    * The switch: QEMU drops what is stale, loads the device state, and asks from then on for what it misses.
    *
    * @param deviceSections as `splitTail` gives them
-   * @returns a promise for the device state having been loaded; it rejects when QEMU refuses it
+   * @returns a promise for the device state having been loaded; it rejects when QEMU refuses it. QEMU may ask for pages
+   *   before, because its devices look into the guest's memory
    */
-  switchOver(deviceSections: Buffer): Promise<void> {
+  async switchOver(deviceSections: Buffer): Promise<void> {
     const before = this.#before!;
     before.flush();
     const { commands, heldBack } = before.switchOver(this.#blocks);
@@ -162,7 +160,7 @@ export class PostcopyStream implements AsyncDisposable {
     this.#write(packageBytes(deviceSections));
     const after = this.#beginAsking();
     if (heldBack !== null) after.place(heldBack.pages, heldBack.page, 1, heldBack.bytes, 0, 'local');
-    return this.#loaded.reached;
+    await this.#loaded.reached;
   }
 
   /**
@@ -214,7 +212,7 @@ export class PostcopyStream implements AsyncDisposable {
 
   /**
    * Calls back when the kernel, and so QEMU, has all that was placed before this call: it survives this process. Pages of
-   * a huge host page that is not complete are not among it. Never calls back when the stream is lost before.
+   * a huge host page that is not complete are not among it, nor is, before the switch, one page. Never calls back when the stream is lost before.
    */
   whenTaken(call: () => void): void {
     this.#pages?.flush();
@@ -230,11 +228,11 @@ export class PostcopyStream implements AsyncDisposable {
     return this.#after ?? this.#before;
   }
 
-  #use(ramSection: RamSection, blocks: readonly RamBlock[]): RamBlock[] {
+  #use(ramSection: RamSection, blocks: readonly RamBlock[], isResumed: boolean): RamBlock[] {
     const own = ownBlocks(blocks);
     this.#ramSection = ramSection;
     this.#blocks = own.map((block) => new BlockPages(block));
-    this.#returnPath = new ReturnPath(this.#blocks, {
+    this.#returnPath = new ReturnPath(this.#blocks, isResumed, {
       requested: (pages, page) => {
         // What is zero, and nothing else is left, needs no answer any more.
         if (!this.#isEnding) this.#after?.requested(pages, page);
@@ -242,14 +240,7 @@ export class PostcopyStream implements AsyncDisposable {
       pong: (value) => {
         if (value === loadedPing) this.#loaded.reach();
       },
-      received: (pages, bitmap) => {
-        if (this.#bitmapsToCome-- <= 0) throw unexpected('sent a bitmap that nobody wanted');
-        pages.placed.setFrom(bitmap);
-      },
-      resumed: () => {
-        if (this.#bitmapsToCome !== 0) throw unexpected('resumed out of turn');
-        this.#resumed.reach();
-      },
+      resumed: () => this.#resumed.reach(),
       shut: (ok) => {
         if (!this.#isEnding) throw unexpected('gave up');
         this.#isOver = true;
@@ -265,7 +256,9 @@ export class PostcopyStream implements AsyncDisposable {
     this.#after = new PagesAfter(this.#outbox, {
       sectionId: this.#ramSection.id,
       collectorBytes: this.#options.collectorBytes ?? defaultCollectorBytes,
-      fault: (run) => this.#handlers.fault(run),
+      fault: (run) => {
+        if (!this.#isOver) this.#handlers.fault(run);
+      },
     });
     return this.#after;
   }
@@ -281,9 +274,8 @@ export class PostcopyStream implements AsyncDisposable {
     try {
       this.#returnPath?.feed(chunk);
     } catch (cause) {
-      if (cause instanceof RelayError) this.#fail(cause);
-      else if (cause instanceof StreamError) this.#fail(unexpected('said what no QEMU says', cause));
-      else this.#fail(new RelayError('VMMIG_RELAY_STREAM', 'what QEMU asked for could not be dealt with', cause));
+      const failed = 'what QEMU asked for could not be dealt with';
+      this.#fail(cause instanceof RelayError ? cause : new RelayError('VMMIG_RELAY_STREAM', failed, cause));
     }
   }
 
@@ -303,8 +295,4 @@ export class PostcopyStream implements AsyncDisposable {
     for (const milestone of [this.#loaded, this.#resumed, this.#shut]) milestone.miss(error);
     this.#socket.destroy();
   }
-}
-
-function hungUp(cause?: unknown): RelayError {
-  return unexpected('hung up', cause);
 }

@@ -10,8 +10,7 @@ export interface ReturnPathHandler {
   pong(value: number): void;
   /** QEMU is done, well or not. */
   shut(ok: boolean): void;
-  /** One bit for each page that QEMU has; told once for each block, of a stream that is resumed. */
-  received(pages: BlockPages, bitmap: Buffer): void;
+  /** QEMU goes on, and has told which pages it has: those count as placed. */
   resumed(): void;
 }
 
@@ -19,16 +18,27 @@ export class ReturnPath {
   readonly #decoder: ReturnPathDecoder;
   readonly #blocks: ReadonlyMap<string, BlockPages>;
   readonly #handler: ReturnPathHandler;
+  /** Blocks of which QEMU has been asked what it has. */
+  readonly #untold: Set<BlockPages>;
 
-  constructor(blocks: readonly BlockPages[], handler: ReturnPathHandler) {
+  constructor(blocks: readonly BlockPages[], isResumed: boolean, handler: ReturnPathHandler) {
+    this.#untold = new Set(isResumed ? blocks : []);
     this.#blocks = new Map(blocks.map((pages) => [pages.block.name, pages]));
     this.#handler = handler;
     this.#decoder = new ReturnPathDecoder({ bitmapBytes: Math.max(0, ...blocks.map(bitmapBytes)) });
   }
 
-  /** @throws StreamError or RelayError when no QEMU says that */
+  /** @throws RelayError when no QEMU says that, and whatever the handler throws */
   feed(chunk: Buffer): void {
-    for (const message of this.#decoder.feed(chunk)) this.#take(message);
+    for (const message of this.#decode(chunk)) this.#take(message);
+  }
+
+  #decode(chunk: Buffer): ReturnPathMessage[] {
+    try {
+      return this.#decoder.feed(chunk);
+    } catch (cause) {
+      throw unexpected('said what no QEMU says', cause);
+    }
   }
 
   #take(message: ReturnPathMessage): void {
@@ -47,7 +57,8 @@ export class ReturnPath {
         const pages = this.#block(message.block);
         if (message.bitmap.length !== bitmapBytes(pages))
           throw unexpected(`sent ${message.bitmap.length} bytes of bitmap for ${message.block}`);
-        this.#handler.received(pages, message.bitmap);
+        if (!this.#untold.delete(pages)) throw unexpected('sent a bitmap that nobody wanted');
+        pages.placed.setFrom(message.bitmap);
         return;
       }
       case 'pong':
@@ -57,6 +68,7 @@ export class ReturnPath {
         this.#handler.shut(message.value === 0);
         return;
       case 'resume-ack':
+        if (this.#untold.size > 0) throw unexpected('goes on without having told what it has');
         this.#handler.resumed();
         return;
       case 'switchover-ack':
