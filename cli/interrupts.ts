@@ -20,6 +20,7 @@ const stageAtBegin: Partial<Record<PhaseName, Stage>> = {
   verify: 'committing',
   // Phases end when they fail too, so it is the next one's begin that shows the commit.
   'release source': 'committed',
+  pull: 'committed',
 };
 
 export interface InterruptHooks {

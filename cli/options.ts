@@ -52,8 +52,8 @@ export const fromOption = {
   describe: 'Host that runs the guest; found out when left open',
 } as const satisfies VerbOption;
 
-/** What `teleport` and `preflight` take alike. */
-export const migrationOptions = {
+/** What every mode of migration takes. */
+export const anyMigrationOptions = {
   to: toOption,
   from: fromOption,
   bandwidth: {
@@ -61,12 +61,6 @@ export const migrationOptions = {
     requiresArg: true,
     coerce: valued('--bandwidth', parseBandwidth),
     describe: 'Most to use of the network: 200mbit, 25MB/s',
-  },
-  'max-downtime': {
-    type: 'string',
-    requiresArg: true,
-    coerce: valued('--max-downtime', parseDuration),
-    describe: 'Longest acceptable pause of the guest: 300ms',
   },
   timeout: {
     type: 'string',
@@ -87,6 +81,17 @@ export const migrationOptions = {
   'no-compress': {
     type: 'boolean',
     describe: 'Do not compress what is sent',
+  },
+} as const satisfies Record<string, VerbOption>;
+
+/** What `teleport` and `preflight` take alike. */
+export const migrationOptions = {
+  ...anyMigrationOptions,
+  'max-downtime': {
+    type: 'string',
+    requiresArg: true,
+    coerce: valued('--max-downtime', parseDuration),
+    describe: 'Longest acceptable pause of the guest: 300ms',
   },
 } as const satisfies Record<string, VerbOption>;
 

@@ -10,6 +10,7 @@ import type {
   MigrationReport,
   PreflightReport,
   ScanReport,
+  SwitchRequest,
 } from '../migrate/index.js';
 import type { Names } from './completion/names.js';
 
@@ -21,6 +22,7 @@ interface Where {
 export interface Policy {
   /** Resolves for every outcome of a migration that was begun. */
   teleport(request: MigrateRequest, hooks: Hooks): Promise<MigrationReport>;
+  switchOver(request: SwitchRequest, hooks: Hooks): Promise<MigrationReport>;
   preflight(request: MigrateRequest, hooks: Hooks): Promise<PreflightReport>;
   /** Asks the vmmig that moves the guest from this machine to cancel, and waits for its end. */
   cancelMigration(vm: string): Promise<CancelResult>;

@@ -23,6 +23,7 @@ const byteUnits: Readonly<Record<string, number>> = {
   'MiB/s': 2 ** 20,
   'GiB/s': 2 ** 30,
 };
+const memoryUnits: Readonly<Record<string, number>> = { MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 };
 const durationUnits: Readonly<Record<string, number>> = {
   ms: 1,
   s: 1e3,
@@ -82,6 +83,19 @@ export function parseDuration(text: string): number {
     sumMs += Number(amount) * unitMs;
   }
   return wholeAndPositive(sumMs, text, 'millisecond');
+}
+
+/**
+ * Bytes: `512MiB`, `4GiB`.
+ * @throws UnitError that says what is right
+ */
+export function parseMemory(text: string): number {
+  const example = 'give it as 512MiB or 4GiB';
+  const [, amount, unit] = quantity.exec(text.trim()) ?? [];
+  const unitBytes = memoryUnits[unit ?? ''];
+  if (amount === undefined || unitBytes === undefined)
+    throw new UnitError(`"${text}" is not an amount of memory: ${example}`);
+  return wholeAndPositive(Number(amount) * unitBytes, text, 'byte');
 }
 
 /** A whole number from 1 to `most`. */

@@ -15,18 +15,23 @@ import {
   letRun,
   type PreviousSettings,
   type ProcessId,
+  parseRamBlocks,
   startDestination,
   waitUntilLoaded,
 } from '../hypervisor/index.js';
 import { QmpClient, QmpCommandError } from '../qmp/index.js';
 import { DestinationRelay } from '../relay/destination/destinationRelay.js';
+import type { SwitchDestination } from '../relay/destination/switchDestination.js';
 import type { RelayError } from '../relay/errors.js';
 import { eventTimeMs } from './clock.js';
 import type { DestinationSample, Params, Results } from './protocol.js';
 import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
+import { DestinationSwitch } from './switching/destinationSwitch.js';
+import { askDestination, type OrphanedMigration } from './switching/orphans.js';
 
 const sampleIntervalMs = 200;
+const smallPageBytes = 4096;
 /** For QEMU to say what was wrong with the stream. */
 const lastWordsMs = 1000;
 const pidFile = 'qemu.pid';
@@ -40,14 +45,15 @@ export class DestinationSide implements AsyncDisposable {
   #directory: string | null = null;
   #guest: DestinationGuest | null = null;
   #previous: PreviousSettings | null = null;
-  #relay: DestinationRelay | null = null;
+  #relay: DestinationRelay | SwitchDestination | null = null;
+  #switch: DestinationSwitch | null = null;
   readonly #disks: DiskReader[] = [];
   #timer: NodeJS.Timeout | null = null;
   #isLoaded = false;
   #starting: Promise<ProcessId> | null = null;
-  #listening!: () => void;
-  /** The link may be there before QEMU is. */
-  readonly #qemuListens = new Promise<void>((resolve) => {
+  #listening!: (pageSizes: ReadonlyMap<string, number>) => void;
+  /** The link may be there before QEMU is. With the host page size of its RAM blocks, where it is not the usual one. */
+  readonly #qemuListens = new Promise<ReadonlyMap<string, number>>((resolve) => {
     this.#listening = resolve;
   });
 
@@ -74,31 +80,81 @@ export class DestinationSide implements AsyncDisposable {
       qmpPath: params.qmpPath,
       signal,
     });
-    this.#previous = await acceptMigration(this.#guest, `unix:${join(directory, 'incoming')}`, { signal });
+    const settings = params.postcopy ? { capabilities: { 'postcopy-ram': true, 'return-path': true } } : {};
+    this.#previous = await acceptMigration(this.#guest, `unix:${join(directory, 'incoming')}`, { settings, signal });
     for (const disk of params.disks) this.#disks.push(await openDisk({ path: disk.path, format: disk.format }));
-    this.#listening();
+    this.#listening(params.postcopy ? await largePages(this.#guest.qmp) : new Map());
     return { pid: this.#guest.pid, startTime: this.#guest.startTime };
   }
 
   /** Listens for the source relay. What comes before QEMU is there waits for it. */
-  async listen({ migrationId, runDir, key, ports }: Params<'destination.listen'>): Promise<{ port: number }> {
-    this.#relay = await DestinationRelay.start({
+  async listen(params: Params<'destination.listen'>): Promise<{ port: number }> {
+    const relay = params.switching === null ? await this.#listen(params) : await this.#listenToSwitch(params);
+    this.#relay = relay;
+    this.#timer = setInterval(() => {
+      const { counters, pendingRestores } = relay.state;
+      const { missingPages = null, faults = null } = this.#switch?.relay.state ?? {};
+      this.#notify({ counters, pendingRestores, missingPages, faults });
+    }, sampleIntervalMs);
+    return { port: relay.port };
+  }
+
+  async #listen(params: Params<'destination.listen'>): Promise<DestinationRelay> {
+    const relay = await DestinationRelay.start({ ...this.#relayOptions(params) });
+    // Nobody may be left to ask for it when the network is gone, and without the link this QEMU is of no use.
+    relay.finished.catch(async () => {
+      await delay(lastWordsMs);
+      await this.#endGuest().catch(() => {});
+    });
+    return relay;
+  }
+
+  async #listenToSwitch(params: Params<'destination.listen'>): Promise<SwitchDestination> {
+    const { guest, peer, reconnectTimeoutMs } = params.switching!;
+    this.#switch = await DestinationSwitch.start({
+      runDir: params.runDir,
+      migrationId: params.migrationId,
+      peer,
+      guestAddress: guest,
+      guest: () => this.#guest,
+      relay: { ...this.#relayOptions(params), reconnectTimeoutMs },
+    });
+    return this.#switch.relay;
+  }
+
+  #relayOptions({ migrationId, runDir, key, ports }: Params<'destination.listen'>) {
+    return {
       credentials: { migrationId, key: Buffer.from(key, 'base64') },
       listen: ports === null ? {} : { ports },
       qemuSocketPath: join(runDir, migrationId, 'incoming'),
       qemuListens: this.#qemuListens,
       disks: this.#disks,
-    });
-    this.#timer = setInterval(() => {
-      const { counters, pendingRestores } = this.#relay!.state;
-      this.#notify({ counters, pendingRestores });
-    }, sampleIntervalMs);
-    // Nobody may be left to ask for it when the network is gone, and without the link this QEMU is of no use.
-    this.#relay.finished.catch(async () => {
-      await delay(lastWordsMs);
-      await this.#endGuest().catch(() => {});
-    });
-    return { port: this.#relay.port };
+    };
+  }
+
+  /** Resolves when the guest runs here. */
+  async switched(signal: AbortSignal): Promise<Results['destination.switched']> {
+    return await this.#switch!.switched(signal);
+  }
+
+  /** Resolves when all of the guest's memory is here. */
+  async pulled(signal: AbortSignal): Promise<Results['destination.pulled']> {
+    const relay = this.#switch!.relay;
+    await relay.finished;
+    this.#stopSampling();
+    await this.#previous!.restore({ signal });
+    const { counters, bytesOnWire, faults } = relay.state;
+    return { counters, bytesOnWire, faults };
+  }
+
+  /** Does the guest run here? If not, it never will. */
+  async ask(migration: OrphanedMigration): Promise<Results['destination.ask']> {
+    return { state: await (this.#switch?.ask() ?? askDestination(migration)) };
+  }
+
+  /** Resolves when this service is of no use to the guest any more. */
+  async settled(): Promise<void> {
+    await this.#switch?.settled();
   }
 
   /** Resolves when QEMU has loaded everything, and it was found equal to the source's. */
@@ -172,6 +228,7 @@ export class DestinationSide implements AsyncDisposable {
   /** Ends the QEMU that was started here; also one that another service left behind. */
   async rollback({ process, runDir, migrationId }: Params<'destination.rollback'>): Promise<null> {
     const directory = join(runDir, migrationId);
+    if (this.#switch !== null && (await this.#switch.ask()) !== 'ended') return null;
     // Kept until QEMU is released, so it tells of one whose start was never reported.
     const [pid, startTime] = (await readFile(join(directory, pidFile), 'utf8').catch(() => '')).split(' ').map(Number);
     await this.#dispose();
@@ -189,10 +246,11 @@ export class DestinationSide implements AsyncDisposable {
     this.#stopSampling();
     await this.#starting?.catch(() => {});
     await releaseAll([
+      () => this.#switch?.[Symbol.asyncDispose](),
       () => this.#relay?.[Symbol.asyncDispose](),
       () => this.#endGuest(),
       ...this.#disks.splice(0).map((disk) => () => disk[Symbol.asyncDispose]()),
-      () => this.#directory && rm(this.#directory, { recursive: true, force: true }),
+      () => this.#directory && !this.#switch?.isInDoubt && rm(this.#directory, { recursive: true, force: true }),
     ]);
   }
 
@@ -206,4 +264,11 @@ export class DestinationSide implements AsyncDisposable {
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#timer = null;
   }
+}
+
+/** Of those RAM blocks that lie in huge pages. */
+async function largePages(qmp: QmpClient): Promise<ReadonlyMap<string, number>> {
+  const text = await qmp.execute('human-monitor-command', { 'command-line': 'info ramblock' });
+  const large = parseRamBlocks(text).filter(({ pageSizeBytes }) => pageSizeBytes !== smallPageBytes);
+  return new Map(large.map(({ name, pageSizeBytes }) => [name, pageSizeBytes]));
 }

@@ -8,7 +8,11 @@ import type { GuestDisk } from '../guest-agent/messages.js';
 import type { RequestOptions, RpcClient } from '../hosts/rpc.js';
 import type { DestinationPlan, Finding, GuestInspection, ProcessId } from '../hypervisor/index.js';
 import type { RelayCounters } from '../relay/counters.js';
+import type { FaultStatistics } from '../relay/destination/postcopy/faults.js';
+import type { SwitchDestinationState } from '../relay/destination/switchDestination.js';
 import type { SourceRelayState } from '../relay/source/sourceRelay.js';
+import type { Remaining, SwitchSourceState } from '../relay/source/switchSource.js';
+import type { DestinationState, Ledger, SourceState } from './commit/index.js';
 
 export const guestSchema = z.object({
   name: z.string(),
@@ -16,6 +20,19 @@ export const guestSchema = z.object({
   agentPath: z.string().nullable(),
 });
 export type GuestAddress = z.infer<typeof guestSchema>;
+
+/** What a switch needs beyond a teleport. */
+const switchingSchema = z.object({
+  guest: guestSchema,
+  /** The other host, as the caller calls it, and its run directory. */
+  peer: z.object({ host: z.string(), runDir: z.string() }),
+  /** Null: a share of the memory that is free. */
+  pageStoreLimitBytes: z.number().int().positive().nullable(),
+  /** Where what exceeds the page store's limit may go: a directory; null: nowhere. */
+  spillDir: z.string().nullable(),
+  reconnectTimeoutMs: z.number().positive(),
+});
+export type Switching = z.infer<typeof switchingSchema>;
 
 /** One disk as the destination finds it. */
 const diskSchema = z.object({ path: z.string(), format: z.string(), sizeBytes: z.number().int().nonnegative() });
@@ -45,6 +62,8 @@ export const methodParams = {
     compress: z.boolean(),
     /** For each disk of the agent: its index in the destination's list, or -1. */
     diskIndexes: z.array(z.number().int()),
+    /** Null for a teleport. */
+    switching: switchingSchema.nullable(),
   }),
   'source.start': z.object({}),
   'source.switchOver': z.object({}),
@@ -54,6 +73,15 @@ export const methodParams = {
   'source.rollback': z.object({ ...guestSchema.shape, ...directorySchema.shape }),
   'source.release': z.object({ ...guestSchema.shape, ...directorySchema.shape }),
   /** As the policy derived it: its parts are looked at, none of them is carried out. */
+  /** To the source's side of the commit point, in whatever service it is. */
+  'source.post': z.object({
+    ...directorySchema.shape,
+    guest: guestSchema,
+    event: z.enum(['abandon', 'release', 'resume']),
+  }),
+  'destination.ask': z.object({ ...directorySchema.shape, guest: guestSchema }),
+  /** The migrations that a host takes part in, and what their services say of themselves. */
+  'host.migrations': z.object({ runDir: z.string().startsWith('/') }),
   'destination.check': z.custom<DestinationPlan>((plan) => typeof plan === 'object' && plan !== null),
   'destination.start': z.object({
     ...directorySchema.shape,
@@ -63,12 +91,23 @@ export const methodParams = {
     cwd: z.string(),
     qmpPath: z.string(),
     disks: z.array(diskSchema),
+    /** QEMU is to be able to run the guest before it has all its memory. */
+    postcopy: z.boolean(),
   }),
   'destination.listen': z.object({
     ...directorySchema.shape,
     ...credentialsSchema.shape,
     ports: z.tuple([z.number().int(), z.number().int()]).nullable(),
+    switching: switchingSchema.nullable(),
   }),
+  /** Resolves when the guest runs on the destination. */
+  'source.switched': z.object({}),
+  'destination.switched': z.object({}),
+  /** Resolves when the source host holds nothing of the guest any more. */
+  'source.pulled': z.object({}),
+  'destination.pulled': z.object({}),
+  /** Sets the downtime, in milliseconds at memory speed, at which QEMU stops the guest. */
+  'source.allowDowntime': z.object({ downtimeLimitMs: z.number().int().positive() }),
   'destination.finished': z.object({}),
   'destination.commit': z.object({}),
   /** After a commit whose answer was lost: ends the QEMU unless it runs the guest. */
@@ -109,9 +148,25 @@ export interface ScanSummary {
   readonly skipped: Readonly<Record<string, number>>;
 }
 
+/** One host's part in a migration that is not over. */
+export interface HostedMigration {
+  readonly ledger: Omit<Ledger, 'link'>;
+  /** The host has restarted since: nothing that is missing here means anything. */
+  readonly isFromBefore: boolean;
+  /** What its service says; null when it has none any more. */
+  readonly source: (SwitchSourceState & { readonly commit: SourceState }) | null;
+  readonly destination: (SwitchDestinationState & { readonly commit: DestinationState }) | null;
+}
+
+export type { FaultStatistics };
+
 export interface Loaded {
   readonly counters: RelayCounters;
   readonly bytesOnWire: number;
+}
+
+export interface Pulled extends Loaded {
+  readonly faults: FaultStatistics | null;
 }
 
 /** Results of every method. */
@@ -130,6 +185,15 @@ export interface Results {
   'source.hold': null;
   'source.rollback': { readonly running: boolean };
   'source.release': null;
+  /** When the guest stopped, by the host's clock. */
+  'source.switched': { readonly stoppedAtMs: number; readonly sample: SourceSample };
+  'source.post': { readonly state: SourceState };
+  'destination.ask': { readonly state: DestinationState };
+  'host.migrations': readonly HostedMigration[];
+  'source.pulled': { readonly sample: SourceSample };
+  'source.allowDowntime': null;
+  'destination.switched': { readonly resumedAtMs: number };
+  'destination.pulled': Pulled;
   'destination.check': readonly Finding[];
   'destination.start': ProcessId;
   'destination.listen': { readonly port: number };
@@ -147,11 +211,16 @@ export interface SourceSample extends SourceRelayState {
   readonly remainingBytes: number;
   readonly dirtyBytesPerSecond: number | null;
   readonly dirtySyncCount: number;
+  /** What the destination still needs from here; null for a teleport. */
+  readonly remaining: Remaining | null;
 }
 
 export interface DestinationSample {
   readonly counters: RelayCounters;
   readonly pendingRestores: number;
+  /** Of a switch. */
+  readonly missingPages: number | null;
+  readonly faults: FaultStatistics | null;
 }
 
 export interface Notifications {

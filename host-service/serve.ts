@@ -4,6 +4,7 @@ import { type RpcHandler, serveRpc } from '../hosts/rpc.js';
 import { checkDestination } from '../hypervisor/index.js';
 import { hostChecks } from './checks.js';
 import { DestinationSide } from './destinationSide.js';
+import { hostedMigrations } from './hostedMigrations.js';
 import { probeGuest } from './probe.js';
 import { type Method, methodParams, type Params, type Results } from './protocol.js';
 import { ServiceError } from './serviceError.js';
@@ -23,12 +24,18 @@ export async function serve(version: string): Promise<void> {
   const handlers: Handlers = {
     'host.clock': async () => Date.now(),
     'host.checks': () => hostChecks(),
+    'host.migrations': ({ runDir }) => hostedMigrations(runDir),
     'guest.probe': (guest, signal) => probeGuest(guest, signal),
     'source.inspect': (guest, signal) => source.inspect(guest, signal),
     'source.scan': (params, signal) => source.scan(params, signal),
     'source.connect': (params) => source.connect(params),
     'source.start': (_, signal) => source.start(signal),
     'source.switchOver': (_, signal) => source.switchOver(signal),
+    'source.allowDowntime': (params, signal) => source.allowDowntime(params, signal),
+    'source.switched': (_, signal) => source.switched(signal),
+    'source.pulled': (_, signal) => source.pulled(signal),
+    'source.post': ({ event, ...migration }) => source.post(migration, event),
+    'destination.ask': (migration) => destination.ask(migration),
     'source.finished': (_, signal) => source.finished(signal),
     'source.hold': async () => source.hold(),
     'source.rollback': (guest, signal) => source.rollback(guest, signal),
@@ -36,6 +43,8 @@ export async function serve(version: string): Promise<void> {
     'destination.check': (plan, signal) => checkDestination(plan, { signal }),
     'destination.start': (params, signal) => destination.start(params, signal),
     'destination.listen': (params) => destination.listen(params),
+    'destination.switched': (_, signal) => destination.switched(signal),
+    'destination.pulled': (_, signal) => destination.pulled(signal),
     'destination.finished': (_, signal) => destination.finished(signal),
     'destination.commit': () => destination.commit(),
     'destination.resolve': (params, signal) => destination.resolve(params, signal),
@@ -50,6 +59,8 @@ export async function serve(version: string): Promise<void> {
   // Aborts what is under way; putting things back in the middle of it would leave behind what it is about to make.
   await server[Symbol.asyncDispose]();
   await Promise.race([requests.settled(), delay(settleTimeoutMs)]);
+  // After a switch the guest needs this service, whoever has asked for it.
+  await Promise.all([source.settled(), destination.settled()]);
   await Promise.allSettled([source[Symbol.asyncDispose](), destination[Symbol.asyncDispose]()]);
 }
 

@@ -3,7 +3,7 @@ export class ServiceError extends Error {
   override readonly name = 'ServiceError';
 
   constructor(
-    readonly code: 'VMMIG_SERVICE_ORDER' | 'VMMIG_SERVICE_PARAMS' | 'VMMIG_SOURCE_MIGRATION',
+    readonly code: 'VMMIG_SERVICE_ORDER' | 'VMMIG_SERVICE_PARAMS' | 'VMMIG_SOURCE_MIGRATION' | 'VMMIG_SWITCH_REFUSED',
     message: string,
   ) {
     super(message);

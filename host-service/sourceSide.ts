@@ -22,17 +22,21 @@ import {
   waitForMigrationEnd,
 } from '../hypervisor/index.js';
 import { QmpClient } from '../qmp/index.js';
-import { SourceRelay } from '../relay/source/sourceRelay.js';
+import { SourceRelay, type SourceRelayOptions } from '../relay/source/sourceRelay.js';
+import type { SwitchSource } from '../relay/source/switchSource.js';
 import { eventTimeMs } from './clock.js';
 import type { GuestAddress, Params, Results, ScanSummary, SourceSample } from './protocol.js';
 import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
+import { type OrphanedMigration, postToSource } from './switching/orphans.js';
+import { SourceSwitch } from './switching/sourceSwitch.js';
 
 const sampleIntervalMs = 100;
 /** QEMU is to keep iterating until it is told otherwise: see `switchOver`. Zero would end it at the first clean pass. */
 const iterateDowntimeLimitMs = 1;
 /** The longest that QEMU takes. */
 const finishDowntimeLimitMs = 2_000_000;
+const undoTimeoutMs = 15_000;
 /** Above what any QEMU reaches: the link is what limits, by backpressure. */
 const unlimitedBytesPerSecond = 2 ** 40;
 
@@ -42,7 +46,8 @@ export class SourceSide implements AsyncDisposable {
   #agent: AgentClient | null = null;
   #inspection: GuestInspection | null = null;
   #scan: ScanResult | null = null;
-  #relay: SourceRelay | null = null;
+  #relay: SourceRelay | SwitchSource | null = null;
+  #switch: SourceSwitch | null = null;
   #diskIndexes: readonly number[] = [];
   #directory: string | null = null;
   #previous: PreviousSettings | null = null;
@@ -87,17 +92,22 @@ export class SourceSide implements AsyncDisposable {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     this.#directory = directory;
     this.#diskIndexes = params.diskIndexes;
-    this.#relay = await SourceRelay.start({
-      socketPath: join(directory, 'source'),
-      endpoint: { host: params.host, port: params.port },
-      credentials: { migrationId: params.migrationId, key: Buffer.from(params.key, 'base64') },
-      connections: params.connections,
-      bandwidthBps: params.bandwidthBps,
-      elide: true,
-      compress: params.compress,
-    });
+    if (params.switching === null) this.#relay = await SourceRelay.start(relayOptions(params, directory));
+    else this.#relay = (await this.#startSwitch(params)).relay;
     this.#useMap();
     return null;
+  }
+
+  async #startSwitch(params: Params<'source.connect'>): Promise<SourceSwitch> {
+    const inspection = this.#inspection!;
+    const limits = () => AbortSignal.timeout(undoTimeoutMs);
+    this.#switch = await SourceSwitch.start({
+      params,
+      inspection,
+      resumeGuest: () => this.#undo(this.#qmp!, inspection.running, limits()),
+      endQemu: () => this.#endQemu(limits()),
+    });
+    return this.#switch;
   }
 
   /** Lets QEMU migrate into the relay. */
@@ -130,8 +140,36 @@ export class SourceSide implements AsyncDisposable {
   }
 
   async switchOver(signal: AbortSignal): Promise<null> {
-    await this.#qmp!.execute('migrate-set-parameters', { 'downtime-limit': finishDowntimeLimitMs }, { signal });
+    return await this.allowDowntime({ downtimeLimitMs: finishDowntimeLimitMs }, signal);
+  }
+
+  /** From now on QEMU stops the guest as soon as the rest takes no longer than this at memory speed. */
+  async allowDowntime({ downtimeLimitMs }: Params<'source.allowDowntime'>, signal: AbortSignal): Promise<null> {
+    await this.#qmp!.execute('migrate-set-parameters', { 'downtime-limit': downtimeLimitMs }, { signal });
     return null;
+  }
+
+  /** Resolves when the guest runs on the destination, and QEMU has ended here. */
+  async switched(signal: AbortSignal): Promise<Results['source.switched']> {
+    await this.#switch!.switched(signal);
+    return { stoppedAtMs: await this.#stopped!, sample: this.#view() };
+  }
+
+  /** Resolves when the destination has everything. */
+  async pulled(signal: AbortSignal): Promise<Results['source.pulled']> {
+    await untilAborted(this.#relay!.finished, signal);
+    this.#stopSampling();
+    return { sample: this.#view() };
+  }
+
+  /** To the commit point's source side, which may be in another service. */
+  async post(migration: OrphanedMigration, event: 'abandon' | 'release' | 'resume'): Promise<Results['source.post']> {
+    return { state: await (this.#switch?.post(event) ?? postToSource(migration, event)) };
+  }
+
+  /** Resolves when this service is of no use to the guest any more. */
+  async settled(): Promise<void> {
+    await this.#switch?.settled();
   }
 
   /** Resolves when QEMU has sent everything and the destination's memory was found equal. */
@@ -157,6 +195,7 @@ export class SourceSide implements AsyncDisposable {
 
   /** Cancels what is under way and lets the guest run again. Asked for by who knows that it does not run elsewhere. */
   async rollback(params: Params<'source.rollback'>, signal: AbortSignal): Promise<Results['source.rollback']> {
+    if (this.#switch !== null) return { running: (await this.#switch.post('abandon')) === 'resumed' };
     this.#held = false;
     const qmp = await this.#monitor(params, signal);
     await this.#undo(qmp, this.#inspection?.running ?? true, signal);
@@ -180,11 +219,13 @@ export class SourceSide implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopSampling();
-    const mustUndo = !this.#held && this.#migrating && this.#qmp !== null;
+    const mustUndo = this.#switch === null && !this.#held && this.#migrating && this.#qmp !== null;
     await releaseAll([
-      () => mustUndo && this.#undo(this.#qmp!, this.#inspection?.running ?? true, AbortSignal.timeout(15_000)),
+      () => this.#switch?.[Symbol.asyncDispose](),
+      () => mustUndo && this.#undo(this.#qmp!, this.#inspection?.running ?? true, AbortSignal.timeout(undoTimeoutMs)),
       () => this.#relay?.[Symbol.asyncDispose](),
-      () => this.#directory && rm(this.#directory, { recursive: true, force: true }),
+      // In doubt, it is what `recover` finds the guest by.
+      () => this.#directory && !this.#switch?.isInDoubt && rm(this.#directory, { recursive: true, force: true }),
       () => this.#agent?.close(),
       () => this.#qmp?.close(),
     ]);
@@ -199,6 +240,12 @@ export class SourceSide implements AsyncDisposable {
     await resumeAfterFailure(qmp, { wasRunning, signal });
     await this.#previous?.restore({ signal });
     this.#previous = null;
+    this.#migrating = false;
+  }
+
+  async #endQemu(signal: AbortSignal): Promise<void> {
+    await this.#agent?.close();
+    await quitSource(this.#qmp!, this.#inspection!.process, { signal });
     this.#migrating = false;
   }
 
@@ -222,11 +269,12 @@ export class SourceSide implements AsyncDisposable {
 
   async #sample(): Promise<void> {
     try {
-      this.#migration = await migrationState(this.#qmp!);
-      if (this.#timer !== null) this.#notify(this.#view());
+      // After a switch QEMU has ended, and there is still a lot to tell.
+      if (this.#switch?.state !== 'released') this.#migration = await migrationState(this.#qmp!);
     } catch {
       // The relay notices when QEMU is gone, and says so in `finished`.
     }
+    if (this.#timer !== null) this.#notify(this.#view());
   }
 
   #view(): SourceSample {
@@ -237,6 +285,7 @@ export class SourceSide implements AsyncDisposable {
       remainingBytes: this.#migration?.ram?.remainingBytes ?? 0,
       dirtyBytesPerSecond: this.#migration?.ram?.dirtyBytesPerSecond || null,
       dirtySyncCount: this.#migration?.ram?.passes ?? 0,
+      remaining: this.#switch?.relay.state.remaining ?? null,
     };
   }
 
@@ -244,6 +293,19 @@ export class SourceSide implements AsyncDisposable {
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#timer = null;
   }
+}
+
+function relayOptions(params: Params<'source.connect'>, directory: string): SourceRelayOptions {
+  const { migrationId, key, host, port, connections, bandwidthBps, compress } = params;
+  return {
+    socketPath: join(directory, 'source'),
+    endpoint: { host, port },
+    credentials: { migrationId, key: Buffer.from(key, 'base64') },
+    connections,
+    bandwidthBps,
+    elide: true,
+    compress,
+  };
 }
 
 /** A guest without an agent that answers is moved all the same. */

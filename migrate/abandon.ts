@@ -136,7 +136,7 @@ function endDestination(migration: AbandonedMigration): Promise<null | true> {
  * Does something on a host: over the session there is, or, when that was lost, over a new one.
  * @returns null when the host cannot be reached, or fails to do it
  */
-async function withSide<T>(
+export async function withSide<T>(
   { sides, intent, request }: AbandonedMigration,
   which: 'source' | 'destination',
   work: (side: Side) => Promise<T>,

@@ -23,5 +23,7 @@ export type {
   MigrateRequest,
   PreflightReport,
   ScanReport,
+  SwitchRequest,
 } from './requests.js';
+export { switchOver } from './switch.js';
 export { teleport } from './teleport.js';

@@ -10,7 +10,7 @@ import { Journal } from './journal.js';
 import { addressOf } from './locate.js';
 import { check, type Intent, type Prepared, prepare, type Sides, understand } from './prepare.js';
 import { Recorder } from './recorder.js';
-import { connectRelays } from './relays.js';
+import { connectRelays, type SwitchSettings } from './relays.js';
 import type { MigrationMode, MigrationReport } from './report.js';
 import type { Hooks, MigrateRequest } from './requests.js';
 import { claim } from './running.js';
@@ -77,6 +77,16 @@ export abstract class Migration implements AsyncDisposable {
   /** From the first byte of memory to the source's release. */
   protected abstract move(prepared: Prepared, scan: ScanSummary | null): Promise<void>;
 
+  /** What the relays need for a switch; null for what is not one. */
+  get switching(): SwitchSettings | null {
+    return null;
+  }
+
+  /** The way out. */
+  protected async giveUp(thrown: unknown): Promise<MigrationReport> {
+    return await abandon(this, thrown);
+  }
+
   /** Sums up for the report what has been moved so far. */
   protected abstract count(): void;
 
@@ -99,7 +109,7 @@ export abstract class Migration implements AsyncDisposable {
       return await recorder.finish('moved', 'destination', null);
     } catch (thrown) {
       this.count();
-      return await abandon(this, thrown);
+      return await this.giveUp(thrown);
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener('abort', cancel);
@@ -121,7 +131,7 @@ export abstract class Migration implements AsyncDisposable {
           if (error !== undefined && this.commit === 'before') this.#stop.abort(error);
         });
       // Nor need the relays: what they hold so far ends with their sessions.
-      this.#connecting = connectRelays(prepared, this.request, this.id, signal);
+      this.#connecting = connectRelays(prepared, this, signal);
       this.#connecting.catch(() => {});
       recorder.findings = await check(prepared, signal);
       return prepared;
@@ -183,6 +193,7 @@ export abstract class Migration implements AsyncDisposable {
       cwd: commandLine.cwd,
       qmpPath,
       disks: [...plan.restorable],
+      postcopy: this.switching !== null,
     };
     this.destinationProcess = await call(destination.rpc, 'destination.start', start, { signal: this.signal });
   }

@@ -24,7 +24,16 @@ export interface RecorderStart {
 /** What the policy fills in as it learns it. */
 export type Facts = Pick<
   MigrationReport,
-  'downtimeMs' | 'switchoverMs' | 'releasedMs' | 'bytes' | 'pages' | 'agent' | 'link' | 'verified' | 'opaqueSections'
+  | 'downtimeMs'
+  | 'switchoverMs'
+  | 'releasedMs'
+  | 'bytes'
+  | 'pages'
+  | 'agent'
+  | 'link'
+  | 'faults'
+  | 'verified'
+  | 'opaqueSections'
 >;
 
 const nothingYet: Facts = {
@@ -35,6 +44,7 @@ const nothingYet: Facts = {
   pages: { seen: 0, zero: 0, teleported: 0, sent: 0, mismatched: 0, faulted: 0 },
   agent: null,
   link: { connections: 0, rttMs: 0, reconnects: 0 },
+  faults: null,
   verified: null,
   opaqueSections: [],
 };

@@ -3,6 +3,8 @@
  * Scripts rely on it, so fields may be added and never renamed.
  */
 
+import type { FaultStatistics } from '../host-service/protocol.js';
+
 export const reportSchema = 'vmmig.report/1';
 
 export type MigrationMode = 'teleport' | 'switch';
@@ -19,6 +21,7 @@ export const phaseNames = [
   'restore',
   'verify',
   'release source',
+  'pull',
 ] as const;
 export type PhaseName = (typeof phaseNames)[number];
 
@@ -89,6 +92,8 @@ export interface MigrationReport {
     readonly skipped: Readonly<Record<string, number>>;
   } | null;
   readonly link: { readonly connections: number; readonly rttMs: number; readonly reconnects: number };
+  /** How long the guest waited for memory that it touched after a switch; null for a teleport. */
+  readonly faults: FaultStatistics | null;
   /** Whether the digest roots of both sides were compared and equal; null when it never came to that. */
   readonly verified: boolean | null;
   /** What preflight found. */

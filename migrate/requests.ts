@@ -25,6 +25,17 @@ export interface MigrateRequest {
   readonly compress?: boolean;
 }
 
+export interface SwitchRequest extends MigrateRequest {
+  /** So many milliseconds after the start of the first pass; when nearly everything has been sent; or at once. */
+  readonly after: number | 'converged' | 'now';
+  /** Of memory on the source host, for what is not sent yet; a share of what is free there, when left open. */
+  readonly pageStoreLimitBytes?: number;
+  /** Let what exceeds it go to a file in the source host's state directory. */
+  readonly spill: boolean;
+  /** So long each relay looks for the other after the switch. */
+  readonly reconnectTimeoutMs: number;
+}
+
 export interface Hooks {
   readonly onProgress?: (event: ProgressEvent) => void;
   /** Aborting cancels, as long as the migration can still be cancelled. */

@@ -22,9 +22,13 @@ export function tally(last: SourceSample | null, loaded: Loaded | null, sides: r
       teleported: (pages?.teleported ?? 0) - mismatched,
       sent: pages?.sent ?? 0,
       mismatched,
-      faulted: 0,
+      faulted: pages?.faulted ?? 0,
     },
-    link: { connections: last?.connections ?? 0, rttMs: Math.round((last?.rttMs ?? 0) * 10) / 10, reconnects: 0 },
+    link: {
+      connections: last?.connections ?? 0,
+      rttMs: Math.round((last?.rttMs ?? 0) * 10) / 10,
+      reconnects: last?.reconnects ?? 0,
+    },
     opaqueSections: last?.opaqueSections ?? [],
   };
 }

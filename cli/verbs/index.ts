@@ -19,10 +19,12 @@ import { list } from './list.js';
 import { preflight } from './preflight.js';
 import { show } from './show.js';
 import { streamInspect } from './streamInspect.js';
+import { switchVerb } from './switch.js';
 import { teleport } from './teleport.js';
 
 export const verbTable: VerbTable = [
   teleport,
+  switchVerb,
   preflight,
   cancel,
   list,

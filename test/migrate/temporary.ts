@@ -40,6 +40,7 @@ export function reportOf(changes: Partial<MigrationReport> = {}): MigrationRepor
     pages: { seen: 0, zero: 0, teleported: 0, sent: 0, mismatched: 0, faulted: 0 },
     agent: null,
     link: { connections: 0, rttMs: 0, reconnects: 0 },
+    faults: null,
     verified: null,
     findings: [],
     opaqueSections: [],

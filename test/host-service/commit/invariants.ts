@@ -1,6 +1,7 @@
 /** What must hold in every world. */
-import { outcome } from '../../../migrate/commit/outcome.js';
-import { isEnd } from '../../../migrate/commit/resolution.js';
+
+import { isEnd } from '../../../host-service/commit/resolution.js';
+import { outcome } from '../../../migrate/outcome.js';
 import { recovered } from './recovery.js';
 import type { Command, Machines, World } from './world.js';
 

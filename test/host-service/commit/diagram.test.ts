@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
-import { destinationTable } from '../../../migrate/commit/destination.js';
-import { sourceTable } from '../../../migrate/commit/source.js';
+import { destinationTable } from '../../../host-service/commit/destination.js';
+import { sourceTable } from '../../../host-service/commit/source.js';
 
 /** `from --> to: event, event`, for everything that changes the state. */
 function arrowsOf(table: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>>): string[] {

@@ -1,6 +1,6 @@
 /** What carrying out an action may come to: one world for each way that it can go. */
-import type { DestinationAction } from '../../../migrate/commit/destination.js';
-import type { SourceAction } from '../../../migrate/commit/source.js';
+import type { DestinationAction } from '../../../host-service/commit/destination.js';
+import type { SourceAction } from '../../../host-service/commit/source.js';
 import {
   added,
   type Machines,

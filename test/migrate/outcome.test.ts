@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { outcome } from '../../../migrate/commit/outcome.js';
+import { outcome } from '../../migrate/outcome.js';
 
 const known = { cancelled: false, mayBeHeld: true, complete: true };
 

@@ -23,7 +23,6 @@ export {
 } from './ledger.js';
 export { LedgerError, type LedgerErrorCode } from './ledgerError.js';
 export type { Step } from './machine.js';
-export { type Known, type Outcome, outcome } from './outcome.js';
 export {
   isEnd,
   type ResolutionAction,

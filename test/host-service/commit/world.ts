@@ -1,6 +1,6 @@
 /**
  * Two hosts, a link, and the commands that are at work, around one guest's commit point: the three machines of
- * `migrate/commit/` and everything else that can happen, one step at a time. Pure: a step gives a new world.
+ * `host-service/commit/` and everything else that can happen, one step at a time. Pure: a step gives a new world.
  *
  * A host has one service that acts for the migration, or none; a request finds it, or a new one that begins from what
  * is on the host, or (a `rival`) one that was started beside it and can use nothing but the decision and QEMU's end.
@@ -12,10 +12,15 @@ import {
   type DestinationEvent,
   type DestinationState,
   destinationFrom,
-} from '../../../migrate/commit/destination.js';
-import type { Step } from '../../../migrate/commit/machine.js';
-import type { ResolutionAction, ResolutionEvent, ResolutionState } from '../../../migrate/commit/resolution.js';
-import { type SourceAction, type SourceEvent, type SourceState, sourceFrom } from '../../../migrate/commit/source.js';
+} from '../../../host-service/commit/destination.js';
+import type { Step } from '../../../host-service/commit/machine.js';
+import type { ResolutionAction, ResolutionEvent, ResolutionState } from '../../../host-service/commit/resolution.js';
+import {
+  type SourceAction,
+  type SourceEvent,
+  type SourceState,
+  sourceFrom,
+} from '../../../host-service/commit/source.js';
 
 export interface Machines {
   readonly source: (state: SourceState, event: SourceEvent) => Step<SourceState, SourceAction>;

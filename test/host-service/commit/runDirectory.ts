@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach } from 'vitest';
-import type { Ledger } from '../../../migrate/commit/ledger.js';
+import type { Ledger } from '../../../host-service/commit/ledger.js';
 
 export const migrationId = '20261122-051604-3fa9c1';
 

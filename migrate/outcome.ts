@@ -1,6 +1,7 @@
 /** What a migration came to, as the report and the exit code say it: nothing that is not known to be so. */
-import { exitCodes, type MigrationResult, type VmLocation } from '../report.js';
-import type { ResolutionEnd } from './resolution.js';
+
+import type { ResolutionEnd } from '../host-service/commit/index.js';
+import { exitCodes, type MigrationResult, type VmLocation } from './report.js';
 
 export interface Known {
   readonly end: ResolutionEnd;

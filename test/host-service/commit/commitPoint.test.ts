@@ -3,9 +3,9 @@
  * arrive late or never, and everything failing at every step.
  */
 import { describe, expect, it } from 'vitest';
-import { destinationStep, destinationTable } from '../../../migrate/commit/destination.js';
-import { resolutionStep, resolutionTable } from '../../../migrate/commit/resolution.js';
-import { sourceStep, sourceTable } from '../../../migrate/commit/source.js';
+import { destinationStep, destinationTable } from '../../../host-service/commit/destination.js';
+import { resolutionStep, resolutionTable } from '../../../host-service/commit/resolution.js';
+import { sourceStep, sourceTable } from '../../../host-service/commit/source.js';
 import { type Bounds, explore } from './explorer.js';
 import { violationAfterRecovery, violationIn } from './invariants.js';
 import type { Machines, Mode, World } from './world.js';

@@ -1,7 +1,7 @@
 /**
  * The commit point's state machines are tables: for each state, what an event leads to and what is to be done then.
  * They do no I/O. Who drives one carries the actions out, in their order, and hands what came of each back as an event;
- * an event that a state does not list changes nothing. `test/migrate/commit/` explores all of them together.
+ * an event that a state does not list changes nothing. `test/host-service/commit/` explores all of them together.
  */
 
 /** The state that follows, then what is to be done. */

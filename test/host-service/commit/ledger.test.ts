@@ -2,8 +2,14 @@ import { execFileSync } from 'node:child_process';
 import { chmod, mkdir, readdir, readFile, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { decide } from '../../../migrate/commit/decision.js';
-import { readLedger, readLedgers, removeLedger, updateLedger, writeLedger } from '../../../migrate/commit/ledger.js';
+import { decide } from '../../../host-service/commit/decision.js';
+import {
+  readLedger,
+  readLedgers,
+  removeLedger,
+  updateLedger,
+  writeLedger,
+} from '../../../host-service/commit/ledger.js';
 import { ledgerOf, migrationId, useRunDirectory } from './runDirectory.js';
 
 const run = useRunDirectory();

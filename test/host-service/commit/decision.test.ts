@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { decide, readDecision } from '../../../migrate/commit/decision.js';
+import { decide, readDecision } from '../../../host-service/commit/decision.js';
 import { migrationId, useRunDirectory } from './runDirectory.js';
 
 const run = useRunDirectory();
@@ -36,7 +36,7 @@ describe('A decision', () => {
   });
 
   it('is one decision when two processes make it at once', async () => {
-    const module = new URL('../../../migrate/commit/decision.ts', import.meta.url).href;
+    const module = new URL('../../../host-service/commit/decision.ts', import.meta.url).href;
     const root = fileURLToPath(new URL('../../../', import.meta.url));
     const made = (['run', 'end'] as const).map(async (wish) => {
       const script = `const { decide } = await import(${JSON.stringify(module)});

@@ -1,0 +1,74 @@
+/**
+ * The way to a service that is at work, for one that was started later: `vmmig status` and `vmmig recover` ask through
+ * it after the command that began is gone. A socket in the migration's directory, for root alone.
+ */
+import { rm } from 'node:fs/promises';
+import { createConnection, createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { connectRpc, type RpcClient, type RpcHandler, serveRpc } from '../hosts/rpc.js';
+import type { Role } from './commit/index.js';
+
+export interface Control extends AsyncDisposable {}
+
+export interface ControlHandlers {
+  /** Whatever the relay tells of itself. */
+  status(): Promise<object>;
+  /** An event for the commit point. */
+  post(params: { readonly event: string }): Promise<{ readonly state: string }>;
+}
+
+const connectTimeoutMs = 5_000;
+const pathOf = (runDir: string, migrationId: string, role: Role) => join(runDir, migrationId, `control-${role}`);
+
+export async function serveControl(
+  runDir: string,
+  migrationId: string,
+  role: Role,
+  handlers: ControlHandlers,
+): Promise<Control> {
+  const path = pathOf(runDir, migrationId, role);
+  const sockets = new Set<Socket>();
+  const methods: Record<string, RpcHandler> = {
+    status: () => handlers.status(),
+    post: (params) => handlers.post(params as { event: string }),
+  };
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    socket.on('error', () => {});
+    socket.on('close', () => sockets.delete(socket));
+    serveRpc(socket, socket, methods);
+  });
+  await rm(path, { force: true });
+  const previousMask = process.umask(0o177);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(path, resolve);
+    });
+  } finally {
+    process.umask(previousMask);
+  }
+  return {
+    async [Symbol.asyncDispose]() {
+      for (const socket of sockets) socket.destroy();
+      await new Promise((resolve) => server.close(resolve));
+      await rm(path, { force: true });
+    },
+  };
+}
+
+/** The service that is at work on a migration here; null when there is none any more. */
+export async function connectControl(runDir: string, migrationId: string, role: Role): Promise<RpcClient | null> {
+  const socket = createConnection({ path: pathOf(runDir, migrationId, role) });
+  const isThere = await new Promise<boolean>((resolve) => {
+    socket.once('connect', () => resolve(true));
+    socket.once('error', () => resolve(false));
+  });
+  if (!isThere) return null;
+  try {
+    return await connectRpc(socket, socket, { timeoutMs: connectTimeoutMs });
+  } catch {
+    socket.destroy();
+    return null;
+  }
+}

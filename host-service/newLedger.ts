@@ -1,0 +1,35 @@
+import { readFile } from 'node:fs/promises';
+import type { ProcessId } from '../hypervisor/index.js';
+import type { Ledger, Role } from './commit/index.js';
+import type { GuestAddress } from './protocol.js';
+
+export interface LedgerFacts {
+  readonly migrationId: string;
+  readonly guest: GuestAddress;
+  readonly peer: { readonly host: string; readonly runDir: string };
+  readonly link: Ledger['link'];
+}
+
+/** What a host notes of a switch when it begins. */
+export async function newLedger(role: Role, facts: LedgerFacts, process: ProcessId | null): Promise<Ledger> {
+  const { migrationId, guest, peer, link } = facts;
+  const now = new Date().toISOString();
+  return {
+    schema: 'vmmig.ledger/1',
+    migrationId,
+    role,
+    mode: 'switch',
+    phase: 'preparing',
+    beganAt: now,
+    changedAt: now,
+    bootId: await bootId(),
+    guest: { ...guest, process },
+    service: null,
+    peer: { ...peer, bootId: null },
+    link,
+  };
+}
+
+export async function bootId(): Promise<string> {
+  return (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
+}

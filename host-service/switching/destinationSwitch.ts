@@ -1,0 +1,193 @@
+/**
+ * The destination host's part in a switch: the relay, and the destination's side of the commit point. Once the guest
+ * may run here, this outlives whoever has asked for the migration, until all of its memory is here.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { type DestinationGuest, endProcess, HypervisorError, letRun } from '../../hypervisor/index.js';
+import { QmpCommandError } from '../../qmp/index.js';
+import { SwitchDestination, type SwitchDestinationOptions } from '../../relay/destination/switchDestination.js';
+import { eventTimeMs } from '../clock.js';
+import {
+  type DestinationAction,
+  type DestinationEvent,
+  type DestinationState,
+  decide,
+  destinationStep,
+  removeLedger,
+  updateLedger,
+  writeLedger,
+} from '../commit/index.js';
+import { CommitDriver } from '../commitDriver.js';
+import { type Control, serveControl } from '../control.js';
+import { newLedger } from '../newLedger.js';
+import type { GuestAddress } from '../protocol.js';
+import { ServiceError } from '../serviceError.js';
+
+export interface DestinationSwitchOptions {
+  readonly runDir: string;
+  readonly migrationId: string;
+  readonly relay: SwitchDestinationOptions;
+  readonly peer: { readonly host: string; readonly runDir: string };
+  readonly guestAddress: GuestAddress;
+  /** Null before QEMU has been started. */
+  readonly guest: () => DestinationGuest | null;
+}
+
+const ended: ReadonlySet<DestinationState> = new Set(['ended', 'unended']);
+const mayRun: ReadonlySet<DestinationState> = new Set(['deciding', 'starting', 'running', 'doubtful', 'looking']);
+const pollMs = 1;
+
+export class DestinationSwitch implements AsyncDisposable {
+  relay!: SwitchDestination;
+  readonly #options: DestinationSwitchOptions;
+  readonly #driver: CommitDriver<DestinationState, DestinationEvent, DestinationAction>;
+  #control: Control | null = null;
+  #resumedAtMs = 0;
+  #failure: unknown = null;
+
+  private constructor(options: DestinationSwitchOptions) {
+    this.#options = options;
+    this.#driver = new CommitDriver('loading', destinationStep, (action) => this.#perform(action));
+  }
+
+  /** Listens for the source relay. */
+  static async start(options: DestinationSwitchOptions): Promise<DestinationSwitch> {
+    const own = new DestinationSwitch(options);
+    const { runDir, migrationId, peer, guestAddress: guest } = options;
+    await writeLedger(runDir, await newLedger('destination', { migrationId, guest, peer, link: null }, null));
+    own.relay = await SwitchDestination.start(options.relay, {
+      permitted: () => void own.#driver.post('go'),
+      loaded: () => void own.#driver.post('loaded'),
+      resumed: () => void own.#driver.post('linkBack'),
+    });
+    own.relay.finished.catch((error) => {
+      own.#failure = error;
+      void own.#driver.post('failed');
+    });
+    own.#control = await serveControl(runDir, migrationId, 'destination', {
+      status: async () => ({ commit: own.state, ...own.relay.state }),
+      post: async () => ({ state: await own.ask() }),
+    });
+    return own;
+  }
+
+  get state(): DestinationState {
+    return this.#driver.state;
+  }
+
+  get mayRun(): boolean {
+    return mayRun.has(this.#driver.state);
+  }
+
+  /** Whether the guest runs here, or has all its memory, is not known. */
+  get isInDoubt(): boolean {
+    return this.state !== 'ended' && (this.state !== 'running' || this.#failure !== null);
+  }
+
+  /** Does the guest run here? If not, it never will. */
+  async ask(): Promise<DestinationState> {
+    return await this.#driver.post('ask');
+  }
+
+  async abandon(): Promise<DestinationState> {
+    return await this.#driver.post('abandon');
+  }
+
+  /** Resolves when the guest runs here. @throws when it never will */
+  async switched(signal: AbortSignal): Promise<{ resumedAtMs: number }> {
+    const state = await this.#driver.until((reached) => reached === 'running' || ended.has(reached), signal);
+    if (state === 'running') return { resumedAtMs: this.#resumedAtMs };
+    throw this.#failure ?? new ServiceError('VMMIG_SWITCH_REFUSED', 'the guest was not let run here');
+  }
+
+  /** Resolves when all of the guest's memory is here, or all hope is gone. */
+  async settled(): Promise<void> {
+    if (!this.mayRun) return;
+    await this.relay.finished.catch(() => {});
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const { runDir, migrationId } = this.#options;
+    await this.#driver.post('abandon');
+    await this.#control?.[Symbol.asyncDispose]();
+    await this.relay[Symbol.asyncDispose]();
+    if (!this.isInDoubt) await removeLedger(runDir, migrationId, 'destination');
+  }
+
+  async #perform(action: DestinationAction): Promise<DestinationEvent | null> {
+    switch (action) {
+      case 'writeRun':
+        return await this.#decide('run');
+      case 'writeEnd':
+        return await this.#decide('end');
+      case 'releaseGuard':
+        this.#options.guest()?.release();
+        return null;
+      case 'startGuest':
+        return await this.#startGuest();
+      case 'lookAtGuest':
+        return await this.#lookAtGuest();
+      case 'endQemu':
+        return await this.#endQemu();
+      case 'tellRunning':
+        this.relay.tellRunning();
+        return null;
+      case 'tellRefused':
+        this.relay.tellRefused(this.#failure instanceof Error ? this.#failure.message : 'it was given up');
+        return null;
+      default:
+        return null;
+    }
+  }
+
+  async #decide(decision: 'run' | 'end'): Promise<DestinationEvent> {
+    const { runDir, migrationId } = this.#options;
+    try {
+      const stands = await decide(runDir, migrationId, 'destination', decision);
+      if (stands === decision) return decision === 'run' ? 'wroteRun' : 'wroteEnd';
+      return stands === 'run' ? 'runStands' : 'endStands';
+    } catch (error) {
+      this.#failure ??= error;
+      return 'writeFailed';
+    }
+  }
+
+  async #startGuest(): Promise<DestinationEvent> {
+    const guest = this.#options.guest()!;
+    try {
+      const resumed = guest.qmp.waitFor('RESUME', { timeoutMs: 10_000 }).then(eventTimeMs);
+      resumed.catch(() => {});
+      // The device state is loaded; that its command to run has been taken note of shows a moment later.
+      while ((await guest.qmp.execute('query-status')).status === 'inmigrate') await delay(pollMs);
+      await letRun(guest);
+      this.#resumedAtMs = await resumed.catch(() => Date.now());
+      const { runDir, migrationId } = this.#options;
+      await updateLedger(runDir, { migrationId, role: 'destination' }, { phase: 'pulling' }).catch(() => {});
+      return 'guestStarted';
+    } catch (error) {
+      this.#failure ??= error;
+      const isRefusal = error instanceof HypervisorError && error.cause instanceof QmpCommandError;
+      return isRefusal ? 'startRefused' : 'startSilent';
+    }
+  }
+
+  async #lookAtGuest(): Promise<DestinationEvent> {
+    try {
+      const { qmp } = this.#options.guest()!;
+      const { running, status } = await qmp.execute('query-status', {}, { timeoutMs: 5_000 });
+      return running || (status !== 'inmigrate' && status !== 'paused') ? 'guestRuns' : 'guestWaits';
+    } catch {
+      return 'guestGone';
+    }
+  }
+
+  async #endQemu(): Promise<DestinationEvent> {
+    try {
+      const guest = this.#options.guest();
+      if (guest !== null) await endProcess(guest);
+      return 'qemuEnded';
+    } catch {
+      return 'endFailed';
+    }
+  }
+}

@@ -1,0 +1,174 @@
+/**
+ * What `recover` asks of a host, from a service that has no part in the migration: it asks the one that has, and where
+ * that is gone, goes on from what is on disk and what QEMU says.
+ */
+import {
+  cancelMigration,
+  endProcess,
+  isRunning,
+  migrationState,
+  quitSource,
+  resumeAfterFailure,
+} from '../../hypervisor/index.js';
+import { QmpClient } from '../../qmp/index.js';
+import {
+  type DestinationEvent,
+  type DestinationState,
+  decide,
+  destinationFrom,
+  destinationStep,
+  type Ledger,
+  readDecision,
+  readLedger,
+  removeLedger,
+  type SourceEvent,
+  type SourceState,
+  sourceFrom,
+  sourceStep,
+} from '../commit/index.js';
+import { CommitDriver } from '../commitDriver.js';
+import { connectControl } from '../control.js';
+import { bootId } from '../newLedger.js';
+import type { GuestAddress } from '../protocol.js';
+
+export interface OrphanedMigration {
+  readonly guest: GuestAddress;
+  readonly runDir: string;
+  readonly migrationId: string;
+}
+
+const monitorTimeoutMs = 5_000;
+const undoTimeoutMs = 15_000;
+/** Run states of a guest that has been loaded, or is being loaded, and has never run. */
+const neverRun: ReadonlySet<string> = new Set(['inmigrate', 'prelaunch', 'paused']);
+
+/** Hands an event to the source's side of the commit point. */
+export async function postToSource(
+  migration: OrphanedMigration,
+  event: 'abandon' | 'release' | 'resume',
+): Promise<SourceState> {
+  const { runDir, migrationId } = migration;
+  const atWork = await askAtWork(migration, 'source', event);
+  if (atWork !== null) return atWork as SourceState;
+  await using qmp = await monitor(migration.guest);
+  const decision = await readDecision(runDir, migrationId, 'source');
+  const running = qmp === null ? false : (await qmp.execute('query-status')).running;
+  const state = sourceFrom({ decision, guest: qmp === null ? 'gone' : running ? 'running' : 'paused' });
+  const ledger = await readLedger(runDir, migrationId, 'source');
+  const driver = new CommitDriver(state, sourceStep, async (action): Promise<SourceEvent | null> => {
+    switch (action) {
+      case 'writeKept':
+        try {
+          return (await decide(runDir, migrationId, 'source', 'kept')) === 'kept' ? 'wroteKept' : 'heldStands';
+        } catch {
+          return 'writeFailed';
+        }
+      case 'resumeGuest':
+        try {
+          const signal = AbortSignal.timeout(undoTimeoutMs);
+          const { final } = await migrationState(qmp!, { signal });
+          if (!final) await cancelMigration(qmp!, { wasRunning: true, signal });
+          await resumeAfterFailure(qmp!, { wasRunning: true, signal });
+          return 'guestResumed';
+        } catch {
+          return 'resumeFailed';
+        }
+      case 'endQemu':
+        // Its memory is in a service that is gone: what the destination still needs is here and nowhere else.
+        try {
+          if (ledger?.phase === 'committing' || ledger?.phase === 'pulling') return 'endFailed';
+          if (ledger?.guest.process != null) await quitSource(qmp, ledger.guest.process);
+          return 'qemuEnded';
+        } catch {
+          return 'endFailed';
+        }
+      default:
+        return null;
+    }
+  });
+  const reached = await driver.post(event);
+  if (reached === 'resumed' || reached === 'released') await removeLedger(runDir, migrationId, 'source');
+  return reached;
+}
+
+/** Asks the destination's side: does the guest run there? If not, it never will. */
+export async function askDestination(migration: OrphanedMigration): Promise<DestinationState> {
+  const { runDir, migrationId } = migration;
+  const atWork = await askAtWork(migration, 'destination', 'ask');
+  if (atWork !== null) return atWork as DestinationState;
+  const ledger = await readLedger(runDir, migrationId, 'destination');
+  const decision = await readDecision(runDir, migrationId, 'destination');
+  await using qmp = await monitor(migration.guest);
+  const state = destinationFrom({
+    remembers: ledger !== null && ledger.bootId === (await bootId()),
+    decision,
+    guest: await lookAt(qmp, ledger),
+  });
+  const driver = new CommitDriver(state, destinationStep, async (action): Promise<DestinationEvent | null> => {
+    switch (action) {
+      case 'writeEnd':
+        try {
+          return (await decide(runDir, migrationId, 'destination', 'end')) === 'end' ? 'wroteEnd' : 'runStands';
+        } catch {
+          return 'writeFailed';
+        }
+      case 'lookAtGuest': {
+        const found = await lookAt(qmp, ledger);
+        return found === 'running' ? 'guestRuns' : found === 'waiting' ? 'guestWaits' : 'guestGone';
+      }
+      case 'startGuest':
+        try {
+          await qmp!.execute('cont');
+          return 'guestStarted';
+        } catch {
+          return 'startSilent';
+        }
+      case 'endQemu':
+        try {
+          const process = ledger?.guest.process ?? null;
+          if (process !== null && (await isRunning(process))) await endProcess(process);
+          return 'qemuEnded';
+        } catch {
+          return 'endFailed';
+        }
+      default:
+        return null;
+    }
+  });
+  const reached = await driver.post('ask');
+  if (reached === 'ended') await removeLedger(runDir, migrationId, 'destination');
+  return reached;
+}
+
+async function askAtWork(
+  { runDir, migrationId }: OrphanedMigration,
+  role: 'source' | 'destination',
+  event: string,
+): Promise<string | null> {
+  const control = await connectControl(runDir, migrationId, role);
+  if (control === null) return null;
+  await using _control = control;
+  return (await control.request<{ state: string }>('post', { event })).state;
+}
+
+async function monitor({ qmpPath }: GuestAddress): Promise<(QmpClient & AsyncDisposable) | null> {
+  try {
+    return await QmpClient.connect({ path: qmpPath }, { timeoutMs: monitorTimeoutMs });
+  } catch {
+    return null;
+  }
+}
+
+async function lookAt(
+  qmp: QmpClient | null,
+  ledger: Ledger | null,
+): Promise<'waiting' | 'running' | 'silent' | 'gone'> {
+  const process = ledger?.guest.process ?? null;
+  if (qmp === null) return process !== null && (await isRunning(process)) ? 'silent' : 'gone';
+  try {
+    const { status } = await qmp.execute('query-status', {}, { timeoutMs: monitorTimeoutMs });
+    return neverRun.has(status) ? 'waiting' : 'running';
+  } catch {
+    return 'silent';
+  }
+}

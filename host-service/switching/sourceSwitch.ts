@@ -1,0 +1,189 @@
+/**
+ * The source host's part in a switch: the relay, and the source's side of the commit point. From `held` on it outlives
+ * whoever has asked for the migration, for as long as the guest may need memory from here.
+ */
+import { freemem } from 'node:os';
+import { join } from 'node:path';
+import type { GuestInspection } from '../../hypervisor/index.js';
+import { SwitchSource, type SwitchSourceOptions } from '../../relay/source/switchSource.js';
+import {
+  decide,
+  removeLedger,
+  type SourceAction,
+  type SourceEvent,
+  type SourceState,
+  sourceStep,
+  updateLedger,
+  writeLedger,
+} from '../commit/index.js';
+import { CommitDriver } from '../commitDriver.js';
+import { type Control, serveControl } from '../control.js';
+import { newLedger } from '../newLedger.js';
+import type { Params } from '../protocol.js';
+import { ServiceError } from '../serviceError.js';
+
+export interface SourceSwitchOptions {
+  readonly params: Params<'source.connect'>;
+  readonly inspection: GuestInspection;
+  /** Lets the guest run on here. @throws when it does not */
+  readonly resumeGuest: () => Promise<void>;
+  /** Ends QEMU, whose guest runs elsewhere. @throws when it does not end */
+  readonly endQemu: () => Promise<void>;
+}
+
+/** The guest is here, and nothing else may have it. */
+const isHere: ReadonlySet<SourceState> = new Set(['resumed', 'kept', 'orphaned']);
+const mayBeGone: ReadonlySet<SourceState> = new Set(['holding', 'held', 'inDoubt', 'releasing', 'released']);
+
+export class SourceSwitch implements AsyncDisposable {
+  relay!: SwitchSource;
+  readonly #options: SourceSwitchOptions;
+  readonly #driver: CommitDriver<SourceState, SourceEvent, SourceAction>;
+  #control: Control | null = null;
+  #reason = '';
+  #failure: unknown = null;
+
+  private constructor(options: SourceSwitchOptions) {
+    this.#options = options;
+    this.#driver = new CommitDriver('running', sourceStep, (action) => this.#perform(action));
+  }
+
+  /** Meets the destination relay and listens for QEMU. */
+  static async start(options: SourceSwitchOptions): Promise<SourceSwitch> {
+    const { params, inspection } = options;
+    const { runDir, migrationId } = params;
+    const own = new SourceSwitch(options);
+    const { guest, peer } = params.switching!;
+    const link = { host: params.host, port: params.port, key: params.key };
+    await writeLedger(runDir, await newLedger('source', { migrationId, guest, peer, link }, inspection.process));
+    try {
+      own.relay = await SwitchSource.start(relayOptions(params), {
+        ready: () => void own.#driver.post('guestStopped').then(() => own.#driver.post('commit')),
+        running: () => void own.#driver.post('running'),
+        refused: (message) => {
+          own.#reason = message;
+          void own.#driver.post('refused');
+        },
+        resumed: () => void own.#driver.post('linkBack'),
+      });
+      own.relay.finished.catch((error) => {
+        own.#failure = error;
+        void own.#driver.post('abandon');
+      });
+      own.#control = await serveControl(runDir, migrationId, 'source', {
+        status: async () => ({ commit: own.state, ...own.relay.state }),
+        post: async ({ event }) => ({ state: await own.post(event as 'abandon' | 'release' | 'resume') }),
+      });
+    } catch (thrown) {
+      await own[Symbol.asyncDispose]();
+      throw thrown;
+    }
+    return own;
+  }
+
+  get state(): SourceState {
+    return this.#driver.state;
+  }
+
+  /** Whether the guest runs at the destination, or may. */
+  get mayBeGone(): boolean {
+    return mayBeGone.has(this.#driver.state);
+  }
+
+  /** Where the guest is, or whether it has all its memory, is not known here. */
+  get isInDoubt(): boolean {
+    return this.state !== 'resumed' && (this.state !== 'released' || this.#failure !== null);
+  }
+
+  async post(event: 'abandon' | 'release' | 'resume'): Promise<SourceState> {
+    return await this.#driver.post(event);
+  }
+
+  /** Resolves when the destination runs the guest and QEMU has ended here. @throws when the guest goes on here */
+  async switched(signal: AbortSignal): Promise<void> {
+    const state = await this.#driver.until((reached) => reached === 'released' || isHere.has(reached), signal);
+    if (state === 'released') return;
+    if (this.#failure !== null) throw this.#failure;
+    throw new ServiceError('VMMIG_SWITCH_REFUSED', `the destination did not take over: ${this.#reason}`);
+  }
+
+  /** Resolves when nobody needs anything from here any more, or all hope is gone. */
+  async settled(): Promise<void> {
+    if (!this.mayBeGone) return;
+    await this.relay.finished.catch(() => {});
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const { runDir, migrationId } = this.#options.params;
+    await this.#driver.post('abandon');
+    await this.#control?.[Symbol.asyncDispose]();
+    await this.relay?.[Symbol.asyncDispose]();
+    if (!this.isInDoubt) await removeLedger(runDir, migrationId, 'source');
+  }
+
+  async #perform(action: SourceAction): Promise<SourceEvent | null> {
+    const { params } = this.#options;
+    switch (action) {
+      case 'writeHeld':
+        return await this.#decide('held');
+      case 'writeKept':
+        return await this.#decide('kept');
+      case 'sendGo':
+        this.relay.go();
+        await updateLedger(params.runDir, { ...params, role: 'source' }, { phase: 'committing' }).catch(() => {});
+        return null;
+      case 'resumeGuest':
+        try {
+          this.relay?.abort();
+          await this.#options.resumeGuest();
+          return 'guestResumed';
+        } catch (error) {
+          this.#failure ??= error;
+          return 'resumeFailed';
+        }
+      case 'endQemu':
+        try {
+          await this.#options.endQemu();
+          await updateLedger(params.runDir, { ...params, role: 'source' }, { phase: 'pulling' }).catch(() => {});
+          return 'qemuEnded';
+        } catch (error) {
+          this.#failure ??= error;
+          return 'endFailed';
+        }
+      default:
+        // Who has asked is answered with the state.
+        return null;
+    }
+  }
+
+  async #decide(decision: 'held' | 'kept'): Promise<SourceEvent> {
+    const { runDir, migrationId } = this.#options.params;
+    try {
+      const stands = await decide(runDir, migrationId, 'source', decision);
+      if (stands === decision) return decision === 'held' ? 'wroteHeld' : 'wroteKept';
+      return stands === 'held' ? 'heldStands' : 'keptStands';
+    } catch (error) {
+      this.#failure ??= error;
+      return 'writeFailed';
+    }
+  }
+}
+
+function relayOptions(params: Params<'source.connect'>): SwitchSourceOptions {
+  const { runDir, migrationId, key, host, port, connections, bandwidthBps, compress, switching } = params;
+  const directory = join(runDir, migrationId);
+  const { pageStoreLimitBytes, spillDir, reconnectTimeoutMs } = switching!;
+  return {
+    socketPath: join(directory, 'source'),
+    endpoint: { host, port },
+    credentials: { migrationId, key: Buffer.from(key, 'base64') },
+    connections,
+    bandwidthBps,
+    compress,
+    reconnectTimeoutMs,
+    store: {
+      limitBytes: pageStoreLimitBytes ?? Math.floor(freemem() / 2),
+      spillPath: spillDir === null ? null : join(spillDir, `${migrationId}.pages`),
+    },
+  };
+}

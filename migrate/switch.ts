@@ -1,0 +1,222 @@
+/**
+ * Switch: the guest runs on the destination as soon as its last changes can be read at memory speed, and its memory
+ * follows. The relays settle the commit point between them, so that the guest waits for nobody else; what the command
+ * does is to say when, to watch, and to find out what became of it when something fails.
+ */
+import {
+  call,
+  type DestinationSample,
+  type Pulled,
+  type ScanSummary,
+  type SourceSample,
+} from '../host-service/protocol.js';
+import { abandon, withSide } from './abandon.js';
+import { toVmmigError, VmmigError } from './errors.js';
+import { LinkMeter } from './linkMeter.js';
+import { addressOf } from './locate.js';
+import { Migration, migrate, type Task } from './migration.js';
+import { outcome } from './outcome.js';
+import type { Prepared } from './prepare.js';
+import type { MigrationReport } from './report.js';
+import type { Hooks, SwitchRequest } from './requests.js';
+import { resolve } from './resolve.js';
+import type { Side } from './sides.js';
+import { tally } from './tally.js';
+
+/** Of QEMU's final pass, at memory speed. */
+const finalPassMs = 20;
+/** A guest that writes faster than it can be read is given more time, again and again. */
+const growthIntervalMs = 2_000;
+const maxFinalPassMs = 300;
+const askTimeoutMs = 20_000;
+const pageBytes = 4096;
+
+/**
+ * Moves a guest. Resolves with the report whatever becomes of it.
+ * @throws VmmigError VMMIG_USAGE_… or VMMIG_ALREADY_MIGRATING, InventoryError: nothing was tried
+ */
+export async function switchOver(request: SwitchRequest, hooks: Hooks = {}): Promise<MigrationReport> {
+  return await migrate('switch', (task) => new Switch(task, request), request, hooks);
+}
+
+class Switch extends Migration {
+  readonly #request: SwitchRequest;
+  readonly #meter = new LinkMeter();
+  #latest: SourceSample | null = null;
+  #restored: DestinationSample | null = null;
+  #pulled: Pulled | null = null;
+  #wake: () => void = () => {};
+
+  constructor(task: Task, request: SwitchRequest) {
+    super(task);
+    this.#request = request;
+  }
+
+  override get switching(): SwitchRequest {
+    return this.#request;
+  }
+
+  protected async move(prepared: Prepared, _scan: ScanSummary | null): Promise<void> {
+    const { source, destination } = prepared;
+    const { recorder, signal } = this;
+    using _samples = source.rpc.onNotification('source.sample', (sample: SourceSample) => this.#take(sample));
+    using _restored = destination.rpc.onNotification('destination.sample', (sample: DestinationSample) => {
+      this.#restored = sample;
+    });
+    // The guest may be handed over from here on, whether this process lives to see it or not.
+    const handedOver = Promise.all([
+      call(source.rpc, 'source.switched', {}),
+      call(destination.rpc, 'destination.switched', {}),
+    ]);
+    handedOver.catch(() => {});
+    await recorder.during('precopy', () => Promise.race([this.#untilTimeToSwitch(), handedOver]));
+    const [{ stoppedAtMs }, { resumedAtMs }] = await recorder.during('switch-over', async () => {
+      await this.journal.writeDurably('committing');
+      this.isHeld = true;
+      this.commit = 'asked';
+      const growing = this.#allowDowntime(source);
+      try {
+        return await abortable(handedOver, signal);
+      } finally {
+        clearInterval(await growing);
+      }
+    });
+    this.commit = 'done';
+    const [sourceClock, destinationClock] = await Promise.all([source.clock, destination.clock]);
+    const downtimeMs = resumedAtMs - destinationClock.offsetMs - (stoppedAtMs - sourceClock.offsetMs);
+    const sinceMs = Date.now() - (resumedAtMs - destinationClock.offsetMs);
+    recorder.facts = {
+      ...recorder.facts,
+      switchoverMs: Math.round(recorder.elapsedMs - Math.max(0, sinceMs)),
+      downtimeMs: Math.max(0, Math.round(downtimeMs)),
+    };
+    await this.journal.writeDurably('committed');
+    await recorder.during('pull', async () => {
+      const [, pulled] = await Promise.all([
+        call(source.rpc, 'source.pulled', {}),
+        call(destination.rpc, 'destination.pulled', {}),
+      ]);
+      this.#pulled = pulled;
+    });
+    const releasedMs = Math.round(recorder.elapsedMs);
+    recorder.facts = { ...recorder.facts, verified: true, releasedMs };
+  }
+
+  protected count(): void {
+    const sides = [this.sides.source, this.sides.destination].filter((side) => side !== null);
+    const loaded = this.#pulled ?? (this.#restored === null ? null : { ...this.#restored, bytesOnWire: 0 });
+    this.recorder.facts = {
+      ...this.recorder.facts,
+      ...tally(this.#latest, loaded, sides),
+      faults: this.#pulled?.faults ?? this.#restored?.faults ?? null,
+    };
+  }
+
+  /** Before the switch was allowed everything is undone; after it, the hosts are asked where the guest is. */
+  protected override async giveUp(thrown: unknown): Promise<MigrationReport> {
+    if (this.commit === 'before') return await abandon(this, thrown);
+    const { recorder } = this;
+    const phase = recorder.failedPhase ?? recorder.phase;
+    await this.journal.write('rollback', { phase, commit: this.commit, error: String(thrown) }).catch(() => {});
+    if (this.commit === 'done') return await this.#interrupted(thrown);
+    const orphaned = ({ host }: Side) => ({
+      guest: addressOf(this.intent.guest),
+      runDir: host.runDir,
+      migrationId: this.id,
+    });
+    const end = await resolve({
+      postToSource: async (event) =>
+        (await this.#ask('source', (side) => call(side.rpc, 'source.post', { ...orphaned(side), event }, limits)))
+          .state,
+      askDestination: async () =>
+        (await this.#ask('destination', (side) => call(side.rpc, 'destination.ask', orphaned(side), limits))).state,
+    });
+    const cancelled = toVmmigError(thrown).code === 'VMMIG_CANCELLED';
+    const { result, vmLocation } = outcome({ end, cancelled, mayBeHeld: true, complete: false });
+    if (vmLocation === 'destination') return await this.#interrupted(thrown);
+    return await recorder.finish(result, vmLocation, toVmmigError(thrown, { phase, vmLocation }));
+  }
+
+  /** The guest runs on the destination, and this command has lost sight of what it still needs. */
+  async #interrupted(thrown: unknown): Promise<MigrationReport> {
+    const { code, message } = toVmmigError(thrown);
+    const text = `${message}. ${this.request.vm} runs on ${this.intent.to.name} and may still need memory from the source: run "vmmig recover ${this.request.vm}"`;
+    const error = new VmmigError(code, text, { phase: 'pull', vmLocation: 'destination', retryable: false });
+    return await this.recorder.finish('interrupted', 'destination', error);
+  }
+
+  async #ask<T>(which: 'source' | 'destination', work: (side: Side) => Promise<T>): Promise<T> {
+    const answer = await withSide(this, which, work);
+    if (answer === null) throw new VmmigError('VMMIG_HOST_SILENT', `the ${which} cannot be asked`);
+    return answer;
+  }
+
+  async #untilTimeToSwitch(): Promise<void> {
+    const { after } = this.#request;
+    if (after === 'now') return;
+    const startMs = this.recorder.elapsedMs;
+    for (;;) {
+      this.signal.throwIfAborted();
+      const sample = this.#latest;
+      const hasPassed = sample !== null && sample.dirtySyncCount >= 2;
+      if (typeof after === 'number' && hasPassed && this.recorder.elapsedMs - startMs >= after) return;
+      if (after === 'converged' && hasPassed && isSent(sample)) return;
+      await new Promise<void>((wake) => {
+        this.#wake = wake;
+        setTimeout(wake, 1000).unref();
+      });
+    }
+  }
+
+  /** QEMU stops the guest by itself once the rest is small; this says what small is. */
+  async #allowDowntime(source: Side): Promise<NodeJS.Timeout> {
+    let downtimeLimitMs = finalPassMs;
+    const allow = () => call(source.rpc, 'source.allowDowntime', { downtimeLimitMs }).catch(() => {});
+    await allow();
+    return setInterval(() => {
+      downtimeLimitMs = Math.min(maxFinalPassMs, downtimeLimitMs * 2);
+      void allow();
+    }, growthIntervalMs);
+  }
+
+  #take(sample: SourceSample): void {
+    this.#latest = sample;
+    this.#meter.add(this.recorder.elapsedMs, sample.bytesOnWire, sample.counters.pages.seen);
+    const { zero, teleported, sent, mismatched } = sample.counters.pages;
+    const restored = this.#restored?.counters;
+    const leftBytes = (sample.remaining?.bytesPages ?? 0) * pageBytes;
+    this.recorder.sample({
+      totalPages: sample.counters.totalPages,
+      pages: { zero, teleported, sent, mismatched, restored: restored?.pages.restored ?? 0 },
+      bytes: {
+        wire: sample.bytesOnWire,
+        stream: sample.counters.bytes.stream,
+        restored: restored?.bytes.restored ?? 0,
+      },
+      wireBps: Math.round(this.#meter.bytesPerSecond * 8),
+      dirtyBytesPerSecond: sample.dirtyBytesPerSecond,
+      remainingBytes: this.commit === 'done' ? leftBytes : sample.remainingBytes,
+      etaMs:
+        this.#meter.capacityBytesPerSecond === 0
+          ? null
+          : Math.round((leftBytes / this.#meter.capacityBytesPerSecond) * 1000),
+    });
+    this.#wake();
+  }
+}
+
+const limits = { timeoutMs: askTimeoutMs };
+
+/** Nearly all that the guest has is on the destination. */
+function isSent({ remaining, counters }: SourceSample): boolean {
+  return remaining !== null && remaining.bytesPages + remaining.referencePages < counters.totalPages / 100;
+}
+
+function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((settle, reject) => {
+    const abort = () => reject(signal.reason);
+    if (signal.aborted) return abort();
+    signal.addEventListener('abort', abort, { once: true });
+    promise.then(settle, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
+}
