@@ -2,10 +2,12 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createConnection, type Socket } from 'node:net';
 import { describe, expect, test } from 'vitest';
+import { RelayError } from '../../../relay/errors.js';
 import { DurableLink } from '../../../relay/link/durableLink.js';
 import { frameType } from '../../../relay/link/frames.js';
 import { UnknownSessionError } from '../../../relay/link/greeting.js';
 import { dial, dialAgain, listen } from '../../../relay/link/handshake.js';
+import { TokenBucket } from '../../../relay/link/tokenBucket.js';
 import { connectedPair, frameBytes, host, isListening, newCredentials, until } from '../peers.js';
 import { durablePair, payloadOf, type Side, side } from './durablePair.js';
 
@@ -142,6 +144,21 @@ describe('a durable link', () => {
     await until(() => pair.source.drained > 0);
     expect(pair.source.link.isOpenForBulk).toBe(true);
     await until(() => pair.destination.ordered.length === count);
+  });
+
+  test('keeps to a bandwidth cap', async () => {
+    const bitsPerSecond = 25_000_000;
+    await using pair = await durablePair({ source: { bucket: new TokenBucket(bitsPerSecond) } });
+    const { link } = pair.source;
+    for (let count = 0; count < 30; count++) link.sendOrdered(frameType.batch, payloadOf('', 200_000));
+    await until(() => pair.destination.ordered.length > 0);
+    const [startBytes, startMs] = [link.unreceivedBytes, performance.now()];
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    const bits = (startBytes - link.unreceivedBytes) * 8;
+    // What is received is told frame by frame.
+    expect(bits / ((performance.now() - startMs) / 1000)).toBeLessThan(1.3 * bitsPerSecond);
+    expect(bits / ((performance.now() - startMs) / 1000)).toBeGreaterThan(0.7 * bitsPerSecond);
+    link.fail(new RelayError('VMMIG_RELAY_ABORTED', 'measured'));
   });
 
   test('is lost when the peer stays away for too long', async () => {

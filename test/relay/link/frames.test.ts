@@ -120,8 +120,9 @@ describe('frames', () => {
 
   test('are ordered exactly when they build up the guest', () => {
     const ordered = types.filter(isOrdered);
-    const { blocks, raw, batch, endOfRam, tail, root } = frameType;
-    expect(ordered.toSorted((left, right) => left - right)).toEqual([blocks, raw, batch, endOfRam, tail, root]);
+    const { blocks, raw, batch, endOfRam, tail, root, hints, remote, device, go } = frameType;
+    const wanted = [blocks, raw, batch, endOfRam, tail, root, hints, remote, device, go];
+    expect(ordered.toSorted((left, right) => left - right)).toEqual(wanted);
   });
 
   test('in many small chunks take time in proportion to their length', () => {

@@ -4,7 +4,7 @@ import { createConnection, createServer, type Socket } from 'node:net';
 import { connect as tlsConnect } from 'node:tls';
 import { afterEach, describe, expect, test } from 'vitest';
 import { openConnection } from '../../../relay/link/connection.js';
-import { frameType } from '../../../relay/link/frames.js';
+import { frameType, linkVersion } from '../../../relay/link/frames.js';
 import { type Resume, UnknownSessionError } from '../../../relay/link/greeting.js';
 import { dial, dialAgain, type Listener, listen } from '../../../relay/link/handshake.js';
 import { frameBytes, host, isListening, newCredentials, until } from '../peers.js';
@@ -63,11 +63,11 @@ describe('two relays that meet', () => {
       const connections = 1 + (attempt % 4);
       await expect(dial(endpoint, credentials, { connections, version: 99 })).rejects.toMatchObject({
         code: 'VMMIG_LINK_INCOMPATIBLE',
-        message: expect.stringMatching(/version 1.*99.*same vmmig on both hosts/),
+        message: expect.stringMatching(new RegExp(`version ${linkVersion}.*99.*same vmmig on both hosts`)),
       });
       await expect(listener.joined).rejects.toMatchObject({
         code: 'VMMIG_LINK_INCOMPATIBLE',
-        message: expect.stringMatching(/version 1.*99/),
+        message: expect.stringMatching(new RegExp(`version ${linkVersion}.*99`)),
       });
       expect(await isListening(endpoint.port)).toBe(false);
     }
@@ -88,21 +88,33 @@ describe('two relays that meet', () => {
   });
 
   test.each([
-    ['another migration', { protocol: 'vmmig-link', version: 1, migrationId: 'x', connection: 0, connections: 1 }],
-    ['another protocol', { protocol: 'http', version: 1, migrationId: 'test', connection: 0, connections: 1 }],
-    ['no connections', { protocol: 'vmmig-link', version: 1, migrationId: 'test', connection: 0, connections: 0 }],
+    [
+      'another migration',
+      { protocol: 'vmmig-link', version: linkVersion, migrationId: 'x', connection: 0, connections: 1 },
+    ],
+    [
+      'another protocol',
+      { protocol: 'http', version: linkVersion, migrationId: 'test', connection: 0, connections: 1 },
+    ],
+    [
+      'no connections',
+      { protocol: 'vmmig-link', version: linkVersion, migrationId: 'test', connection: 0, connections: 0 },
+    ],
     [
       'too many connections',
-      { protocol: 'vmmig-link', version: 1, migrationId: 'test', connection: 0, connections: 17 },
+      { protocol: 'vmmig-link', version: linkVersion, migrationId: 'test', connection: 0, connections: 17 },
     ],
-    ['half a connection', { protocol: 'vmmig-link', version: 1, migrationId: 'test', connection: 0.5, connections: 2 }],
+    [
+      'half a connection',
+      { protocol: 'vmmig-link', version: linkVersion, migrationId: 'test', connection: 0.5, connections: 2 },
+    ],
     [
       'a connection too far',
-      { protocol: 'vmmig-link', version: 1, migrationId: 'test', connection: 1, connections: 1 },
+      { protocol: 'vmmig-link', version: linkVersion, migrationId: 'test', connection: 1, connections: 1 },
     ],
     [
       'texts for numbers',
-      { protocol: 'vmmig-link', version: 1, migrationId: 'test', connection: '0', connections: '1' },
+      { protocol: 'vmmig-link', version: linkVersion, migrationId: 'test', connection: '0', connections: '1' },
     ],
   ])('refuse a greeting with %s', async (_, hello) => {
     const { credentials, listener, endpoint } = await listening();
@@ -183,7 +195,7 @@ describe('a listener', () => {
     const { credentials, listener, endpoint } = await listening(newCredentials(), { timeoutMs: 200 });
     const peer = await openConnection(endpoint, credentials, 2000);
     peer.tls.on('error', () => {}).resume();
-    const hello = { protocol: 'vmmig-link', version: 1, migrationId: 'test', connection: 0, connections: 2 };
+    const hello = { protocol: 'vmmig-link', version: linkVersion, migrationId: 'test', connection: 0, connections: 2 };
     peer.tls.write(frameBytes(frameType.hello, 0, JSON.stringify(hello)));
     await expect(listener.joined).rejects.toMatchObject({ code: 'VMMIG_LINK_CONNECT' });
     if (!peer.tls.closed) await once(peer.tls, 'close');
@@ -193,7 +205,7 @@ describe('a listener', () => {
     const { credentials, listener, endpoint } = await listening(newCredentials(), { timeoutMs: 400 });
     const peer = await openConnection(endpoint, credentials, 2000);
     peer.tls.on('error', () => {});
-    const hello = { protocol: 'vmmig-link', version: 1, migrationId: 'test', connection: 0, connections: 2 };
+    const hello = { protocol: 'vmmig-link', version: linkVersion, migrationId: 'test', connection: 0, connections: 2 };
     peer.tls.write(frameBytes(frameType.hello, 0, JSON.stringify(hello)));
     await once(peer.tls, 'data');
     peer.socket.resetAndDestroy();

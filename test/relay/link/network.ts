@@ -1,16 +1,14 @@
-/** A network between two relays that can be cut, stall, become slow and heal: a proxy on loopback. */
+/** A network between two relays that can be cut, stall and heal: a proxy on loopback. */
 import { once } from 'node:events';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { host } from '../peers.js';
 
 export class Network implements AsyncDisposable {
   readonly port: number;
-  /** Each way; what is sent from now on. */
-  delayMs = 0;
   connects = 0;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
-  #held: (() => void)[] | null = null;
+  #isStalled = false;
   #isDown = false;
 
   private constructor(server: Server, targetPort: number) {
@@ -50,12 +48,12 @@ export class Network implements AsyncDisposable {
 
   /** From now on nothing arrives any more, and nobody is told. */
   stall(): void {
-    this.#held ??= [];
+    this.#isStalled = true;
   }
 
-  /** As if a router dropped its packets for good: what was held is lost with its connections, without a word. */
+  /** The network is whole again. A connection over which something was lost meanwhile stays dead, and nobody is told. */
   heal(): void {
-    this.#held = null;
+    this.#isStalled = false;
     this.#isDown = false;
   }
 
@@ -79,8 +77,7 @@ export class Network implements AsyncDisposable {
       this.#deliver(isDead, () => to.destroy());
     });
     from.on('data', (chunk: Buffer) => {
-      // A connection that was stalled stays dead, even after the network is whole again.
-      if (this.#held !== null) isDead = true;
+      if (this.#isStalled) isDead = true;
       this.#deliver(isDead, () => {
         if (!to.destroyed && !to.write(chunk)) {
           from.pause();
@@ -91,8 +88,6 @@ export class Network implements AsyncDisposable {
   }
 
   #deliver(isDead: boolean, action: () => void): void {
-    if (isDead || this.#held !== null) return;
-    if (this.delayMs === 0) action();
-    else setTimeout(action, this.delayMs);
+    if (!isDead && !this.#isStalled) action();
   }
 }
