@@ -8,6 +8,10 @@
  *   window = 1/2 window + 1/2 (window x base / round trip + rate x target)
  *
  * At first it grows by half each round trip, until a queue shows.
+ *
+ * As long as nothing urgent is to overtake (`favourThroughput`), a queue of a quarter of the round trip is worth not
+ * depending on times that a busy process makes long: the window is doubled each round trip until the rate does not grow
+ * any more, and is then the best rate times the round trip, and that quarter (after BBR, Cardwell et al. 2016).
  */
 
 export interface BulkWindowOptions {
@@ -32,6 +36,12 @@ const recentAnswers = 4;
 /** The smallest round trip and the best rate are forgotten after one to two of these. */
 const baseMemoryMs = 600_000;
 const rateMemoryMs = 500;
+const throughputRateMemoryMs = 5000;
+/** Of throughput: the window over what the rate needs without a queue, and time for a process to be late. */
+const throughputGain = 1.25;
+const lateMs = 5;
+/** Rates that are not better by a quarter, one after the other: the line is full. */
+const plateauRates = 3;
 /** Rates are measured over at least so long. */
 const minMeasureMs = 20;
 /** Never below this share of what the recent rate needs without a queue. */
@@ -53,7 +63,10 @@ export class BulkWindow {
   readonly #recent: { readonly elapsedMs: number; readonly atMs: number }[] = [];
   #queueMs = 0;
   readonly #base = new Extreme(Math.min, baseMemoryMs);
-  readonly #rate = new Extreme(Math.max, rateMemoryMs);
+  #rate = new Extreme(Math.max, rateMemoryMs);
+  #favoursThroughput = false;
+  #bestRate = 0;
+  #flatRates = 0;
   #measuredBytes = 0;
   #measuredAtMs = -1;
   #movedAtMs = -1;
@@ -95,6 +108,21 @@ export class BulkWindow {
     return this.#rate.value ?? 0;
   }
 
+  /** From now on, until `favourLatency`: to be called at the start. */
+  favourThroughput(): void {
+    this.#favoursThroughput = true;
+    this.#rate = new Extreme(Math.max, throughputRateMemoryMs);
+  }
+
+  /** From now on urgent frames are to overtake. What was learnt of the line stays known. */
+  favourLatency(): void {
+    if (!this.#favoursThroughput) return;
+    this.#favoursThroughput = false;
+    if (this.bytesPerMs === 0) return;
+    this.#isStarting = false;
+    this.#set(this.bytesPerMs * this.baseMs + this.#targetBytes);
+  }
+
   sent(lengthBytes: number): void {
     this.#inFlightBytes += lengthBytes;
     if (this.#inFlightBytes >= this.#windowBytes - this.#minBytes / 2) this.#wasFull = true;
@@ -104,7 +132,8 @@ export class BulkWindow {
   received(lengthBytes: number, nowMs: number): void {
     this.#inFlightBytes -= lengthBytes;
     this.#measuredBytes += lengthBytes;
-    if (this.#isStarting && this.#wasFull) this.#set(this.#windowBytes + lengthBytes * startupGrowth);
+    const growth = this.#favoursThroughput ? 1 : startupGrowth;
+    if (this.#isStarting && this.#wasFull) this.#set(this.#windowBytes + lengthBytes * growth);
     if (this.#measuredAtMs < 0) {
       this.#measuredAtMs = nowMs;
       this.#measuredBytes = 0;
@@ -112,14 +141,26 @@ export class BulkWindow {
     }
     const elapsedMs = nowMs - this.#measuredAtMs;
     if (elapsedMs < Math.max(minMeasureMs, this.baseMs)) return;
-    this.#rate.add(this.#measuredBytes / elapsedMs, nowMs);
+    const rate = this.#measuredBytes / elapsedMs;
+    this.#rate.add(rate, nowMs);
     this.#measuredBytes = 0;
     this.#measuredAtMs = nowMs;
+    if (this.#favoursThroughput) this.#followRate(rate);
+  }
+
+  #followRate(rate: number): void {
+    if (rate > this.#bestRate * 1.25) {
+      this.#bestRate = rate;
+      this.#flatRates = 0;
+    } else if (this.#wasFull && ++this.#flatRates >= plateauRates) this.#isStarting = false;
+    if (!this.#isStarting) this.#set(throughputGain * this.bytesPerMs * (this.baseMs + lateMs));
+    this.#wasFull = this.roomBytes < this.#minBytes / 2;
   }
 
   /** A small frame, that waited behind no bulk data on this host, was answered after so long. */
   roundTrip(elapsedMs: number, nowMs: number): void {
     this.#base.add(elapsedMs, nowMs);
+    if (this.#favoursThroughput) return;
     const recent = this.#recent;
     const { baseMs } = this;
     recent.push({ elapsedMs, atMs: nowMs });

@@ -35,7 +35,7 @@ export async function openConnection(
   signal?: AbortSignal,
 ): Promise<LinkConnection> {
   const socket = createConnection({ host: endpoint.host, port: endpoint.port, noDelay: true });
-  const abort = () => socket.destroy(new RelayError('VMMIG_RELAY_ABORTED', 'the dialling was ended'));
+  const abort = () => socket.destroy();
   if (signal?.aborted) abort();
   signal?.addEventListener('abort', abort);
   socket.once('close', () => signal?.removeEventListener('abort', abort));
@@ -52,6 +52,7 @@ export async function openConnection(
     pskCallback: () => ({ psk: credentials.key, identity: credentials.migrationId }),
     checkServerIdentity: () => undefined,
   });
+  tolerateErrors(socket, tls);
   try {
     await settled(tls, 'secureConnect', timeoutMs);
   } catch (cause) {
@@ -76,6 +77,7 @@ export async function acceptConnection(
     pskCallback: (_socket: TLSSocket, identity: string) =>
       identity === credentials.migrationId ? credentials.key : null,
   } as ConstructorParameters<typeof TLSSocket>[1]);
+  tolerateErrors(socket, tls);
   try {
     await settled(tls, 'secure', timeoutMs);
   } catch (cause) {
@@ -85,6 +87,15 @@ export async function acceptConnection(
     throw new RelayError('VMMIG_LINK_AUTH', "a peer without this migration's key tried to connect", cause);
   }
   return { tls, socket };
+}
+
+/**
+ * A connection can break while nobody looks after it, as one that has greeted and waits for the others to. That must not
+ * end the process: whoever takes it over finds it closed.
+ */
+function tolerateErrors(socket: Socket, tls: TLSSocket): void {
+  socket.on('error', () => {});
+  tls.on('error', () => {});
 }
 
 /** A peer that has closed one connection has so long to close the others. */

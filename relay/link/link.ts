@@ -117,6 +117,7 @@ export class Link implements AsyncDisposable {
       this.fail(new RelayError('VMMIG_LINK_LOST', 'the link between the relays broke', cause)),
     );
     tls.on('close', () => this.#closed());
+    if (tls.closed) setImmediate(() => this.#closed());
     tls.resume(); // the greeting left it paused
   }
 

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { createConnection, createServer, type Socket } from 'node:net';
 import { connect as tlsConnect } from 'node:tls';
 import { afterEach, describe, expect, test } from 'vitest';
-import { openConnection } from '../../../relay/link/connection.js';
+import { type LinkConnection, openConnection } from '../../../relay/link/connection.js';
 import { frameType, linkVersion } from '../../../relay/link/frames.js';
 import { type Resume, UnknownSessionError } from '../../../relay/link/greeting.js';
 import { dial, dialAgain, type Listener, listen } from '../../../relay/link/handshake.js';
@@ -317,6 +317,34 @@ describe('a dial', () => {
       code: 'VMMIG_LINK_CONNECT',
       message: expect.stringContaining('did not answer the TLS handshake'),
     });
+  });
+
+  test('may break between its connections, which is no error that nobody handles', async () => {
+    const { credentials, listener, endpoint } = await listening(newCredentials(), { timeoutMs: 1000 });
+    const accepted = new Promise<LinkConnection>((resolve) => {
+      listener.door.keeper = { answer: () => ({ welcome: {} }), entered: (peer) => resolve(peer) };
+    });
+    // Two connections are asked for, and the second is answered too late.
+    const dialing = dial(endpoint, credentials, { connections: 2, timeoutMs: 400 }).catch((error: Error) => error);
+    (await accepted).socket.resetAndDestroy();
+    for (const peer of [await dialing].flat()) if ('tls' in peer) peer.tls.destroy();
+  });
+
+  test('that is ended by its caller leaves nothing open', async () => {
+    for (const waitMs of [0, 1, 2, 4, 8, 16]) {
+      const { credentials, listener, endpoint } = await listening();
+      const dialling = new AbortController();
+      const { signal } = dialling;
+      const outcome = dial(endpoint, credentials, { connections: 3, timeoutMs: 1000, signal }).then(
+        (peers) => peers,
+        () => [],
+      );
+      await new Promise((resolve) => setTimeout(resolve, waitMs));
+      dialling.abort();
+      const peers = await outcome;
+      await until(() => peers.every(({ tls }) => tls.destroyed));
+      await dispose(listener);
+    }
   });
 
   test('that fails on one connection leaves none of the others open', async () => {
