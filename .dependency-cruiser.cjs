@@ -10,6 +10,7 @@ const modules = [
   'qmp',
   'guest-agent',
   'disk',
+  'pager',
   'lab',
   'bench',
 ];
@@ -17,14 +18,15 @@ const modules = [
 const mayImport = {
   cli: ['migrate', 'lab'],
   migrate: ['host-service', 'hypervisor', 'hosts', 'disk', 'stream'],
-  'host-service': ['hypervisor', 'hosts', 'relay', 'qmp', 'guest-agent', 'disk'],
+  'host-service': ['hypervisor', 'hosts', 'relay', 'qmp', 'guest-agent', 'disk', 'pager'],
   hypervisor: ['qmp', 'disk'],
   hosts: [],
-  relay: ['stream', 'disk', 'guest-agent'],
+  relay: ['stream', 'disk', 'pager', 'guest-agent'],
   stream: [],
   qmp: [],
   'guest-agent': [],
   disk: [],
+  pager: ['stream'],
   lab: ['qmp', 'hosts'],
   bench: ['stream', 'qmp', 'lab', 'migrate', 'relay', 'disk', 'guest-agent'],
 };

@@ -23,7 +23,7 @@ export async function newLedger(role: Role, facts: LedgerFacts, process: Process
     beganAt: now,
     changedAt: now,
     bootId: await bootId(),
-    guest: { ...guest, process },
+    guest: { ...guest, process: process === null ? null : { pid: process.pid, startTime: process.startTime } },
     service: null,
     peer: { ...peer, bootId: null },
     link,

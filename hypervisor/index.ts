@@ -18,5 +18,5 @@ export { isInFiles, type MemoryBackendFile, memoryBackends } from './memoryBacke
 export { applyMigrationSettings, type MigrationSettings, type PreviousSettings } from './migrationSettings.js';
 export { type MigrationState, migrationState, waitForMigrationEnd } from './migrationStatus.js';
 export { isRunning } from './process.js';
-export type { RamBlockInfo } from './ramBlocks.js';
+export { parseRamBlocks, type RamBlockInfo } from './ramBlocks.js';
 export { cancelMigration, endProcess, quitSource, resumeAfterFailure, startMigration } from './source.js';

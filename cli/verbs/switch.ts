@@ -2,47 +2,47 @@ import type { SwitchRequest } from '../../migrate/index.js';
 import { defined, requestFrom, runMigration } from '../migration.js';
 import { anyMigrationOptions, guestPositional, progressOption, valued } from '../options.js';
 import { parseDuration, parseMemory, UnitError } from '../units.js';
-import { defineVerb } from '../verb.js';
+import { defineVerb, type VerbOption } from '../verb.js';
 import { runPreflight } from './preflight.js';
 
-const oneHourMs = 3_600_000;
+const options = {
+  ...anyMigrationOptions,
+  after: {
+    type: 'string',
+    requiresArg: true,
+    default: 'now',
+    coerce: valued('--after', parseAfter),
+    describe: 'When to switch: now, converged, or after a time: 30s',
+  },
+  'page-store-limit': {
+    type: 'string',
+    requiresArg: true,
+    coerce: valued('--page-store-limit', parseMemory),
+    describe: 'Memory on the source for what is not sent yet: 4GiB; half of what is free by default',
+  },
+  spill: {
+    type: 'boolean',
+    describe: 'Put what exceeds it into a file on the source',
+  },
+  'reconnect-timeout': {
+    type: 'string',
+    requiresArg: true,
+    default: '1h',
+    coerce: valued('--reconnect-timeout', parseDuration),
+    describe: 'After the switch, look for a lost network for so long',
+  },
+  progress: progressOption,
+  'dry-run': {
+    type: 'boolean',
+    describe: 'Only check, as "vmmig preflight" does',
+  },
+} as const satisfies Record<string, VerbOption>;
 
 export const switchVerb = defineVerb({
   command: 'switch <vm>',
   describe: 'Move a guest at once; its memory follows while it runs',
   positionals: { vm: guestPositional },
-  options: {
-    ...anyMigrationOptions,
-    after: {
-      type: 'string',
-      requiresArg: true,
-      default: 'now',
-      coerce: valued('--after', parseAfter),
-      describe: 'When to switch: now, converged, or after a time: 30s',
-    },
-    'page-store-limit': {
-      type: 'string',
-      requiresArg: true,
-      coerce: valued('--page-store-limit', parseMemory),
-      describe: 'Memory on the source for what is not sent yet: 4GiB; half of what is free by default',
-    },
-    spill: {
-      type: 'boolean',
-      describe: 'Put what exceeds it into a file on the source',
-    },
-    'reconnect-timeout': {
-      type: 'string',
-      requiresArg: true,
-      default: '1h',
-      coerce: valued('--reconnect-timeout', parseDuration),
-      describe: 'After the switch, look for a lost network for so long',
-    },
-    progress: progressOption,
-    'dry-run': {
-      type: 'boolean',
-      describe: 'Only check, as "vmmig preflight" does',
-    },
-  },
+  options,
   epilogue:
     'Until all memory has been pulled the guest needs the source host: if that is lost, so is the guest.\n' +
     'A network that fails meanwhile only makes the guest wait; "vmmig status" says for what.',
@@ -53,10 +53,10 @@ export const switchVerb = defineVerb({
   async run(args, context) {
     const request: SwitchRequest = {
       ...requestFrom({ ...args, maxDowntime: undefined }),
-      after: args.after as SwitchRequest['after'],
+      after: args.after,
       ...defined('pageStoreLimitBytes', args.pageStoreLimit),
       spill: args.spill === true,
-      reconnectTimeoutMs: Number(args.reconnectTimeout ?? oneHourMs),
+      reconnectTimeoutMs: args.reconnectTimeout,
     };
     if (args.dryRun) return runPreflight(request, args.json, context);
     return runMigration(context, args, async (hooks) =>

@@ -25,7 +25,7 @@ export interface DestinationRelayOptions {
   /** Where the destination QEMU listens for its migration. */
   readonly qemuSocketPath: string;
   /** Resolves when it does; at once, when left out. */
-  readonly qemuListens?: Promise<void>;
+  readonly qemuListens?: Promise<unknown>;
   /** Disks by the index that references name. The caller closes them. */
   readonly disks: readonly DiskReader[];
   readonly silenceLimitMs?: number;

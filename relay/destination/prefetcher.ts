@@ -24,7 +24,7 @@ interface Run extends HintRun {
   digest: Buffer | null;
 }
 
-const maxReadingBytes = 8 * 1024 * 1024;
+const defaultReadingBytes = 8 * 1024 * 1024;
 const maxFreeBuffers = 32;
 /** So far ahead of the stream it stays: what comes next is being asked for by the stream itself. */
 const leadRuns = 64;
@@ -50,6 +50,8 @@ export class Prefetcher {
     counters: RelayCounters,
     pagesOfBlock: readonly number[],
     sink: PrefetcherSink,
+    /** Being read from disk at a time. */
+    private readonly maxReadingBytes = defaultReadingBytes,
   ) {
     this.#disks = disks;
     this.#digester = digester;
@@ -97,7 +99,7 @@ export class Prefetcher {
   /** Reads on as far as there is room for it. */
   start(): void {
     while (this.#next < this.#runs.length && !this.#isStopped) {
-      if (this.#readingBytes >= maxReadingBytes || !this.#sink.mayPlace()) return;
+      if (this.#readingBytes >= this.maxReadingBytes || !this.#sink.mayPlace()) return;
       const run = this.#runs[this.#next++]!;
       if (run.state === 'waiting') void this.#fetch(run);
     }

@@ -64,7 +64,7 @@ const maxDeviceBytes = 256 * 1024 * 1024;
 const maxRemoteBytes = 64 * 1024 * 1024;
 const maxPieceBytes = 1024 * 1024;
 /** Read ahead of QEMU, and not yet taken by it: little once the guest runs, because its faults wait behind. */
-const reading = { before: 8 * 1024 * 1024, after: 512 * 1024 };
+const reading = { before: 2 * 1024 * 1024, after: 512 * 1024 };
 const maxBacklogBytes = { before: 1024 * 1024, after: 128 * 1024 };
 
 export class SwitchDestination implements AsyncDisposable {
@@ -91,6 +91,8 @@ export class SwitchDestination implements AsyncDisposable {
   #remoteBytes = 0;
   #deviceBytes = 0;
   #hasSwitched = false;
+  /** QEMU is loading the device state: the guest stands still until it has. */
+  #isLoading = false;
   #settle!: { resolve: () => void; reject: (error: RelayError) => void };
   #settled = false;
 
@@ -132,6 +134,8 @@ export class SwitchDestination implements AsyncDisposable {
 
   /** The guest runs here: the source can let go of it. */
   tellRunning(): void {
+    this.#isLoading = false;
+    this.#restorer?.start();
     this.#link?.sendUrgent(frameType.running, Buffer.alloc(0));
   }
 
@@ -298,6 +302,7 @@ export class SwitchDestination implements AsyncDisposable {
     this.#hasSwitched = true;
     this.#link!.endure({ reconnectTimeoutMs: this.#options.reconnectTimeoutMs, by: { accept: this.#listener } });
     this.#handlers.permitted();
+    this.#isLoading = true;
     stream.switchOver(Buffer.concat(this.#device)).then(
       () => this.#handlers.loaded(),
       (error) => this.#fail(error),
@@ -334,10 +339,17 @@ export class SwitchDestination implements AsyncDisposable {
   }
 
   #newPrefetcher(stream: PostcopyStream, restorer: Restorer): Prefetcher {
-    return new Prefetcher(this.#options.disks, this.#digester, this.#counters, this.#pagesOfBlock, {
-      place: (run, bytes) => void stream.place(run.block, run.page, run.count, bytes, 0, 'local'),
-      mayPlace: () => restorer.pending === 0 && stream.backlogBytes < maxBacklogBytes.before,
-    });
+    return new Prefetcher(
+      this.#options.disks,
+      this.#digester,
+      this.#counters,
+      this.#pagesOfBlock,
+      {
+        place: (run, bytes) => void stream.place(run.block, run.page, run.count, bytes, 0, 'local'),
+        mayPlace: () => restorer.pending === 0 && stream.backlogBytes < maxBacklogBytes.before,
+      },
+      reading.before,
+    );
   }
 
   #newRestorer(stream: PostcopyStream): Restorer {
@@ -355,7 +367,9 @@ export class SwitchDestination implements AsyncDisposable {
           this.#link!.send(frameType.resendRequest, sequence, payload);
         },
         batchDone: (sequence) => stream.whenTaken(() => this.#acknowledgements.add(sequence)),
-        mayRead: () => stream.backlogBytes < (this.#hasSwitched ? maxBacklogBytes.after : maxBacklogBytes.before),
+        mayRead: () =>
+          !this.#isLoading &&
+          stream.backlogBytes < (this.#hasSwitched ? maxBacklogBytes.after : maxBacklogBytes.before),
       },
       reading.before,
     );

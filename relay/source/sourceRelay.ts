@@ -41,6 +41,7 @@ export interface SourceRelayState {
   readonly bytesOnWire: number;
   readonly rttMs: number;
   readonly connections: number;
+  readonly reconnects: number;
   /** QEMU has sent the guest's RAM whole: the guest is stopped. */
   readonly ramEnded: boolean;
   readonly opaqueSections: readonly string[];
@@ -115,6 +116,7 @@ export class SourceRelay implements AsyncDisposable {
       bytesOnWire: this.#link.bytesOnWire,
       rttMs: this.#link.rttMs,
       connections: this.#link.connections,
+      reconnects: 0,
       ramEnded: this.#ramEnded,
       opaqueSections: this.#frames.opaqueSections,
     };

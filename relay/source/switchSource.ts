@@ -7,10 +7,11 @@
 import { StreamDecoder } from '../../stream/decoder.js';
 import { splitTail } from '../../stream/deviceState.js';
 import { digestBatch } from '../batchDigest.js';
-import { newCounters, type RelayCounters } from '../counters.js';
-import { MemoryDigest, RunDigester } from '../digest.js';
+import { newCounters } from '../counters.js';
+import { MemoryDigest, pageBytes, RunDigester } from '../digest.js';
 import { RelayError } from '../errors.js';
 import { BatchBuilder, maxBatchPages, packPages } from '../link/batch.js';
+import { BulkWindow } from '../link/bulkWindow.js';
 import type { Endpoint, LinkCredentials } from '../link/connection.js';
 import { DurableLink, durableConnections } from '../link/durableLink.js';
 import { decodeFault } from '../link/faults.js';
@@ -21,6 +22,7 @@ import { TokenBucket } from '../link/tokenBucket.js';
 import { PageStore, type PageStoreOptions } from '../store/pageStore.js';
 import { encodeRemoteSet } from '../store/remoteSet.js';
 import { QemuInput } from './qemuInput.js';
+import type { SourceRelayState } from './sourceRelay.js';
 import { type CaptureStart, type PageSink, StreamToStore } from './streamToStore.js';
 import type { CacheMap } from './teleportMap.js';
 
@@ -69,14 +71,8 @@ export interface Remaining {
   readonly referencePages: number;
 }
 
-export interface SwitchSourceState {
-  readonly counters: RelayCounters;
-  readonly bytesOnWire: number;
-  readonly rttMs: number;
-  readonly connections: number;
-  readonly reconnects: number;
+export interface SwitchSourceState extends SourceRelayState {
   readonly isConnected: boolean;
-  readonly ramEnded: boolean;
   readonly remaining: Remaining;
   /** Of memory for pages, and in the spill file. */
   readonly storedBytes: number;
@@ -86,6 +82,8 @@ export interface SwitchSourceState {
 const pieceBytes = 1024 * 1024;
 /** Answers overtake on the link, but not what the destination is busy with: less at a time once the guest runs there. */
 const pagesAtATime = { before: maxBatchPages, after: 32 };
+/** Sent with the device state. At 200 Mbit/s, and compressed, some 15 ms of the guest's pause. */
+const maxHotPages = 256;
 /** Brought along with a page that was asked for. */
 const neighbourPages = 32;
 /** Tells the batches that answer faults from those that are sent in order. */
@@ -103,6 +101,7 @@ export class SwitchSource implements AsyncDisposable {
   readonly #builder = new BatchBuilder();
   /** By the sequence under which a batch was sent: the store's token. */
   readonly #tokens = new Map<number, number>();
+  readonly #bulkWindow = new BulkWindow();
   #link!: DurableLink;
   #qemu: QemuInput | null = null;
   #store: PageStore | null = null;
@@ -131,6 +130,7 @@ export class SwitchSource implements AsyncDisposable {
       this.#digester,
     );
     this.#decoder = new StreamDecoder(this.#capture);
+    this.#bulkWindow.favourThroughput();
     this.finished = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
     });
@@ -151,7 +151,10 @@ export class SwitchSource implements AsyncDisposable {
         resumed: (gapMs) => handlers.resumed?.(gapMs),
         drained: () => relay.#pump(),
       },
-      { bucket: options.bandwidthBps === null ? null : new TokenBucket(options.bandwidthBps) },
+      {
+        bucket: options.bandwidthBps === null ? null : new TokenBucket(options.bandwidthBps),
+        bulkWindow: relay.#bulkWindow,
+      },
     );
     relay.#link.ping();
     try {
@@ -177,6 +180,8 @@ export class SwitchSource implements AsyncDisposable {
       reconnects: this.#link.reconnects,
       isConnected: this.#link.isConnected,
       ramEnded: this.#ramEnded,
+      backlogBytes: (remaining?.bytes ?? 0) * pageBytes,
+      opaqueSections: [],
       remaining: {
         zeroPages: remaining?.fill ?? 0,
         bytesPages: remaining?.bytes ?? 0,
@@ -197,9 +202,9 @@ export class SwitchSource implements AsyncDisposable {
     const { endpoint, credentials, reconnectTimeoutMs } = this.#options;
     if (this.#settled || this.#hasGone) return;
     this.#hasGone = true;
+    this.#bulkWindow.favourLatency();
     this.#link.endure({ reconnectTimeoutMs, by: { dial: endpoint, credentials } });
     this.#link.sendOrdered(frameType.go, Buffer.alloc(0));
-    this.#store?.prefer('recent');
     this.#pump();
   }
 
@@ -249,6 +254,7 @@ export class SwitchSource implements AsyncDisposable {
       this.#capture.flush();
       const store = this.#store!;
       while (store.unsent.fill + store.unsent.reference > 0) if (!this.#sendBatch(store, maxBatchPages)) break;
+      this.#sendHot(store);
       const runs = Array.from({ length: this.#blockCount }, (_, block) => store.remoteSet(block));
       for (const piece of pieces(encodeRemoteSet(runs))) this.#link.sendOrdered(frameType.remote, piece);
       for (const piece of pieces(splitTail(this.#capture.deviceTail).deviceState)) {
@@ -260,6 +266,18 @@ export class SwitchSource implements AsyncDisposable {
       return this.#fail(streamError(cause));
     }
     this.#handlers.ready();
+  }
+
+  /**
+   * What the guest wrote last it will touch first, its devices' rings above all: while QEMU loads it nothing else can be
+   * asked for, and each such page would cost a round trip.
+   */
+  #sendHot(store: PageStore): void {
+    store.prefer('recent');
+    const { seen } = this.#counters.pages;
+    let left = Math.min(maxHotPages, seen - this.#counters.totalPages);
+    for (; left > 0; left -= pagesAtATime.after)
+      if (!this.#sendBatch(store, Math.min(left, pagesAtATime.after))) return;
   }
 
   /** Sends as much as the link takes without a queue; nothing between the guest's stop and the permission to run. */

@@ -16,6 +16,7 @@ const folders = [
   'qmp',
   'guest-agent',
   'disk',
+  'pager',
   'lab',
 ];
 

@@ -22,7 +22,7 @@ import { PagesBefore } from './pagesBefore.js';
 import { ReturnPath, unexpected } from './returnPath.js';
 
 /** QEMU loads at its own speed. */
-const limitsBefore = { inFlightBytes: 2 ** 20, sendBufferBytes: 4 * 2 ** 20 };
+const limitsBefore = { inFlightBytes: 2 ** 19, sendBufferBytes: 2 ** 20 };
 /** What an answer to a fault cannot overtake: less than a millisecond's worth of loading. */
 const limitsAfter = { inFlightBytes: 64 * 2 ** 10, sendBufferBytes: 64 * 2 ** 10 };
 const defaultCollectorBytes = 64 * 2 ** 20;

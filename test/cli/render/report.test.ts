@@ -16,6 +16,7 @@ const nothingMoved = {
   pages: { seen: 0, zero: 0, teleported: 0, sent: 0, mismatched: 0, faulted: 0 },
   agent: null,
   link: { connections: 0, rttMs: 0, reconnects: 0 },
+  faults: null,
   verified: null,
 } as const;
 

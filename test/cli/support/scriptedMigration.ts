@@ -38,6 +38,7 @@ export function scriptedReport(change: Partial<MigrationReport> = {}): Migration
     pages: { seen: 262_400, zero: 148_700, teleported: 102_400, sent: 11_300, mismatched: 12, faulted: 0 },
     agent: { scanMs: 45, pages: 102_812, scans: 2, skipped: { dirty: 120, deleted: 3 } },
     link: { connections: 4, rttMs: 40.3, reconnects: 0 },
+    faults: null,
     verified: true,
     findings: [],
     opaqueSections: [],
