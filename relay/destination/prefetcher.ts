@@ -61,12 +61,12 @@ export class Prefetcher {
     this.#told = pagesOfBlock.map((pages) => new Uint8Array((pages >> 3) + 1));
   }
 
-  /** Runs of more than `maxReferencePages`, and pages that were hinted at before, are left out. */
+  /** Left out are runs of more than `maxReferencePages`, and pages that were hinted at before or that the stream has told. */
   add(runs: readonly HintRun[]): void {
     for (const run of runs) {
       const runOfPage = this.#runOfPage[run.block]!;
-      const isNew = runOfPage[run.page] === 0 && runOfPage[run.page + run.count - 1] === 0;
-      if (run.count > maxReferencePages || !isNew || this.#disks[run.disk] === undefined) continue;
+      if (run.count > maxReferencePages || this.#disks[run.disk] === undefined) continue;
+      if (!this.#isNew(run, runOfPage)) continue;
       this.#runs.push({ ...run, state: 'waiting', digest: null });
       runOfPage.fill(this.#runs.length, run.page, run.page + run.count);
     }
@@ -116,6 +116,13 @@ export class Prefetcher {
         if ((told[at >> 3]! & (1 << (at & 7))) === 0) left.push({ block, page: at, count: 1 });
     }
     return left;
+  }
+
+  #isNew({ block, page, count }: HintRun, runOfPage: Uint32Array): boolean {
+    const told = this.#told[block]!;
+    for (let at = page; at < page + count; at++)
+      if (runOfPage[at] !== 0 || (told[at >> 3]! & (1 << (at & 7))) !== 0) return false;
+    return true;
   }
 
   async #fetch(run: Run): Promise<void> {

@@ -49,8 +49,6 @@ export class StreamToFrames implements StreamHandler {
   #teleportMap: TeleportMap | null = null;
   #retained = new Map<number, RetainedRun>();
   readonly #run: RunCollector;
-  #areBlocksSent = false;
-  #areHintsSent = false;
 
   /** @param pool - of buffers for `maxReferencePages` pages, to which retained runs go back when they are acknowledged */
   constructor(
@@ -71,7 +69,6 @@ export class StreamToFrames implements StreamHandler {
     this.#closeRun();
     this.#cacheMap = map;
     if (this.#blocks.length > 0) this.#teleportMap = new TeleportMap(this.#blocks, map);
-    if (this.#areBlocksSent) this.#sendHints();
   }
 
   root(): Buffer {
@@ -140,7 +137,6 @@ export class StreamToFrames implements StreamHandler {
       const blocks = this.#blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes }));
       const frame: BlocksFrame = { sectionId: section.id, blocks };
       this.#sink.ordered(frameType.blocks, Buffer.from(JSON.stringify(frame)), nothingRetained);
-      this.#areBlocksSent = true;
       this.#sendHints();
     }
     this.flush();
@@ -173,10 +169,9 @@ export class StreamToFrames implements StreamHandler {
     this.#sink.ordered(frameType.batch, this.#batch.take(this.#options.compress), retained);
   }
 
-  /** The first map only: by the next one the destination has most of it. */
+  /** The map that there is before the first page: by the next one the destination has most of it. */
   #sendHints(): void {
-    if (!this.#options.elide || this.#teleportMap === null || this.#areHintsSent) return;
-    this.#areHintsSent = true;
+    if (!this.#options.elide || this.#teleportMap === null) return;
     for (const payload of encodeHints(this.#teleportMap.runs()))
       this.#sink.ordered(frameType.hints, payload, nothingRetained);
   }

@@ -35,6 +35,9 @@ const pass = fc.record({
   map: fc.constantFrom('keep' as const, 'true' as const, 'lying' as const, 'both' as const),
 });
 const program = fc.record({
+  /** What the first pass finds cached, and lies about it: the destination reads ahead by these. */
+  cachedAtFirst: fc.array(fc.tuple(page, count, fc.nat(diskPages - 1)), { maxLength: 4 }),
+  liesAtFirst: fc.array(fc.tuple(page, count, diskPage), { maxLength: 4 }),
   passes: fc.array(pass, { minLength: 1, maxLength: 6 }),
   reader: fc.constantFrom('plain', 'slow', 'failing', 'flaky', 'short', 'shuffled'),
   compress: fc.boolean(),
@@ -63,9 +66,13 @@ function misbehaving(how: string): (reader: DiskReader) => DiskReader {
 
 test('whatever QEMU sends and the cache map says, both sides end with equal memory', async () => {
   await fc.assert(
-    fc.asyncProperty(program, async ({ passes, reader, compress, connections }) => {
+    fc.asyncProperty(program, async ({ cachedAtFirst, liesAtFirst, passes, reader, compress, connections }) => {
       await using rig = await RelayRig.start(pages, disk, { reader: misbehaving(reader), compress, connections });
       const guest = randomBytes(pages * pageBytes);
+      for (const [at, length, from] of cachedAtFirst)
+        disk.copy(guest, at * pageBytes, from * pageBytes, (from + length) * pageBytes);
+      if (cachedAtFirst.length + liesAtFirst.length > 0)
+        rig.source.setCacheMap(RelayRig.map([...cachedAtFirst, ...liesAtFirst]));
       const first = Array.from({ length: pages }, (_, at): [number, Buffer] => [at, at4k(guest, at)]);
       /** Which disk page each guest page holds, as a truthful agent knows it. */
       const cached = new Map<number, number>();
@@ -100,7 +107,7 @@ test('whatever QEMU sends and the cache map says, both sides end with equal memo
       expect(rig.sectionsAfterTail).toBe(0);
       expect(rig.destination.state.pendingRestores).toBe(0);
     }),
-    { numRuns: 40, timeout: 10_000 },
+    { numRuns: 60, timeout: 10_000 },
   );
 });
 
