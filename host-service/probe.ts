@@ -1,5 +1,5 @@
 /** Whether a guest's QEMU answers on this host, and what it says of itself. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { AgentClient } from '../guest-agent/client.js';
 import { migrationState } from '../hypervisor/index.js';
 import { QmpClient } from '../qmp/index.js';

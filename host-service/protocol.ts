@@ -3,7 +3,7 @@
  * process serves one session; it plays the source's part, the destination's, or answers questions.
  * A service whose session ends before the commit point puts everything back by itself.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import type { GuestDisk } from '../guest-agent/messages.js';
 import type { RequestOptions, RpcClient } from '../hosts/rpc.js';
 import type { DestinationPlan, Finding, GuestInspection, ProcessId } from '../hypervisor/index.js';
@@ -52,11 +52,9 @@ export const methodParams = {
   'guest.probe': guestSchema,
   'source.inspect': guestSchema,
   'source.scan': z.object({ mode: z.enum(['full', 'changes']) }),
-  'source.connect': z.object({
+  'source.listen': z.object({
     ...directorySchema.shape,
     ...credentialsSchema.shape,
-    host: z.string(),
-    port: z.number().int(),
     connections: z.number().int().min(1).max(16),
     bandwidthBps: z.number().positive().nullable(),
     compress: z.boolean(),
@@ -65,6 +63,8 @@ export const methodParams = {
     /** Null for a teleport. */
     switching: switchingSchema.nullable(),
   }),
+  /** Where the destination's relay listens. */
+  'source.connect': z.object({ host: z.string(), port: z.number().int() }),
   'source.start': z.object({}),
   'source.switchOver': z.object({}),
   'source.finished': z.object({}),
@@ -177,6 +177,7 @@ export interface Results {
   'guest.probe': GuestProbe;
   'source.inspect': { readonly inspection: GuestInspection; readonly agent: string | null };
   'source.scan': ScanSummary;
+  'source.listen': null;
   'source.connect': null;
   'source.start': null;
   'source.switchOver': null;

@@ -28,6 +28,7 @@ export async function serve(version: string): Promise<void> {
     'guest.probe': (guest, signal) => probeGuest(guest, signal),
     'source.inspect': (guest, signal) => source.inspect(guest, signal),
     'source.scan': (params, signal) => source.scan(params, signal),
+    'source.listen': (params) => source.listen(params),
     'source.connect': (params) => source.connect(params),
     'source.start': (_, signal) => source.start(signal),
     'source.switchOver': (_, signal) => source.switchOver(signal),

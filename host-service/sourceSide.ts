@@ -86,19 +86,26 @@ export class SourceSide implements AsyncDisposable {
     };
   }
 
-  /** Meets the destination relay and listens for QEMU. */
-  async connect(params: Params<'source.connect'>): Promise<null> {
+  /** Listens for QEMU, whose stream waits until the relays have met. */
+  async listen(params: Params<'source.listen'>): Promise<null> {
     const directory = join(params.runDir, params.migrationId);
     await mkdir(directory, { recursive: true, mode: 0o700 });
     this.#directory = directory;
     this.#diskIndexes = params.diskIndexes;
-    if (params.switching === null) this.#relay = await SourceRelay.start(relayOptions(params, directory));
+    if (params.switching === null) this.#relay = await SourceRelay.listen(relayOptions(params, directory));
     else this.#relay = (await this.#startSwitch(params)).relay;
     this.#useMap();
     return null;
   }
 
-  async #startSwitch(params: Params<'source.connect'>): Promise<SourceSwitch> {
+  /** Meets the destination relay. */
+  async connect(endpoint: Params<'source.connect'>): Promise<null> {
+    if (this.#relay === null) throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no relay to connect');
+    await this.#relay.connect(endpoint);
+    return null;
+  }
+
+  async #startSwitch(params: Params<'source.listen'>): Promise<SourceSwitch> {
     const inspection = this.#inspection!;
     const limits = () => AbortSignal.timeout(undoTimeoutMs);
     this.#switch = await SourceSwitch.start({
@@ -295,11 +302,10 @@ export class SourceSide implements AsyncDisposable {
   }
 }
 
-function relayOptions(params: Params<'source.connect'>, directory: string): SourceRelayOptions {
-  const { migrationId, key, host, port, connections, bandwidthBps, compress } = params;
+function relayOptions(params: Params<'source.listen'>, directory: string): SourceRelayOptions {
+  const { migrationId, key, connections, bandwidthBps, compress } = params;
   return {
     socketPath: join(directory, 'source'),
-    endpoint: { host, port },
     credentials: { migrationId, key: Buffer.from(key, 'base64') },
     connections,
     bandwidthBps,

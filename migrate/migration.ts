@@ -10,7 +10,7 @@ import { Journal } from './journal.js';
 import { addressOf } from './locate.js';
 import { check, type Intent, type Prepared, prepare, type Sides, understand } from './prepare.js';
 import { Recorder } from './recorder.js';
-import { connectRelays, type SwitchSettings } from './relays.js';
+import { connectRelays, type RelaysMeeting, type SwitchSettings } from './relays.js';
 import type { MigrationMode, MigrationReport } from './report.js';
 import type { Hooks, MigrateRequest } from './requests.js';
 import { claim } from './running.js';
@@ -62,7 +62,7 @@ export abstract class Migration implements AsyncDisposable {
   isHeld = false;
   destinationProcess: ProcessId | null = null;
   #scanning: Promise<ScanSummary | null> = Promise.resolve(null);
-  #connecting: Promise<void> = Promise.resolve();
+  #relays: RelaysMeeting | null = null;
   /** Aborts what is under way: the operator, the time limit, or a host that was lost. */
   readonly #stop = new AbortController();
 
@@ -131,8 +131,7 @@ export abstract class Migration implements AsyncDisposable {
           if (error !== undefined && this.commit === 'before') this.#stop.abort(error);
         });
       // Nor need the relays: what they hold so far ends with their sessions.
-      this.#connecting = connectRelays(prepared, this, signal);
-      this.#connecting.catch(() => {});
+      this.#relays = connectRelays(prepared, this, signal);
       recorder.findings = await check(prepared, signal);
       return prepared;
     });
@@ -165,18 +164,20 @@ export abstract class Migration implements AsyncDisposable {
   async #prepareHosts(prepared: Prepared): Promise<ScanSummary | null> {
     const setOut = this.#startSource(prepared);
     const started = this.#startDestination(prepared);
-    // Both are waited for also when one fails: neither may still be at work when what it did is undone.
-    await Promise.allSettled([setOut, started]);
+    const { connected } = this.#relays!;
+    // All are waited for also when one fails: none may still be at work when what it did is undone.
+    await Promise.allSettled([setOut, started, connected]);
     const scan = await setOut;
-    await started;
+    await Promise.all([started, connected]);
     return scan;
   }
 
-  /** QEMU finds its relay connected and the cache map in place. */
+  /** QEMU finds its relay there and the cache map in place. */
   async #startSource({ source }: Prepared): Promise<ScanSummary | null> {
-    await Promise.allSettled([this.#scanning, this.#connecting]);
+    const { listening } = this.#relays!;
+    await Promise.allSettled([this.#scanning, listening]);
     const scan = await this.#scanning;
-    await this.#connecting;
+    await listening;
     await call(source.rpc, 'source.start', {}, { signal: this.signal });
     return scan;
   }

@@ -19,6 +19,8 @@ export interface PrecopyOptions {
 
 /** Scans cost the guest time: there is this much between two of them. */
 const rescanIntervalMs = 2000;
+/** A scan dirties some of the guest's memory itself: it has to save more than that. */
+const rescanWorthBytes = 32 * 1024 * 1024;
 
 /** Watches the source's samples from the start of QEMU's migration to the end of its RAM. */
 export class Precopy implements Disposable {
@@ -49,8 +51,9 @@ export class Precopy implements Disposable {
   async untilTimeToSwitch(): Promise<void> {
     await this.#until((sample) => {
       if (sample.ramEnded || sample.status === 'completed' || sample.status === 'device') return true;
+      if (!this.#isScanning && isTimeToSwitch(this.#view(sample), this.#options.maxDowntimeMs)) return true;
       this.#maybeRescan(sample);
-      return !this.#isScanning && isTimeToSwitch(this.#view(sample), this.#options.maxDowntimeMs);
+      return false;
     });
   }
 
@@ -98,7 +101,7 @@ export class Precopy implements Disposable {
   #maybeRescan(sample: SourceSample): void {
     const { rescan } = this.#options;
     const isDue = this.#recorder.elapsedMs - this.#lastScanMs >= rescanIntervalMs && sample.dirtySyncCount >= 2;
-    if (rescan === null || this.#isScanning || !isDue) return;
+    if (rescan === null || this.#isScanning || !isDue || sample.remainingBytes < rescanWorthBytes) return;
     this.#isScanning = true;
     rescan()
       .catch((error) => this.#failed?.(error))

@@ -24,29 +24,25 @@ export interface RelayedMigration {
   readonly switching: SwitchSettings | null;
 }
 
-export async function connectRelays(
+/** The source's relay listens for QEMU, whose stream waits until the relays have met. */
+export interface RelaysMeeting {
+  readonly listening: Promise<unknown>;
+  readonly connected: Promise<void>;
+}
+
+export function connectRelays(
   { source, destination, plan }: Pick<Prepared, 'source' | 'destination' | 'plan'>,
   migration: RelayedMigration,
   signal: AbortSignal,
-): Promise<void> {
+): RelaysMeeting {
   const { id: migrationId, request } = migration;
-  const { runDir, linkPorts } = destination.host;
   const key = randomBytes(32).toString('base64');
-  const ports: [number, number] | null = linkPorts === undefined ? null : [linkPorts.first, linkPorts.last];
-  const { port } = await call(
-    destination.rpc,
-    'destination.listen',
-    { migrationId, runDir, key, ports, switching: switchingOf(migration, destination, source) },
-    { signal },
-  );
-  await call(
+  const listening = call(
     source.rpc,
-    'source.connect',
+    'source.listen',
     {
       migrationId,
       key,
-      port,
-      host: await linkAddress(destination.host),
       runDir: source.host.runDir,
       connections: request.connections ?? defaultConnections,
       bandwidthBps: tightest(request, source, destination),
@@ -56,6 +52,18 @@ export async function connectRelays(
     },
     { signal },
   );
+  const meet = async () => {
+    const { runDir, linkPorts } = destination.host;
+    const ports: [number, number] | null = linkPorts === undefined ? null : [linkPorts.first, linkPorts.last];
+    const switching = switchingOf(migration, destination, source);
+    const listen = { migrationId, runDir, key, ports, switching };
+    const { port } = await call(destination.rpc, 'destination.listen', listen, { signal });
+    await listening;
+    await call(source.rpc, 'source.connect', { host: await linkAddress(destination.host), port }, { signal });
+  };
+  const connected = meet();
+  for (const promise of [listening, connected]) promise.catch(() => {});
+  return { listening, connected };
 }
 
 function switchingOf({ intent, switching }: RelayedMigration, { host }: Side, { host: peer }: Side): Switching | null {

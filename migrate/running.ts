@@ -1,7 +1,7 @@
 /** Which guests are being moved from this machine, and by which process. */
 import { randomUUID } from 'node:crypto';
 import { link, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import { VmmigError } from './errors.js';
 import { runningDirectory, runningFile } from './stateDirectory.js';
 

@@ -3,10 +3,10 @@
  * destination `run` or `end`. Of several services that decide at once the first one wins, and all learn what stands.
  */
 import { randomUUID } from 'node:crypto';
-import { link, rm } from 'node:fs/promises';
+import { linkSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { LedgerError } from './ledgerError.js';
-import { readGuarded, syncDirectory, writeSynced } from './ledgerFiles.js';
+import { readGuarded, syncDirectoryNow, writeSyncedNow } from './ledgerFiles.js';
 
 const decisions = { source: ['held', 'kept'], destination: ['run', 'end'] } as const;
 
@@ -30,20 +30,27 @@ export async function decide<R extends Role>(
   const path = decisionPath(runDir, migrationId, role);
   const draft = `${path}.${randomUUID()}`;
   try {
-    await writeSynced(draft, `${decision}\n`);
-    // A link is made whole, and only where there is nothing yet.
-    await link(draft, path).catch((thrown: NodeJS.ErrnoException) => {
-      if (thrown.code !== 'EEXIST') throw thrown;
-    });
-    await syncDirectory(join(runDir, migrationId));
+    // Not asynchronously: the guest stands still, and turns of a busy process take longer than a run directory does.
+    writeSyncedNow(draft, `${decision}\n`);
+    linkUnlessThere(draft, path);
+    syncDirectoryNow(join(runDir, migrationId));
   } catch (cause) {
     throw new LedgerError('VMMIG_LEDGER_WRITE', `cannot write ${path}: ${(cause as Error).message}`, { cause });
   } finally {
-    await rm(draft, { force: true }).catch(() => {});
+    rmSync(draft, { force: true });
   }
   const stands = await readDecision(runDir, migrationId, role);
   if (stands === null) throw new LedgerError('VMMIG_LEDGER_WRITE', `${path} was removed while it was written`);
   return stands;
+}
+
+/** A link is made whole, and only where there is nothing yet. */
+function linkUnlessThere(from: string, to: string): void {
+  try {
+    linkSync(from, to);
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST') throw thrown;
+  }
 }
 
 /**

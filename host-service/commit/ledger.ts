@@ -10,7 +10,7 @@
 import { randomUUID } from 'node:crypto';
 import { chmod, mkdir, readdir, rename, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { decisionPath } from './decision.js';
 import { LedgerError } from './ledgerError.js';
 import { readGuarded, syncDirectory, writeSynced } from './ledgerFiles.js';

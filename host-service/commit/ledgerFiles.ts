@@ -1,5 +1,5 @@
 /** The files of the ledger: on disk when they say so, and read without trusting who put them there. */
-import { constants } from 'node:fs';
+import { closeSync, constants, fsyncSync, openSync, writeSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { LedgerError } from './ledgerError.js';
 
@@ -17,6 +17,26 @@ export async function writeSynced(path: string, content: string): Promise<void> 
 export async function syncDirectory(path: string): Promise<void> {
   await using directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
   await directory.sync();
+}
+
+/** As {@link writeSynced}, without letting anything else run meanwhile. */
+export function writeSyncedNow(path: string, content: string): void {
+  const file = openSync(path, 'wx', 0o600);
+  try {
+    writeSync(file, content);
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
+}
+
+export function syncDirectoryNow(path: string): void {
+  const directory = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    fsyncSync(directory);
+  } finally {
+    closeSync(directory);
+  }
 }
 
 /**

@@ -23,7 +23,7 @@ import type { Params } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
 
 export interface SourceSwitchOptions {
-  readonly params: Params<'source.connect'>;
+  readonly params: Params<'source.listen'>;
   readonly inspection: GuestInspection;
   /** Lets the guest run on here. @throws when it does not */
   readonly resumeGuest: () => Promise<void>;
@@ -48,16 +48,15 @@ export class SourceSwitch implements AsyncDisposable {
     this.#driver = new CommitDriver('running', sourceStep, (action) => this.#perform(action));
   }
 
-  /** Meets the destination relay and listens for QEMU. */
+  /** Listens for QEMU; the relay is to be connected by the caller. */
   static async start(options: SourceSwitchOptions): Promise<SourceSwitch> {
     const { params, inspection } = options;
     const { runDir, migrationId } = params;
     const own = new SourceSwitch(options);
     const { guest, peer } = params.switching!;
-    const link = { host: params.host, port: params.port, key: params.key };
-    await writeLedger(runDir, await newLedger('source', { migrationId, guest, peer, link }, inspection.process));
+    await writeLedger(runDir, await newLedger('source', { migrationId, guest, peer, link: null }, inspection.process));
     try {
-      own.relay = await SwitchSource.start(relayOptions(params), {
+      own.relay = await SwitchSource.listen(relayOptions(params), {
         ready: () => void own.#driver.post('guestStopped').then(() => own.#driver.post('commit')),
         running: () => void own.#driver.post('running'),
         refused: (message) => {
@@ -169,13 +168,12 @@ export class SourceSwitch implements AsyncDisposable {
   }
 }
 
-function relayOptions(params: Params<'source.connect'>): SwitchSourceOptions {
-  const { runDir, migrationId, key, host, port, connections, bandwidthBps, compress, switching } = params;
+function relayOptions(params: Params<'source.listen'>): SwitchSourceOptions {
+  const { runDir, migrationId, key, connections, bandwidthBps, compress, switching } = params;
   const directory = join(runDir, migrationId);
   const { pageStoreLimitBytes, spillDir, reconnectTimeoutMs } = switching!;
   return {
     socketPath: join(directory, 'source'),
-    endpoint: { host, port },
     credentials: { migrationId, key: Buffer.from(key, 'base64') },
     connections,
     bandwidthBps,

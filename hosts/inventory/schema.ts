@@ -4,7 +4,7 @@
  */
 import { homedir } from 'node:os';
 import { resolve } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { parseDestination } from '../ssh/destination.js';
 import { parseBitRate, parseDurationMs } from '../units.js';
 import type { InventoryDisk, InventoryGuest, InventoryHost, PortRange } from './types.js';

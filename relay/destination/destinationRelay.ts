@@ -11,7 +11,7 @@ import { decodeBatch, recordKind } from '../link/batch.js';
 import type { LinkCredentials } from '../link/connection.js';
 import { type Frame, frameType } from '../link/frames.js';
 import { type Listener, type ListenOptions, listen } from '../link/handshake.js';
-import { decodeHints } from '../link/hints.js';
+import { decodeHints, encodeInPlace } from '../link/hints.js';
 import { Link } from '../link/link.js';
 import { Acknowledgements } from './acknowledgements.js';
 import { parseBlocks } from './blocksFrame.js';
@@ -227,9 +227,10 @@ export class DestinationRelay implements AsyncDisposable {
 
   #newPrefetcher(qemu: QemuStream, restorer: Restorer): Prefetcher {
     return new Prefetcher(this.#options.disks, this.#digester, this.#counters, this.#pagesOfBlock, {
-      place: (run, bytes) => {
-        qemu.pages(run.block, run.page, run.count, bytes, 0);
+      place: ({ block, page, count }, bytes, digest) => {
+        qemu.pages(block, page, count, bytes, 0);
         qemu.flush();
+        this.#link!.send(frameType.inPlace, 0, encodeInPlace({ block, page, digest }));
       },
       mayPlace: () => restorer.pending === 0 && qemu.backlogBytes < maxPrefetchBacklogBytes,
     });

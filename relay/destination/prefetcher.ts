@@ -11,7 +11,7 @@ import { type BatchRecord, maxReferencePages } from '../link/batch.js';
 import type { HintRun } from '../link/hints.js';
 
 export interface PrefetcherSink {
-  place(run: HintRun, bytes: Buffer): void;
+  place(run: HintRun, bytes: Buffer, digest: Buffer): void;
   /** Whether there is nothing better to do: what the stream asks for comes first. */
   mayPlace(): boolean;
 }
@@ -142,7 +142,7 @@ export class Prefetcher {
       if (!this.#isStopped && run.state === 'reading') {
         run.digest = this.#digester.digest(bytes);
         run.state = 'placed';
-        this.#sink.place(run, bytes);
+        this.#sink.place(run, bytes, run.digest);
       }
       this.#pool.release(Buffer.from(bytes.buffer));
     }

@@ -65,7 +65,9 @@ const maxRemoteBytes = 64 * 1024 * 1024;
 const maxPieceBytes = 1024 * 1024;
 /** Read ahead of QEMU, and not yet taken by it: little once the guest runs, because its faults wait behind. */
 const reading = { before: 2 * 1024 * 1024, after: 512 * 1024 };
-const maxBacklogBytes = { before: 1024 * 1024, after: 128 * 1024 };
+const maxBacklogBytes = { before: 512 * 1024, after: 128 * 1024 };
+/** A batch of references is shorter. */
+const waitingBytes = 64 * 1024;
 
 export class SwitchDestination implements AsyncDisposable {
   readonly port: number;
@@ -86,6 +88,8 @@ export class SwitchDestination implements AsyncDisposable {
   readonly #queue: Frame[] = [];
   #queuedBytes = 0;
   #isWorking = false;
+  /** A frame's pages wait for QEMU: restoring, which comes after it, does not add to what it waits for. */
+  #isWaiting = false;
   readonly #remote: Buffer[] = [];
   readonly #device: Buffer[] = [];
   #remoteBytes = 0;
@@ -177,7 +181,10 @@ export class SwitchDestination implements AsyncDisposable {
       for (let frame = this.#queue.shift(); frame !== undefined && !this.#settled; frame = this.#queue.shift()) {
         this.#queuedBytes -= frame.payload.length;
         await this.#handle(frame, pageSizes);
-        await this.#stream?.drained();
+        // Only what brings bytes has to wait for QEMU; least of all the permission to run.
+        this.#isWaiting = frame.payload.length >= waitingBytes;
+        if (this.#isWaiting) await this.#stream?.drained();
+        this.#isWaiting = false;
       }
     } catch (thrown) {
       this.#fail(thrown instanceof RelayError ? thrown : new RelayError('VMMIG_LINK_PROTOCOL', String(thrown), thrown));
@@ -346,7 +353,7 @@ export class SwitchDestination implements AsyncDisposable {
       this.#pagesOfBlock,
       {
         place: (run, bytes) => void stream.place(run.block, run.page, run.count, bytes, 0, 'local'),
-        mayPlace: () => restorer.pending === 0 && stream.backlogBytes < maxBacklogBytes.before,
+        mayPlace: () => !this.#isWaiting && restorer.pending === 0 && stream.backlogBytes < maxBacklogBytes.before,
       },
       reading.before,
     );
@@ -369,6 +376,7 @@ export class SwitchDestination implements AsyncDisposable {
         batchDone: (sequence) => stream.whenTaken(() => this.#acknowledgements.add(sequence)),
         mayRead: () =>
           !this.#isLoading &&
+          !this.#isWaiting &&
           stream.backlogBytes < (this.#hasSwitched ? maxBacklogBytes.after : maxBacklogBytes.before),
       },
       reading.before,

@@ -8,9 +8,10 @@
  *
  *   kind 0 fill: every byte of the pages is `fill`   1 bytes: the pages follow, in record order   2 reference
  */
-import { compress, decompress } from 'zstd-napi';
+
 import { digestBytes, pageBytes } from '../digest.js';
 import { RelayError } from '../errors.js';
+import { compressOnce, decompressInto } from '../zstd.js';
 
 export const recordKind = { fill: 0, bytes: 1, reference: 2 } as const;
 
@@ -108,7 +109,7 @@ export class BatchBuilder {
   /** The finished batch as a payload; the builder is empty again. */
   take(compressPages: boolean): Buffer {
     const raw = this.#pages.subarray(0, this.#pageCount * pageBytes);
-    const packed = compressPages && raw.length > 0 ? compress(raw, { compressionLevel: 1 }) : raw;
+    const packed = compressPages && raw.length > 0 ? compressOnce(raw) : raw;
     const isPacked = packed.length < raw.length - raw.length / 32;
     const pages = isPacked ? packed : raw;
     const payload = Buffer.allocUnsafe(headerBytes + this.#recordsBytes + pages.length);
@@ -155,8 +156,12 @@ export interface Batch {
   readonly pages: Buffer;
 }
 
+/** Where the pages of a batch are unpacked, one batch after the other. */
+const unpacked = Buffer.allocUnsafeSlow(maxBatchPages * pageBytes);
+
 /**
- * Decodes a batch and checks it against the guest's memory: every run lies inside its block.
+ * Decodes a batch and checks it against the guest's memory: every run lies inside its block. Its pages are valid until
+ * the next one is decoded.
  *
  * @param pagesOfBlock - number of pages of each RAM block
  */
@@ -181,7 +186,7 @@ export function decodeBatch(payload: Buffer, pagesOfBlock: readonly number[]): B
     recordsBytes += recordBytes + (kind === recordKind.reference ? referenceBytes : 0);
   }
   if (carriedPages * pageBytes !== rawBytes) throw malformed('a batch whose records and pages disagree');
-  return { records, pages: unpackPages(encoding, payload.subarray(headerBytes + recordsBytes), rawBytes) };
+  return { records, pages: unpackPages(encoding, payload.subarray(headerBytes + recordsBytes), rawBytes, unpacked) };
 }
 
 function readRecords(bytes: Buffer, count: number): BatchRecord[] {
@@ -211,12 +216,13 @@ function readRecords(bytes: Buffer, count: number): BatchRecord[] {
 
 /** Pages as they travel outside a batch: u8 encoding, then the bytes. */
 export function packPages(raw: Buffer): Buffer {
-  const packed = compress(raw, { compressionLevel: 1 });
+  const packed = compressOnce(raw);
   const isPacked = packed.length < raw.length;
   return Buffer.concat([Buffer.of(isPacked ? 1 : 0), isPacked ? packed : raw]);
 }
 
-export function unpackPages(encoding: number, bytes: Buffer, rawBytes: number): Buffer {
+/** @param into - at least `rawBytes` long, where the result may lie */
+export function unpackPages(encoding: number, bytes: Buffer, rawBytes: number, into?: Buffer): Buffer {
   if (encoding > 1) throw malformed(`pages in encoding ${encoding}`);
   if (encoding === 0) {
     if (bytes.length !== rawBytes) throw malformed('a batch whose pages are incomplete');
@@ -228,11 +234,12 @@ export function unpackPages(encoding: number, bytes: Buffer, rawBytes: number): 
     throw malformed(`compressed pages that announce ${announced} bytes instead of ${rawBytes}`);
   let raw: Buffer;
   try {
-    raw = decompress(bytes);
+    raw = into === undefined ? Buffer.allocUnsafe(rawBytes) : into.subarray(0, rawBytes);
+    if (decompressInto(raw, bytes) !== rawBytes) throw malformed('compressed pages of another length than announced');
   } catch (cause) {
+    if (cause instanceof RelayError) throw cause;
     throw new RelayError('VMMIG_LINK_PROTOCOL', 'the other relay sent pages that do not decompress', cause);
   }
-  if (raw.length !== rawBytes) throw malformed('compressed pages of another length than announced');
   return raw;
 }
 

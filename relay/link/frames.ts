@@ -40,6 +40,7 @@ export const frameType = {
   answer: 29,
   running: 30,
   refused: 31,
+  inPlace: 32,
 } as const;
 
 export const frameHeaderBytes = 9;

@@ -8,7 +8,7 @@
  *
  * Runs ascend and do not overlap. A page difference counts from the end of the run before, or from 0 in a new block.
  */
-import { pageBytes } from '../digest.js';
+import { digestBytes, pageBytes } from '../digest.js';
 import { RelayError } from '../errors.js';
 import { packPages, unpackPages } from './batch.js';
 
@@ -98,6 +98,30 @@ export function decodeHints(payload: Buffer, pagesOfBlock: readonly number[]): H
     sector += count * sectorsPerPage;
   }
   return runs;
+}
+
+/** A run that was hinted at is in place at the destination, with this digest: be16 block, be32 first page, the digest. */
+export interface RunInPlace {
+  readonly block: number;
+  readonly page: number;
+  readonly digest: Buffer;
+}
+
+const inPlaceBytes = 6 + digestBytes;
+
+export function encodeInPlace({ block, page, digest }: RunInPlace): Buffer {
+  const payload = Buffer.allocUnsafe(inPlaceBytes);
+  payload.writeUInt16BE(block, 0);
+  payload.writeUInt32BE(page, 2);
+  digest.copy(payload, 6);
+  return payload;
+}
+
+/** @throws RelayError VMMIG_LINK_PROTOCOL */
+export function decodeInPlace(payload: Buffer): RunInPlace {
+  if (payload.length !== inPlaceBytes)
+    throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination relay told of a run in a malformed way');
+  return { block: payload.readUInt16BE(0), page: payload.readUInt32BE(2), digest: Buffer.from(payload.subarray(6)) };
 }
 
 function malformed(): RelayError {

@@ -17,6 +17,8 @@ export class QemuInput implements AsyncDisposable {
   readonly #handlers: QemuInputHandlers;
   readonly #server: Server;
   #socket: Socket | null = null;
+  #accepted: Socket | null = null;
+  #hasBegun = false;
   #isPaused = false;
   #hasEnded = false;
   #isClosed = false;
@@ -27,7 +29,7 @@ export class QemuInput implements AsyncDisposable {
     this.#server = createServer({ pauseOnConnect: true }, (socket) => this.#accept(socket));
   }
 
-  /** @throws RelayError VMMIG_RELAY_QEMU */
+  /** QEMU may connect from now on; nothing is read before `begin`. @throws RelayError VMMIG_RELAY_QEMU */
   static async listen(path: string, handlers: QemuInputHandlers): Promise<QemuInput> {
     const input = new QemuInput(path, handlers);
     const previousMask = process.umask(0o177);
@@ -44,8 +46,10 @@ export class QemuInput implements AsyncDisposable {
     return input;
   }
 
-  get isPaused(): boolean {
-    return this.#isPaused;
+  /** Reads what QEMU sends. */
+  begin(): void {
+    this.#hasBegun = true;
+    if (this.#accepted !== null) this.#read(this.#accepted);
   }
 
   /** Lets QEMU go on. */
@@ -58,6 +62,7 @@ export class QemuInput implements AsyncDisposable {
   /** Hangs up: QEMU's migration fails, and its guest goes on. */
   close(): void {
     this.#isClosed = true;
+    this.#accepted?.destroy();
     this.#socket?.destroy();
   }
 
@@ -68,8 +73,13 @@ export class QemuInput implements AsyncDisposable {
   }
 
   #accept(accepted: Socket): void {
-    if (this.#socket !== null || this.#isClosed) return void accepted.destroy();
+    if (this.#accepted !== null || this.#isClosed) return void accepted.destroy();
     this.#server.close();
+    this.#accepted = accepted;
+    if (this.#hasBegun) this.#read(accepted);
+  }
+
+  #read(accepted: Socket): void {
     const socket = readIntoOneBuffer(accepted, (bytes) => {
       this.#isPaused = !this.#handlers.bytes(bytes);
       return !this.#isPaused;

@@ -12,6 +12,7 @@ import { maxReferencePages, packPages } from '../link/batch.js';
 import type { Endpoint, LinkCredentials } from '../link/connection.js';
 import { type Frame, frameHeaderBytes, frameType } from '../link/frames.js';
 import { dial } from '../link/handshake.js';
+import { decodeInPlace } from '../link/hints.js';
 import { Link } from '../link/link.js';
 import { TokenBucket } from '../link/tokenBucket.js';
 import { QemuInput } from './qemuInput.js';
@@ -24,7 +25,6 @@ const runBufferBytes = maxReferencePages * pageBytes;
 export interface SourceRelayOptions {
   /** Where QEMU's `migrate unix:…` connects to. Made with mode 0600, removed at the end. */
   readonly socketPath: string;
-  readonly endpoint: Endpoint;
   readonly credentials: LinkCredentials;
   readonly connections: number;
   readonly bandwidthBps: number | null;
@@ -55,7 +55,8 @@ export class SourceRelay implements AsyncDisposable {
   readonly #pool = new BufferPool(runBufferBytes, maxRetainedBytes / runBufferBytes);
   readonly #frames: StreamToFrames;
   readonly #decoder: StreamDecoder;
-  #link!: Link;
+  readonly #options: SourceRelayOptions;
+  #link: Link | null = null;
   #qemu: QemuInput | null = null;
   #ramEnded = false;
   #streamEnded = false;
@@ -63,10 +64,11 @@ export class SourceRelay implements AsyncDisposable {
   #settled = false;
 
   private constructor(options: SourceRelayOptions) {
+    this.#options = options;
     this.#frames = new StreamToFrames(
       {
         ordered: (type, payload, retained) => {
-          const sequence = this.#link.sendOrdered(type, payload);
+          const sequence = this.#link!.sendOrdered(type, payload);
           this.#window.add(sequence, payload.length + frameHeaderBytes, retained);
         },
         ramEnded: () => {
@@ -85,37 +87,39 @@ export class SourceRelay implements AsyncDisposable {
     this.finished.catch(() => {});
   }
 
-  /** Connects to the destination relay, then listens for QEMU. */
-  static async start(options: SourceRelayOptions): Promise<SourceRelay> {
+  /** Listens for QEMU, whose stream waits until the relay is connected. */
+  static async listen(options: SourceRelayOptions): Promise<SourceRelay> {
     const relay = new SourceRelay(options);
-    const peers = await dial(options.endpoint, options.credentials, { connections: options.connections });
-    const bucket = options.bandwidthBps === null ? null : new TokenBucket(options.bandwidthBps);
-    relay.#link = new Link(
-      peers,
-      { immediate: (frame) => relay.#answer(frame), lost: (cause) => relay.#fail(cause) },
-      { bucket, ...(options.silenceLimitMs === undefined ? {} : { silenceLimitMs: options.silenceLimitMs }) },
-    );
-    relay.#link.ping();
-    try {
-      relay.#qemu = await QemuInput.listen(options.socketPath, {
-        bytes: (bytes) => relay.#feed(bytes),
-        end: () => relay.#endOfStream(),
-        lost: (error) => relay.#fail(error),
-      });
-    } catch (thrown) {
-      await relay[Symbol.asyncDispose]();
-      throw thrown;
-    }
+    relay.#qemu = await QemuInput.listen(options.socketPath, {
+      bytes: (bytes) => relay.#feed(bytes),
+      end: () => relay.#endOfStream(),
+      lost: (error) => relay.#fail(error),
+    });
     return relay;
+  }
+
+  /** Meets the destination relay. */
+  async connect(endpoint: Endpoint): Promise<void> {
+    const { credentials, connections, bandwidthBps, silenceLimitMs } = this.#options;
+    const peers = await dial(endpoint, credentials, { connections });
+    const bucket = bandwidthBps === null ? null : new TokenBucket(bandwidthBps);
+    this.#link = new Link(
+      peers,
+      { immediate: (frame) => this.#answer(frame), lost: (cause) => this.#fail(cause) },
+      { bucket, ...(silenceLimitMs === undefined ? {} : { silenceLimitMs }) },
+    );
+    if (this.#settled) return await this.#link.close();
+    this.#link.ping();
+    this.#qemu?.begin();
   }
 
   get state(): SourceRelayState {
     return {
       counters: this.#counters,
       backlogBytes: this.#window.frameBytes,
-      bytesOnWire: this.#link.bytesOnWire,
-      rttMs: this.#link.rttMs,
-      connections: this.#link.connections,
+      bytesOnWire: this.#link?.bytesOnWire ?? 0,
+      rttMs: this.#link?.rttMs ?? 0,
+      connections: this.#link?.connections ?? 0,
       reconnects: 0,
       ramEnded: this.#ramEnded,
       opaqueSections: this.#frames.opaqueSections,
@@ -135,7 +139,7 @@ export class SourceRelay implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#settled) this.abort();
     await this.#qemu?.[Symbol.asyncDispose]();
-    await this.#link.close();
+    await this.#link?.close();
   }
 
   /** @returns whether QEMU may send more at once */
@@ -159,7 +163,7 @@ export class SourceRelay implements AsyncDisposable {
     }
     this.#streamEnded = true;
     this.#frames.flush();
-    this.#link.sendOrdered(frameType.root, this.#frames.root());
+    this.#link!.sendOrdered(frameType.root, this.#frames.root());
   }
 
   #answer(frame: Frame): void {
@@ -170,6 +174,9 @@ export class SourceRelay implements AsyncDisposable {
         break;
       case frameType.resendRequest:
         this.#resend(frame);
+        break;
+      case frameType.inPlace:
+        this.#frames.noteInPlace(decodeInPlace(frame.payload));
         break;
       case frameType.rootResult:
         this.#conclude(frame.payload[0] === 1);
@@ -188,7 +195,7 @@ export class SourceRelay implements AsyncDisposable {
     if (sequences.length % 4 !== 0)
       throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination sent a malformed acknowledgement');
     for (let at = 0; at < sequences.length; at += 4) {
-      const runs = this.#window.acknowledge(sequences.readUInt32BE(at), this.#link.rttMs);
+      const runs = this.#window.acknowledge(sequences.readUInt32BE(at), this.#link!.rttMs);
       if (runs === null) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination acknowledged what was not sent');
       for (const { bytes } of runs) this.#pool.release(Buffer.from(bytes.buffer));
     }
@@ -205,7 +212,7 @@ export class SourceRelay implements AsyncDisposable {
       );
     this.#counters.pages.mismatched += run.count;
     this.#counters.pages.sent += run.count;
-    this.#link.send(frameType.resend, frame.sequence, Buffer.concat([frame.payload, packPages(run.bytes)]));
+    this.#link!.send(frameType.resend, frame.sequence, Buffer.concat([frame.payload, packPages(run.bytes)]));
   }
 
   #conclude(isEqual: boolean): void {
@@ -219,7 +226,7 @@ export class SourceRelay implements AsyncDisposable {
   #fail(error: RelayError): void {
     if (this.#settled) return;
     this.#settled = true;
-    this.#link.fail(error);
+    this.#link?.fail(error);
     this.#qemu?.close();
     this.#settle.reject(error);
   }

@@ -10,7 +10,7 @@ import type { RelayCounters } from '../counters.js';
 import { MemoryDigest, pageBytes, type RunDigester } from '../digest.js';
 import { BatchBuilder } from '../link/batch.js';
 import { frameType } from '../link/frames.js';
-import { encodeHints } from '../link/hints.js';
+import { encodeHints, type RunInPlace } from '../link/hints.js';
 import { RunCollector } from './runCollector.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
 import type { RetainedRun } from './window.js';
@@ -69,6 +69,11 @@ export class StreamToFrames implements StreamHandler {
     this.#closeRun();
     this.#cacheMap = map;
     if (this.#blocks.length > 0) this.#teleportMap = new TeleportMap(this.#blocks, map);
+  }
+
+  /** The destination has read a run ahead. */
+  noteInPlace({ block, page, digest }: RunInPlace): void {
+    this.#teleportMap?.noteInPlace(block, page, digest);
   }
 
   root(): Buffer {
@@ -191,8 +196,11 @@ export class StreamToFrames implements StreamHandler {
   #closeRun(): void {
     const { block, page, count, disk, diskOffsetBytes, bytes } = this.#run;
     if (count === 0) return;
-    const record = this.#batch.addReference(block, page, count, disk, diskOffsetBytes, this.digester.digest(bytes));
-    this.#retained.set(record, { block, page, count, bytes: this.#takeRun(bytes) });
+    const digest = this.digester.digest(bytes);
+    const record = this.#batch.addReference(block, page, count, disk, diskOffsetBytes, digest);
+    // What the destination has told to have, it will not ask for.
+    if (!this.#teleportMap!.isInPlace(block, page, count, digest))
+      this.#retained.set(record, { block, page, count, bytes: this.#takeRun(bytes) });
     this.#run.count = 0;
     this.#counters.pages.teleported += count;
     if (this.#batch.isFull) this.flush();

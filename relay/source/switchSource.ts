@@ -29,7 +29,6 @@ import type { CacheMap } from './teleportMap.js';
 export interface SwitchSourceOptions {
   /** Where QEMU's `migrate unix:…` connects to. Made with mode 0600, removed at the end. */
   readonly socketPath: string;
-  readonly endpoint: Endpoint;
   readonly credentials: LinkCredentials;
   /** For bulk data; one more is for what is urgent. */
   readonly connections: number;
@@ -102,7 +101,8 @@ export class SwitchSource implements AsyncDisposable {
   /** By the sequence under which a batch was sent: the store's token. */
   readonly #tokens = new Map<number, number>();
   readonly #bulkWindow = new BulkWindow();
-  #link!: DurableLink;
+  #openLink: DurableLink | null = null;
+  #endpoint: Endpoint | null = null;
   #qemu: QemuInput | null = null;
   #store: PageStore | null = null;
   #digest: MemoryDigest | null = null;
@@ -110,6 +110,8 @@ export class SwitchSource implements AsyncDisposable {
   #nextAnswer = 0;
   #ramEnded = false;
   #hasGone = false;
+  /** The guest runs at the destination. */
+  #isRunning = false;
   #isRootSent = false;
   #isPumping = false;
   #settle!: { resolve: () => void; reject: (error: RelayError) => void };
@@ -137,48 +139,55 @@ export class SwitchSource implements AsyncDisposable {
     this.finished.catch(() => {});
   }
 
-  /** Connects to the destination relay, then listens for QEMU. */
-  static async start(options: SwitchSourceOptions, handlers: SwitchSourceHandlers): Promise<SwitchSource> {
+  /** Listens for QEMU, whose stream waits until the relay is connected. */
+  static async listen(options: SwitchSourceOptions, handlers: SwitchSourceHandlers): Promise<SwitchSource> {
     const relay = new SwitchSource(options, handlers);
-    const connections = durableConnections(options.connections);
-    const peers = await dial(options.endpoint, options.credentials, { connections });
-    relay.#link = new DurableLink(
+    relay.#qemu = await QemuInput.listen(options.socketPath, {
+      bytes: (bytes) => relay.#feed(bytes),
+      end: () => relay.#endOfStream(),
+      lost: (error) => relay.#fail(error),
+    });
+    return relay;
+  }
+
+  /** Meets the destination relay. */
+  async connect(endpoint: Endpoint): Promise<void> {
+    const { credentials, connections, bandwidthBps } = this.#options;
+    const peers = await dial(endpoint, credentials, { connections: durableConnections(connections) });
+    this.#endpoint = endpoint;
+    this.#openLink = new DurableLink(
       peers,
       {
-        immediate: (frame) => relay.#answer(frame),
-        lost: (cause) => relay.#fail(cause),
-        interrupted: (cause) => handlers.interrupted?.(cause),
-        resumed: (gapMs) => handlers.resumed?.(gapMs),
-        drained: () => relay.#pump(),
+        immediate: (frame) => this.#answer(frame),
+        lost: (cause) => this.#fail(cause),
+        interrupted: (cause) => this.#handlers.interrupted?.(cause),
+        resumed: (gapMs) => this.#handlers.resumed?.(gapMs),
+        drained: () => this.#pump(),
       },
       {
-        bucket: options.bandwidthBps === null ? null : new TokenBucket(options.bandwidthBps),
-        bulkWindow: relay.#bulkWindow,
+        bucket: bandwidthBps === null ? null : new TokenBucket(bandwidthBps),
+        bulkWindow: this.#bulkWindow,
       },
     );
-    relay.#link.ping();
-    try {
-      relay.#qemu = await QemuInput.listen(options.socketPath, {
-        bytes: (bytes) => relay.#feed(bytes),
-        end: () => relay.#endOfStream(),
-        lost: (error) => relay.#fail(error),
-      });
-    } catch (thrown) {
-      await relay[Symbol.asyncDispose]();
-      throw thrown;
-    }
-    return relay;
+    if (this.#settled) return await this.#openLink.close();
+    this.#link.ping();
+    this.#qemu?.begin();
+  }
+
+  /** Nothing is sent before it is there: QEMU's stream waits for it. */
+  get #link(): DurableLink {
+    return this.#openLink!;
   }
 
   get state(): SwitchSourceState {
     const remaining = this.#store?.remaining;
     return {
       counters: this.#counters,
-      bytesOnWire: this.#link.bytesOnWire,
-      rttMs: this.#link.rttMs,
-      connections: this.#link.connections,
-      reconnects: this.#link.reconnects,
-      isConnected: this.#link.isConnected,
+      bytesOnWire: this.#openLink?.bytesOnWire ?? 0,
+      rttMs: this.#openLink?.rttMs ?? 0,
+      connections: this.#openLink?.connections ?? 0,
+      reconnects: this.#openLink?.reconnects ?? 0,
+      isConnected: this.#openLink?.isConnected ?? false,
       ramEnded: this.#ramEnded,
       backlogBytes: (remaining?.bytes ?? 0) * pageBytes,
       opaqueSections: [],
@@ -199,13 +208,12 @@ export class SwitchSource implements AsyncDisposable {
 
   /** Permits the destination to run the guest; after `ready`. From here on a lost link is not the end. */
   go(): void {
-    const { endpoint, credentials, reconnectTimeoutMs } = this.#options;
+    const { credentials, reconnectTimeoutMs } = this.#options;
     if (this.#settled || this.#hasGone) return;
     this.#hasGone = true;
     this.#bulkWindow.favourLatency();
-    this.#link.endure({ reconnectTimeoutMs, by: { dial: endpoint, credentials } });
+    this.#link.endure({ reconnectTimeoutMs, by: { dial: this.#endpoint!, credentials } });
     this.#link.sendOrdered(frameType.go, Buffer.alloc(0));
-    this.#pump();
   }
 
   /** Gives up: the link and QEMU's connection are closed. Before QEMU has ended its stream, its migration fails by that. */
@@ -216,7 +224,7 @@ export class SwitchSource implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#settled) this.abort();
     await this.#qemu?.[Symbol.asyncDispose]();
-    await this.#link.close();
+    await this.#openLink?.close();
     await this.#store?.[Symbol.asyncDispose]();
   }
 
@@ -280,13 +288,13 @@ export class SwitchSource implements AsyncDisposable {
       if (!this.#sendBatch(store, Math.min(left, pagesAtATime.after))) return;
   }
 
-  /** Sends as much as the link takes without a queue; nothing between the guest's stop and the permission to run. */
+  /** Sends as much as the link takes without a queue; while the guest stands still, only what that waits for is sent. */
   #pump(): void {
     const store = this.#store;
-    if (store === null || this.#settled || this.#isPumping || (this.#ramEnded && !this.#hasGone)) return;
+    if (store === null || this.#settled || this.#isPumping || (this.#ramEnded && !this.#isRunning)) return;
     this.#isPumping = true;
     try {
-      const limitPages = this.#hasGone ? pagesAtATime.after : pagesAtATime.before;
+      const limitPages = this.#isRunning ? pagesAtATime.after : pagesAtATime.before;
       while (this.#link.isOpenForBulk && this.#sendBatch(store, limitPages));
     } finally {
       this.#isPumping = false;
@@ -315,6 +323,8 @@ export class SwitchSource implements AsyncDisposable {
       case frameType.fault:
         return this.#fault(frame.payload);
       case frameType.running:
+        this.#isRunning = true;
+        this.#pump();
         return this.#handlers.running();
       case frameType.refused:
         return this.#handlers.refused(frame.payload.toString('utf8'));
@@ -392,7 +402,7 @@ export class SwitchSource implements AsyncDisposable {
   #fail(error: RelayError): void {
     if (this.#settled) return;
     this.#settled = true;
-    this.#link.fail(error);
+    this.#openLink?.fail(error);
     this.#qemu?.close();
     this.#settle.reject(error);
   }

@@ -35,6 +35,8 @@ interface BlockRuns {
   cursor: number;
   /** One bit a page: already sent since this map was made, so changed since. */
   readonly sent: Uint8Array;
+  /** Digests of runs that the destination has read ahead, by the run's number. */
+  readonly inPlace: Map<number, Buffer>;
 }
 
 export class TeleportMap {
@@ -48,6 +50,20 @@ export class TeleportMap {
   constructor(blocks: readonly BlockSize[], map: CacheMap) {
     const pieces = cutAtRanges(blocks, map);
     this.#blocks = blocks.map((block, index) => toColumns(block, pieces[index]!));
+  }
+
+  /** The destination has read a whole run ahead, and found it to have this digest. */
+  noteInPlace(block: number, page: number, digest: Buffer): void {
+    const runs = this.#blocks[block];
+    const at = runs === undefined ? -1 : lastAtOrBefore(runs.page, runs.count, page);
+    if (at >= 0 && runs!.page[at] === page) runs!.inPlace.set(at, digest);
+  }
+
+  /** Whether a whole run is in place at the destination already, as it is here. */
+  isInPlace(block: number, page: number, count: number, digest: Buffer): boolean {
+    const runs = this.#blocks[block]!;
+    const at = lastAtOrBefore(runs.page, runs.count, page);
+    return runs.page[at] === page && runs.pageCount[at] === count && runs.inPlace.get(at)?.equals(digest) === true;
   }
 
   /** All runs, cut as references are. */
@@ -133,6 +149,7 @@ function toColumns(block: BlockSize, pieces: Piece[]): BlockRuns {
     diskOffsetBytes: new Float64Array(pieces.length),
     cursor: 0,
     sent: new Uint8Array(Math.ceil(block.lengthBytes / pageBytes / 8) + 1),
+    inPlace: new Map(),
   };
   pieces.forEach(([page, pageCount, disk, diskOffsetBytes], at) => {
     columns.page[at] = page;

@@ -25,7 +25,7 @@ const maxWindowBytes = 48 * 1024 * 1024;
 /** Before anything was measured; TCP's own start keeps the link from being flooded. */
 const initialWindowBytes = 4 * 1024 * 1024;
 /** What QEMU reads in a third of a second: while the link is busy with bytes, the page cache behind them is gone through. */
-export const maxRetainedBytes = 256 * 1024 * 1024;
+export const maxRetainedBytes = 96 * 1024 * 1024;
 /** In the first pass, see {@link SendWindow.isFirstPass}. */
 const firstPassWindowBytes = 32 * 1024 * 1024;
 /** The queue that the window lets stand in the network, beyond the round trip itself. */

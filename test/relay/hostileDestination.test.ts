@@ -36,9 +36,8 @@ class HostileDestination implements AsyncDisposable {
     const credentials = newCredentials();
     const listener = await listen(credentials, { host });
     const socketPath = join(dir, 'source');
-    const relay = await SourceRelay.start({
+    const relay = await SourceRelay.listen({
       socketPath,
-      endpoint: { host, port: listener.port },
       credentials,
       connections: 1,
       bandwidthBps: null,
@@ -46,6 +45,7 @@ class HostileDestination implements AsyncDisposable {
       compress: true,
       ...options,
     });
+    await relay.connect({ host, port: listener.port });
     expect((await stat(socketPath)).mode & 0o777).toBe(0o600);
     const qemu = createConnection(socketPath).on('error', () => {});
     qemu.resume();

@@ -84,9 +84,8 @@ export class RelayRig implements AsyncDisposable {
       disks: [seen(reader)],
     });
     const between = (await via?.(destination.port, credentials)) ?? null;
-    const source = await SourceRelay.start({
+    const source = await SourceRelay.listen({
       socketPath: join(dir, 'source'),
-      endpoint: { host: '127.0.0.1', port: (between ?? destination).port },
       credentials,
       connections: 2,
       bandwidthBps: null,
@@ -94,6 +93,7 @@ export class RelayRig implements AsyncDisposable {
       compress: true,
       ...options,
     });
+    await source.connect({ host: '127.0.0.1', port: (between ?? destination).port });
     const rig = new RelayRig(dir, pages, disk, source, destination, reader, qemu, between);
     onTestFinished(() => rig[Symbol.asyncDispose]());
     qemu.on('connection', (socket) => {
