@@ -23,11 +23,20 @@ export interface Move {
   readonly report: MigrationReport | null;
 }
 
-/** `precopy` is QEMU as it is; `multifd-zstd` is two channels, compressed. Both may use all of the link. */
-export type StockMode = 'precopy' | 'multifd-zstd';
+/**
+ * `precopy` is QEMU as it is; `multifd-zstd` is two channels, compressed; `postcopy` switches over at once. All may use all
+ * of the link.
+ */
+export type StockMode = 'precopy' | 'multifd-zstd' | 'postcopy';
+
+export interface MoveOptions {
+  readonly arguments?: readonly string[];
+  readonly showProgress?: boolean;
+}
 
 const port = 4446;
 const pollIntervalMs = 50;
+const sinkPollMs = 5;
 
 export class LabGuest {
   host: HostName;
@@ -61,22 +70,29 @@ export class LabGuest {
   }
 
   /** Moves the guest with vmmig, run on the host where it is. */
-  async teleport(
-    options: { readonly arguments?: readonly string[]; readonly showProgress?: boolean } = {},
-  ): Promise<Move> {
+  async teleport(options: MoveOptions = {}): Promise<Move> {
+    return await this.#move('teleport', options);
+  }
+
+  /** Likewise, but the guest runs on the other host first. */
+  async switch(options: MoveOptions = {}): Promise<Move> {
+    return await this.#move('switch', options);
+  }
+
+  async #move(verb: 'teleport' | 'switch', options: MoveOptions): Promise<Move> {
     const before = await wireBytes();
     const startMs = performance.now();
-    const argv = ['vmmig', 'teleport', this.name, '--to', this.otherHost, '--json', ...(options.arguments ?? [])];
+    const argv = ['vmmig', verb, this.name, '--to', this.otherHost, '--json', ...(options.arguments ?? [])];
     const result = await labExec(this.host, argv as [string, ...string[]], {
       reject: false,
       stderr: options.showProgress ? 'inherit' : 'pipe',
     });
     const totalMs = performance.now() - startMs;
-    if (result.exitCode !== 0) throw new Error(`vmmig teleport exited with ${result.exitCode}: ${result.stderr ?? ''}`);
+    if (result.exitCode !== 0) throw new Error(`vmmig ${verb} exited with ${result.exitCode}: ${result.stderr ?? ''}`);
     const report = JSON.parse(String(result.stdout)) as MigrationReport;
     this.host = this.otherHost;
     return {
-      name: 'vmmig teleport',
+      name: `vmmig ${verb}`,
       wireBytes: (await wireBytes()) - before,
       totalMs,
       downtimeMs: report.downtimeMs,
@@ -92,8 +108,9 @@ export class LabGuest {
     const destination = await QmpClient.connect({ path: guestPathsFromOutside(this.name, to).qmpPath });
     const address = `tcp:${networks[to].address}:${port}`;
     const multifd = mode === 'multifd-zstd';
+    const postcopy = mode === 'postcopy';
     for (const qmp of [destination, source]) {
-      await qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'multifd', state: multifd }] });
+      await qmp.execute('migrate-set-capabilities', { capabilities: capabilitiesOf({ multifd, postcopy }) });
       if (multifd)
         await qmp.execute('migrate-set-parameters', { 'multifd-channels': 2, 'multifd-compression': 'zstd' });
     }
@@ -102,6 +119,7 @@ export class LabGuest {
     const before = await wireBytes();
     const startMs = performance.now();
     await source.execute('migrate', { uri: address });
+    if (postcopy) await source.execute('migrate-start-postcopy');
     let info = await source.execute('query-migrate');
     while (info.status !== 'completed') {
       if (info.status === 'failed') throw new Error(`stock ${mode} failed: ${info['error-desc'] ?? ''}`);
@@ -113,11 +131,37 @@ export class LabGuest {
     const moved = (await wireBytes()) - before;
     await source.execute('quit').catch(() => {});
     await source.close();
-    await destination.execute('migrate-set-capabilities', { capabilities: [{ capability: 'multifd', state: false }] });
+    await destination.execute('migrate-set-capabilities', {
+      capabilities: capabilitiesOf({ multifd: false, postcopy: false }),
+    });
     await destination.close();
     this.host = to;
     return { name: `QEMU ${mode}`, wireBytes: moved, totalMs, downtimeMs: info.downtime ?? null, report: null };
   }
+
+  /** How long QEMU takes to stream the guest's memory to nowhere. The guest goes on afterwards. */
+  async sinkMs(): Promise<number> {
+    await using qmp = await QmpClient.connect({ path: guestPathsFromOutside(this.name, this.host).qmpPath });
+    await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40, 'downtime-limit': 300 });
+    const startMs = performance.now();
+    await qmp.execute('migrate', { uri: 'exec:cat > /dev/null' });
+    for (;;) {
+      const { status } = await qmp.execute('query-migrate');
+      if (status === 'completed') break;
+      if (status === 'failed') throw new Error('QEMU cannot stream to a local sink');
+      await delay(sinkPollMs);
+    }
+    const elapsedMs = performance.now() - startMs;
+    await qmp.execute('cont');
+    return elapsedMs;
+  }
+}
+
+function capabilitiesOf({ multifd, postcopy }: { multifd: boolean; postcopy: boolean }) {
+  return [
+    { capability: 'multifd', state: multifd },
+    { capability: 'postcopy-ram', state: postcopy },
+  ] as const;
 }
 
 async function wireBytes(): Promise<number> {
