@@ -12,7 +12,7 @@ import {
   wanCounters,
 } from '../lab/index.js';
 import type { MigrationReport } from '../migrate/index.js';
-import { QmpClient } from '../qmp/index.js';
+import { type MigrationCapability, QmpClient } from '../qmp/index.js';
 
 export interface Move {
   readonly name: string;
@@ -158,10 +158,11 @@ export class LabGuest {
 }
 
 function capabilitiesOf({ multifd, postcopy }: { multifd: boolean; postcopy: boolean }) {
-  return [
-    { capability: 'multifd', state: multifd },
-    { capability: 'postcopy-ram', state: postcopy },
-  ] as const;
+  const wanted: [MigrationCapability, boolean][] = [
+    ['multifd', multifd],
+    ['postcopy-ram', postcopy],
+  ];
+  return wanted.map(([capability, state]) => ({ capability, state }));
 }
 
 async function wireBytes(): Promise<number> {
