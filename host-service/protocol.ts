@@ -205,7 +205,7 @@ export interface Results {
   'destination.rollback': null;
 }
 
-/** Pushed by the source about ten times a second. */
+/** Pushed by the source about twenty times a second. */
 export interface SourceSample extends SourceRelayState {
   /** QEMU's own view: `setup`, `active`, `completed`, … */
   readonly status: string;

@@ -31,7 +31,7 @@ import { ServiceError } from './serviceError.js';
 import { type OrphanedMigration, postToSource } from './switching/orphans.js';
 import { SourceSwitch } from './switching/sourceSwitch.js';
 
-const sampleIntervalMs = 100;
+const sampleIntervalMs = 50;
 /** QEMU is to keep iterating until it is told otherwise: see `switchOver`. Zero would end it at the first clean pass. */
 const iterateDowntimeLimitMs = 1;
 /** The longest that QEMU takes. */
@@ -58,6 +58,7 @@ export class SourceSide implements AsyncDisposable {
   #stopped: Promise<number> | null = null;
   #timer: NodeJS.Timeout | null = null;
   #migration: MigrationState | null = null;
+  #scanning: Promise<unknown> = Promise.resolve();
 
   constructor(notify: (sample: SourceSample) => void) {
     this.#notify = notify;
@@ -74,7 +75,9 @@ export class SourceSide implements AsyncDisposable {
   /** Asks the agent for its map; a relay that is running uses it from the next page on. */
   async scan({ mode }: Params<'source.scan'>, signal: AbortSignal): Promise<ScanSummary> {
     if (this.#agent === null) throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no agent to ask');
-    const scan = await this.#agent.scan({ mode, signal });
+    const scanning = this.#agent.scan({ mode, signal });
+    this.#scanning = scanning;
+    const scan = await scanning;
     this.#scan = scan;
     this.#useMap();
     return {
@@ -98,10 +101,12 @@ export class SourceSide implements AsyncDisposable {
     return null;
   }
 
-  /** Meets the destination relay. */
+  /** Meets the destination relay, and lets QEMU's stream in once there is a map of what need not be sent. */
   async connect(endpoint: Params<'source.connect'>): Promise<null> {
     if (this.#relay === null) throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no relay to connect');
     await this.#relay.connect(endpoint);
+    await this.#scanning.catch(() => {});
+    this.#relay.begin();
     return null;
   }
 

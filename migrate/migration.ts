@@ -166,20 +166,14 @@ export abstract class Migration implements AsyncDisposable {
     const started = this.#startDestination(prepared);
     const { connected } = this.#relays!;
     // All are waited for also when one fails: none may still be at work when what it did is undone.
-    await Promise.allSettled([setOut, started, connected]);
-    const scan = await setOut;
-    await Promise.all([started, connected]);
-    return scan;
+    await Promise.allSettled([setOut, started, connected, this.#scanning]);
+    await Promise.all([setOut, started, connected]);
+    return await this.#scanning;
   }
 
-  /** QEMU finds its relay there and the cache map in place. */
-  async #startSource({ source }: Prepared): Promise<ScanSummary | null> {
-    const { listening } = this.#relays!;
-    await Promise.allSettled([this.#scanning, listening]);
-    const scan = await this.#scanning;
-    await listening;
+  async #startSource({ source }: Prepared): Promise<void> {
+    await this.#relays!.listening;
     await call(source.rpc, 'source.start', {}, { signal: this.signal });
-    return scan;
   }
 
   async #startDestination({ destination, plan }: Prepared): Promise<void> {

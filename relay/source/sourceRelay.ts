@@ -87,7 +87,7 @@ export class SourceRelay implements AsyncDisposable {
     this.finished.catch(() => {});
   }
 
-  /** Listens for QEMU, whose stream waits until the relay is connected. */
+  /** Listens for QEMU, whose stream waits for `begin`. */
   static async listen(options: SourceRelayOptions): Promise<SourceRelay> {
     const relay = new SourceRelay(options);
     relay.#qemu = await QemuInput.listen(options.socketPath, {
@@ -110,6 +110,10 @@ export class SourceRelay implements AsyncDisposable {
     );
     if (this.#settled) return await this.#link.close();
     this.#link.ping();
+  }
+
+  /** Lets QEMU's stream in, once the relay is connected and has its cache map. */
+  begin(): void {
     this.#qemu?.begin();
   }
 
@@ -221,6 +225,8 @@ export class SourceRelay implements AsyncDisposable {
       return this.#fail(new RelayError('VMMIG_RELAY_VERIFY', "the destination's memory is not the source's"));
     this.#settled = true;
     this.#settle.resolve();
+    // Both sides have said all they had to say; whoever ends this relay later need not wait for the peer.
+    void this.#link!.close();
   }
 
   #fail(error: RelayError): void {

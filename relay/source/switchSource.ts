@@ -139,7 +139,7 @@ export class SwitchSource implements AsyncDisposable {
     this.finished.catch(() => {});
   }
 
-  /** Listens for QEMU, whose stream waits until the relay is connected. */
+  /** Listens for QEMU, whose stream waits for `begin`. */
   static async listen(options: SwitchSourceOptions, handlers: SwitchSourceHandlers): Promise<SwitchSource> {
     const relay = new SwitchSource(options, handlers);
     relay.#qemu = await QemuInput.listen(options.socketPath, {
@@ -171,6 +171,10 @@ export class SwitchSource implements AsyncDisposable {
     );
     if (this.#settled) return await this.#openLink.close();
     this.#link.ping();
+  }
+
+  /** Lets QEMU's stream in, once the relay is connected and has its cache map. */
+  begin(): void {
     this.#qemu?.begin();
   }
 

@@ -46,6 +46,7 @@ class HostileDestination implements AsyncDisposable {
       ...options,
     });
     await relay.connect({ host, port: listener.port });
+    relay.begin();
     expect((await stat(socketPath)).mode & 0o777).toBe(0o600);
     const qemu = createConnection(socketPath).on('error', () => {});
     qemu.resume();

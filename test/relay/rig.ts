@@ -94,6 +94,7 @@ export class RelayRig implements AsyncDisposable {
       ...options,
     });
     await source.connect({ host: '127.0.0.1', port: (between ?? destination).port });
+    source.begin();
     const rig = new RelayRig(dir, pages, disk, source, destination, reader, qemu, between);
     onTestFinished(() => rig[Symbol.asyncDispose]());
     qemu.on('connection', (socket) => {

@@ -73,6 +73,7 @@ describe.each(versions)('QEMU %s', (version) => {
         },
       );
       await source.connect({ host: '127.0.0.1', port: destination.port });
+      source.begin();
       await using qmp = await QmpClient.connect({ path: guest.qmpPath });
       await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40, 'downtime-limit': 50 });
       await qmp.execute('migrate', { uri: `unix:${join(dir, 'source.sock')}` });
