@@ -137,7 +137,7 @@ function endDestination(migration: AbandonedMigration): Promise<null | true> {
  * @returns null when the host cannot be reached, or fails to do it
  */
 export async function withSide<T>(
-  { sides, intent, request }: AbandonedMigration,
+  { sides, intent, request, commit }: AbandonedMigration,
   which: 'source' | 'destination',
   work: (side: Side) => Promise<T>,
 ): Promise<T | null> {
@@ -147,7 +147,7 @@ export async function withSide<T>(
       return await work(present);
     } catch {
       // The service may have been killed while its host is well.
-      await present[Symbol.asyncDispose]();
+      await (commit === 'before' ? present[Symbol.asyncDispose]() : present.leave());
       sides[which] = null;
     }
   }

@@ -229,7 +229,14 @@ export abstract class Migration implements AsyncDisposable {
     return setTimeout(() => this.#stop.abort(error), timeoutMs);
   }
 
+  /** Whether the guest may need the services that are at work, and this process is not to end them. */
+  protected get leavesServices(): boolean {
+    return false;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([this.sides.source?.[Symbol.asyncDispose](), this.sides.destination?.[Symbol.asyncDispose]()]);
+    const { source, destination } = this.sides;
+    const end = (side: Side | null) => (this.leavesServices ? side?.leave() : side?.[Symbol.asyncDispose]());
+    await Promise.all([end(source), end(destination)]);
   }
 }

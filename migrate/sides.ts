@@ -17,6 +17,11 @@ export interface Side extends AsyncDisposable {
   bytesOnWire(): number;
   /** Asked for once, and not waited for. */
   readonly clock: Promise<Clock>;
+  /**
+   * Ends the session and leaves the service to its own end: disposing of the side would kill one that does not end at
+   * once, and after a switch the guest's memory may be in it.
+   */
+  leave(): Promise<void>;
 }
 
 export interface Clock {
@@ -51,6 +56,11 @@ export async function openSide(host: InventoryHost, signal?: AbortSignal): Promi
     rpc: service.rpc,
     clock,
     bytesOnWire: () => session.bytesOnWire(),
+    async leave() {
+      clearInterval(timer);
+      await service.rpc[Symbol.asyncDispose]();
+      service.process.stdin.end();
+    },
     async [Symbol.asyncDispose]() {
       clearInterval(timer);
       await service[Symbol.asyncDispose]();

@@ -35,6 +35,19 @@ export const findings = {
       summary: 'The guest uses a device that is bound to its host.',
       nextStep: 'Unplug the device before the migration.',
     },
+    VMMIG_SWITCH_DEVICE: {
+      summary: 'The guest has a device that reaches its memory past the mechanism that brings it after a switch.',
+      nextStep: 'Unplug the device, or use `vmmig teleport`, which brings all memory before the guest resumes.',
+    },
+    VMMIG_SWITCH_MEMORY: {
+      summary: 'The guest’s memory is of a kind that cannot be brought after a switch.',
+      nextStep: 'Use `vmmig teleport`, or give the guest other memory: no persistent memory, no gigantic pages.',
+    },
+    VMMIG_USERFAULTFD: {
+      summary: 'QEMU may not use `userfaultfd` on the destination, so the guest could not run there before all its memory is.',
+      nextStep:
+        'Let QEMU run as root there, or set `vm.unprivileged_userfaultfd=1`, or, from QEMU 8.1 on, give it access to /dev/userfaultfd.',
+    },
     VMMIG_DISK_IMAGE: {
       summary: 'The destination cannot have a disk image of the guest.',
       nextStep: 'Put the image on storage that both hosts see, or name its path on each host in the inventory.',
