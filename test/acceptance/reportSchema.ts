@@ -1,9 +1,16 @@
 /** The report as docs promise it to scripts: every field there, of the right kind, and no other. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { phaseNames } from '../../migrate/report.js';
 
 const count = z.number().int().nonnegative();
 const milliseconds = z.number().int().nonnegative();
+const latency = z.strictObject({
+  count,
+  p50Ms: z.number().nonnegative(),
+  p90Ms: z.number().nonnegative(),
+  p99Ms: z.number().nonnegative(),
+  maxMs: z.number().nonnegative(),
+});
 
 export const reportDocument = z.strictObject({
   schema: z.literal('vmmig.report/1'),
@@ -46,6 +53,14 @@ export const reportDocument = z.strictObject({
     })
     .nullable(),
   link: z.strictObject({ connections: count, rttMs: z.number().nonnegative(), reconnects: count }),
+  faults: z
+    .strictObject({
+      ...latency.shape,
+      perSecond: z.number().nonnegative(),
+      waiting: count,
+      answers: z.strictObject({ zero: latency, local: latency, remote: latency }),
+    })
+    .nullable(),
   verified: z.boolean().nullable(),
   findings: z.array(
     z.strictObject({

@@ -48,7 +48,9 @@ export interface Outcome {
   readonly report: MigrationReport;
 }
 
-/** A `vmmig teleport` that is under way. */
+export type Mode = MigrationReport['mode'];
+
+/** A `vmmig teleport` or `vmmig switch` that is under way. */
 export class Move {
   readonly events: ProgressEvent[] = [];
   readonly ended: Promise<Outcome>;
@@ -56,8 +58,8 @@ export class Move {
   #isOver = false;
   readonly #kill: (signal: NodeJS.Signals) => void;
 
-  constructor(on: HostName, vm: string, to: string, more: readonly string[]) {
-    const argv = ['vmmig', 'teleport', vm, '--to', to, '--json', '--progress', 'rawjson', ...more];
+  constructor(mode: Mode, on: HostName, vm: string, to: string, more: readonly string[]) {
+    const argv = ['vmmig', mode, vm, '--to', to, '--json', '--progress', 'rawjson', ...more];
     const command = labExec(on, argv as [string, ...string[]], { reject: false });
     this.#kill = (signal) => void command.kill(signal);
     createInterface({ input: command.stderr as Readable }).on('line', (line) => {
@@ -99,16 +101,23 @@ export class Move {
     await this.until((event) => event.type === 'sample' && event.pages.sent + event.pages.teleported > 1000);
   }
 
+  /** Resolves when the guest of a switch runs on the destination, and has memory to wait for. */
+  async untilPull(): Promise<void> {
+    await this.until((event) => event.type === 'phase' && event.name === 'pull' && event.state === 'begin');
+  }
+
   signal(name: NodeJS.Signals): void {
     this.#kill(name);
   }
 }
 
+export type MoveOutcome = Outcome & { readonly wanBytes: number };
+
 /** A guest that can be moved between the lab's hosts. */
 export class Guest {
   private constructor(
     readonly name: string,
-    /** Where it runs; `teleport` keeps it right. */
+    /** Where it runs; `teleport` and `switch` keep it right. */
     public host: HostName,
   ) {}
 
@@ -132,16 +141,30 @@ export class Guest {
     return Number(await this.run('count'));
   }
 
-  /** Starts a move to the other host, from the host where the guest is. */
+  /** Starts a teleport to the other host, from the host where the guest is. */
   begin(...more: readonly string[]): Move {
-    return new Move(this.host, this.name, this.otherHost, more);
+    return new Move('teleport', this.host, this.name, this.otherHost, more);
+  }
+
+  /** Likewise a switch. */
+  beginSwitch(...more: readonly string[]): Move {
+    return new Move('switch', this.host, this.name, this.otherHost, more);
   }
 
   /** Moves the guest to the other host, which must succeed. */
-  async teleport(...more: readonly string[]): Promise<Outcome & { readonly wanBytes: number }> {
+  async teleport(...more: readonly string[]): Promise<MoveOutcome> {
+    return await this.#move(() => this.begin(...more));
+  }
+
+  /** Likewise. */
+  async switch(...more: readonly string[]): Promise<MoveOutcome> {
+    return await this.#move(() => this.beginSwitch(...more));
+  }
+
+  async #move(begin: () => Move): Promise<MoveOutcome> {
     const counted = await this.count();
     const before = await wanBytes();
-    const outcome = await this.begin(...more).ended;
+    const outcome = await begin().ended;
     expect(outcome.exitCode, await this.#whatWentWrong(outcome)).toBe(0);
     expect(outcome.report).toMatchObject({ result: 'moved', vmLocation: 'destination', error: null, verified: true });
     this.host = this.otherHost;
@@ -197,7 +220,7 @@ export async function kill(host: HostName, pid: number, signal = 'KILL'): Promis
 /** What vmmig's programs are called in a process list. */
 export const processes = {
   service: /\bhost-service$/,
-  commandLine: /\bteleport vm1\b/,
+  commandLine: /\b(teleport|switch) vm1\b/,
   qemu: /^\S*qemu-system-x86_64 /,
 } as const;
 
