@@ -214,6 +214,8 @@ export interface SourceSample extends SourceRelayState {
   readonly dirtySyncCount: number;
   /** What the destination still needs from here; null for a teleport. */
   readonly remaining: Remaining | null;
+  /** Of a switch: whether the relays are connected. */
+  readonly isConnected: boolean | null;
 }
 
 export interface DestinationSample {

@@ -298,6 +298,7 @@ export class SourceSide implements AsyncDisposable {
       dirtyBytesPerSecond: this.#migration?.ram?.dirtyBytesPerSecond || null,
       dirtySyncCount: this.#migration?.ram?.passes ?? 0,
       remaining: this.#switch?.relay.state.remaining ?? null,
+      isConnected: this.#switch?.relay.state.isConnected ?? null,
     };
   }
 

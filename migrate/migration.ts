@@ -24,6 +24,7 @@ export interface Task {
   readonly id: string;
   readonly recorder: Recorder;
   readonly journal: Journal;
+  readonly leave: AbortSignal | undefined;
 }
 
 /**
@@ -45,7 +46,7 @@ export async function migrate(
   await using journal = await Journal.open(id);
   await journal.write('begin', start);
   const recorder = new Recorder(start, journal, hooks.onProgress ?? (() => {}), startedAtMs);
-  await using migration = make({ intent, request, id, recorder, journal });
+  await using migration = make({ intent, request, id, recorder, journal, leave: hooks.leave });
   return await migration.run(hooks.signal);
 }
 

@@ -2,6 +2,7 @@
  * What a running migration tells: one event type for every renderer. As NDJSON it is the
  * `rawjson` progress format, so fields may be added and never renamed.
  */
+import type { FaultStatistics } from '../host-service/protocol.js';
 import type { MigrationMode, MigrationReport, PhaseName } from './report.js';
 
 export const progressSchema = 'vmmig.progress/1';
@@ -52,6 +53,22 @@ export interface SampleEvent {
   readonly remainingBytes: number;
   /** Null while no honest estimate can be made. */
   readonly etaMs: number | null;
+  /** Of a switch, once the guest runs on the destination. */
+  readonly pull?: PullProgress;
+}
+
+/** How a guest fares whose memory is on two hosts. */
+export interface PullProgress {
+  /** Since the guest runs on the destination. */
+  readonly runningMs: number;
+  /** Memory that only the source has. */
+  readonly neededBytes: number;
+  /** Pages that the guest would have to wait for, those on the destination's disk included. */
+  readonly missingPages: number;
+  readonly faults: FaultStatistics | null;
+  /** Whether the relays are connected; while they are not, the guest waits for what only the source has. */
+  readonly isConnected: boolean;
+  readonly reconnects: number;
 }
 
 export interface NoticeEvent {

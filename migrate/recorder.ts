@@ -27,6 +27,7 @@ export type Facts = Pick<
   | 'downtimeMs'
   | 'switchoverMs'
   | 'releasedMs'
+  | 'exposureMs'
   | 'bytes'
   | 'pages'
   | 'agent'
@@ -40,6 +41,7 @@ const nothingYet: Facts = {
   downtimeMs: 0,
   switchoverMs: 0,
   releasedMs: 0,
+  exposureMs: null,
   bytes: { wire: 0, stream: 0, restored: 0 },
   pages: { seen: 0, zero: 0, teleported: 0, sent: 0, mismatched: 0, faulted: 0 },
   agent: null,
@@ -139,6 +141,7 @@ export class Recorder {
       totalMs: Math.round(this.elapsedMs),
       phases: this.#phases.toSorted((left, right) => left.startMs - right.startMs),
       ...this.facts,
+      recoveredAt: null,
       findings: this.findings,
     };
     await this.#journal.writeDurably('end', { result, vmLocation });

@@ -25,6 +25,18 @@ export const phaseNames = [
 ] as const;
 export type PhaseName = (typeof phaseNames)[number];
 
+const phasesOfOneMode: Partial<Record<PhaseName, MigrationMode>> = {
+  restore: 'teleport',
+  verify: 'teleport',
+  'release source': 'teleport',
+  pull: 'switch',
+};
+
+/** The phases that a migration of this mode goes through. */
+export function phasesOf(mode: MigrationMode): readonly PhaseName[] {
+  return phaseNames.filter((name) => (phasesOfOneMode[name] ?? mode) === mode);
+}
+
 export interface PhaseTiming {
   readonly name: PhaseName;
   /** Since the command's start. Phases may overlap. */
@@ -66,6 +78,10 @@ export interface MigrationReport {
   readonly switchoverMs: number;
   /** From the command's start until the source host holds nothing of the guest. */
   readonly releasedMs: number;
+  /** How long the guest ran with part of its memory on the source only; null for a teleport, and while it does. */
+  readonly exposureMs: number | null;
+  /** ISO 8601, UTC: when `vmmig recover` brought the migration to its end; null for one that needed none. */
+  readonly recoveredAt: string | null;
   readonly phases: readonly PhaseTiming[];
   readonly bytes: {
     /** What crossed the network in both directions, framing, encryption and control included. */

@@ -34,12 +34,16 @@ export interface SwitchRequest extends MigrateRequest {
   readonly spill: boolean;
   /** So long each relay looks for the other after the switch. */
   readonly reconnectTimeoutMs: number;
+  /** Do not switch when pulling the rest would take longer. */
+  readonly maxExposureMs?: number;
 }
 
 export interface Hooks {
   readonly onProgress?: (event: ProgressEvent) => void;
   /** Aborting cancels, as long as the migration can still be cancelled. */
   readonly signal?: AbortSignal;
+  /** Aborting ends the command while the guest's memory is being pulled, which goes on by itself. */
+  readonly leave?: AbortSignal;
   /** When the command started, by `performance.now()`; now, when left open. */
   readonly startedAtMs?: number;
 }

@@ -12,16 +12,19 @@ import {
 } from '../host-service/protocol.js';
 import { abandon, withSide } from './abandon.js';
 import { toVmmigError, VmmigError } from './errors.js';
+import { checkExposure } from './exposure.js';
 import { LinkMeter } from './linkMeter.js';
 import { addressOf } from './locate.js';
 import { Migration, migrate, type Task } from './migration.js';
 import { outcome } from './outcome.js';
 import type { Prepared } from './prepare.js';
+import type { PullProgress } from './progress.js';
 import type { MigrationReport } from './report.js';
 import type { Hooks, SwitchRequest } from './requests.js';
 import { resolve } from './resolve.js';
 import type { Side } from './sides.js';
 import { tally } from './tally.js';
+import { pageBytes } from './units.js';
 
 /** Of QEMU's final pass, at memory speed. */
 const finalPassMs = 20;
@@ -29,7 +32,8 @@ const finalPassMs = 20;
 const growthIntervalMs = 2_000;
 const maxFinalPassMs = 300;
 const askTimeoutMs = 20_000;
-const pageBytes = 4096;
+/** Before that a link has not shown what it takes. */
+const measuringMs = 1_000;
 
 /**
  * Moves a guest. Resolves with the report whatever becomes of it.
@@ -41,15 +45,26 @@ export async function switchOver(request: SwitchRequest, hooks: Hooks = {}): Pro
 
 class Switch extends Migration {
   readonly #request: SwitchRequest;
+  readonly #leave: AbortSignal | undefined;
   readonly #meter = new LinkMeter();
   #latest: SourceSample | null = null;
   #restored: DestinationSample | null = null;
   #pulled: Pulled | null = null;
   #wake: () => void = () => {};
+  /** By the recorder's clock. */
+  #runsSinceMs: number | null = null;
+  #isConnected = true;
+  /** Nobody needs the services any more. */
+  #isOver = false;
 
   constructor(task: Task, request: SwitchRequest) {
     super(task);
     this.#request = request;
+    this.#leave = task.leave;
+  }
+
+  protected override get leavesServices(): boolean {
+    return this.commit !== 'before' && !this.#isOver;
   }
 
   override get switching(): SwitchRequest {
@@ -85,21 +100,26 @@ class Switch extends Migration {
     const [sourceClock, destinationClock] = await Promise.all([source.clock, destination.clock]);
     const downtimeMs = resumedAtMs - destinationClock.offsetMs - (stoppedAtMs - sourceClock.offsetMs);
     const sinceMs = Date.now() - (resumedAtMs - destinationClock.offsetMs);
+    const switchoverMs = Math.round(recorder.elapsedMs - Math.max(0, sinceMs));
+    this.#runsSinceMs = switchoverMs;
     recorder.facts = {
       ...recorder.facts,
-      switchoverMs: Math.round(recorder.elapsedMs - Math.max(0, sinceMs)),
+      switchoverMs,
       downtimeMs: Math.max(0, Math.round(downtimeMs)),
     };
     await this.journal.writeDurably('committed');
     await recorder.during('pull', async () => {
-      const [, pulled] = await Promise.all([
+      const pulling = Promise.all([
         call(source.rpc, 'source.pulled', {}),
         call(destination.rpc, 'destination.pulled', {}),
       ]);
+      pulling.catch(() => {});
+      const [, pulled] = await (this.#leave === undefined ? pulling : abortable(pulling, this.#leave));
       this.#pulled = pulled;
     });
+    this.#isOver = true;
     const releasedMs = Math.round(recorder.elapsedMs);
-    recorder.facts = { ...recorder.facts, verified: true, releasedMs };
+    recorder.facts = { ...recorder.facts, verified: true, releasedMs, exposureMs: releasedMs - switchoverMs };
   }
 
   protected count(): void {
@@ -134,12 +154,13 @@ class Switch extends Migration {
     const cancelled = toVmmigError(thrown).code === 'VMMIG_CANCELLED';
     const { result, vmLocation } = outcome({ end, cancelled, mayBeHeld: true, complete: false });
     if (vmLocation === 'destination') return await this.#interrupted(thrown);
+    this.#isOver = vmLocation === 'source';
     return await recorder.finish(result, vmLocation, toVmmigError(thrown, { phase, vmLocation }));
   }
 
   /** The guest runs on the destination, and this command has lost sight of what it still needs. */
   async #interrupted(thrown: unknown): Promise<MigrationReport> {
-    const { code, message } = toVmmigError(thrown);
+    const { code, message } = this.#leave?.aborted ? left : toVmmigError(thrown);
     const text = `${message}. ${this.request.vm} runs on ${this.intent.to.name} and may still need memory from the source: run "vmmig recover ${this.request.vm}"`;
     const error = new VmmigError(code, text, { phase: 'pull', vmLocation: 'destination', retryable: false });
     return await this.recorder.finish('interrupted', 'destination', error);
@@ -152,15 +173,23 @@ class Switch extends Migration {
   }
 
   async #untilTimeToSwitch(): Promise<void> {
-    const { after } = this.#request;
-    if (after === 'now') return;
+    const { after, maxExposureMs } = this.#request;
     const startMs = this.recorder.elapsedMs;
+    const hasLasted = (ms: number) => this.recorder.elapsedMs - startMs >= ms;
+    if (after !== 'now')
+      await this.#until((sample) => (after === 'converged' ? isSent(sample) : hasLasted(after)) && isCaptured(sample));
+    if (maxExposureMs === undefined) return;
+    await this.#until((sample) => isCaptured(sample) && (isSent(sample) || hasLasted(measuringMs)));
+    const { counters, bytesOnWire: wireBytes, remaining } = this.#latest!;
+    const leftPages = remaining?.bytesPages ?? 0;
+    const { capacityBytesPerSecond: linkBytesPerSecond } = this.#meter;
+    checkExposure({ leftPages, sentPages: counters.pages.sent, wireBytes, linkBytesPerSecond }, maxExposureMs);
+  }
+
+  async #until(isReached: (sample: SourceSample) => boolean): Promise<void> {
     for (;;) {
       this.signal.throwIfAborted();
-      const sample = this.#latest;
-      const hasPassed = sample !== null && sample.dirtySyncCount >= 2;
-      if (typeof after === 'number' && hasPassed && this.recorder.elapsedMs - startMs >= after) return;
-      if (after === 'converged' && hasPassed && isSent(sample)) return;
+      if (this.#latest !== null && isReached(this.#latest)) return;
       await new Promise<void>((wake) => {
         this.#wake = wake;
         setTimeout(wake, 1000).unref();
@@ -185,7 +214,10 @@ class Switch extends Migration {
     const { zero, teleported, sent, mismatched } = sample.counters.pages;
     const restored = this.#restored?.counters;
     const leftBytes = (sample.remaining?.bytesPages ?? 0) * pageBytes;
+    this.#tellOfLink(sample.isConnected ?? true);
+    const pull = this.#pullProgress(sample);
     this.recorder.sample({
+      ...(pull === null ? {} : { pull }),
       totalPages: sample.counters.totalPages,
       pages: { zero, teleported, sent, mismatched, restored: restored?.pages.restored ?? 0 },
       bytes: {
@@ -203,9 +235,41 @@ class Switch extends Migration {
     });
     this.#wake();
   }
+
+  #pullProgress({ remaining, reconnects }: SourceSample): PullProgress | null {
+    if (this.#runsSinceMs === null) return null;
+    return {
+      runningMs: Math.round(this.recorder.elapsedMs - this.#runsSinceMs),
+      neededBytes: (remaining?.bytesPages ?? 0) * pageBytes,
+      missingPages: this.#restored?.missingPages ?? 0,
+      faults: this.#restored?.faults ?? null,
+      isConnected: this.#isConnected,
+      reconnects,
+    };
+  }
+
+  /** After the switch a network that fails is nothing but a wait. */
+  #tellOfLink(isConnected: boolean): void {
+    if (this.commit === 'before' || isConnected === this.#isConnected) return;
+    this.#isConnected = isConnected;
+    const { vm, to } = { vm: this.request.vm, to: this.intent.to.name };
+    if (isConnected) this.recorder.notice('info', 'VMMIG_LINK_LOST', 'the relays are connected again');
+    else
+      this.recorder.notice(
+        'warn',
+        'VMMIG_LINK_LOST',
+        `the link was lost: ${vm} runs on ${to} and waits for memory that is not there yet; trying again`,
+      );
+  }
 }
 
 const limits = { timeoutMs: askTimeoutMs };
+const left = { code: 'VMMIG_LEFT', message: 'The command was made to end' } as const;
+
+/** QEMU has been through all of the guest's memory: what is left is known. */
+function isCaptured({ dirtySyncCount }: SourceSample): boolean {
+  return dirtySyncCount >= 2;
+}
 
 /** Nearly all that the guest has is on the destination. */
 function isSent({ remaining, counters }: SourceSample): boolean {

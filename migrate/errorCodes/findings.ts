@@ -44,7 +44,8 @@ export const findings = {
       nextStep: 'Use `vmmig teleport`, or give the guest other memory: no persistent memory, no gigantic pages.',
     },
     VMMIG_USERFAULTFD: {
-      summary: 'QEMU may not use `userfaultfd` on the destination, so the guest could not run there before all its memory is.',
+      summary:
+        'QEMU may not use `userfaultfd` on the destination, so the guest could not run there before all its memory is.',
       nextStep:
         'Let QEMU run as root there, or set `vm.unprivileged_userfaultfd=1`, or, from QEMU 8.1 on, give it access to /dev/userfaultfd.',
     },

@@ -34,6 +34,8 @@ export const reportDocument = z.strictObject({
   downtimeMs: milliseconds,
   switchoverMs: milliseconds,
   releasedMs: milliseconds,
+  exposureMs: milliseconds.nullable(),
+  recoveredAt: z.iso.datetime().nullable(),
   phases: z.array(z.strictObject({ name: z.enum(phaseNames), startMs: milliseconds, ms: milliseconds })),
   bytes: z.strictObject({ wire: count, stream: count, restored: count }),
   pages: z.strictObject({

@@ -35,6 +35,8 @@ export function reportOf(changes: Partial<MigrationReport> = {}): MigrationRepor
     downtimeMs: 1,
     switchoverMs: 1,
     releasedMs: 1,
+    exposureMs: null,
+    recoveredAt: null,
     phases: [],
     bytes: { wire: 0, stream: 0, restored: 0 },
     pages: { seen: 0, zero: 0, teleported: 0, sent: 0, mismatched: 0, faulted: 0 },

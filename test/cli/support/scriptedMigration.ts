@@ -24,6 +24,8 @@ export function scriptedReport(change: Partial<MigrationReport> = {}): Migration
     downtimeMs: 287,
     switchoverMs: 2100,
     releasedMs: 2305,
+    exposureMs: null,
+    recoveredAt: null,
     phases: [
       { name: 'preflight', startMs: 0, ms: 120 },
       { name: 'prepare destination', startMs: 120, ms: 410 },
