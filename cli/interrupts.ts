@@ -1,6 +1,7 @@
 /**
  * Ctrl-C. Before the commit point it cancels; after it, it says what it will not do, and why.
- * A second one says what forcing would cost, and a third one pays.
+ * A second one says what forcing would cost, and a third one pays. While the memory of a switch is being pulled leaving
+ * costs nothing but sight of it, so there the second one leaves.
  *
  * SIGTERM and SIGHUP ask once, as the first Ctrl-C does, and never force: whoever sends them
  * repeatedly does not read what the second one says.
@@ -13,14 +14,14 @@ import { clean } from './render/format.js';
  * How far the guest has come, as far as an interruption is concerned. Somewhere in `committing` the destination is asked
  * to let the guest run, and only the migration itself knows whether it has been.
  */
-type Stage = 'copying' | 'switching' | 'committing' | 'committed';
+type Stage = 'copying' | 'switching' | 'committing' | 'committed' | 'pulling';
 
 const stageAtBegin: Partial<Record<PhaseName, Stage>> = {
   'switch-over': 'switching',
   verify: 'committing',
   // Phases end when they fail too, so it is the next one's begin that shows the commit.
   'release source': 'committed',
-  pull: 'committed',
+  pull: 'pulling',
 };
 
 export interface InterruptHooks {
@@ -31,6 +32,7 @@ export interface InterruptHooks {
 
 export class Interrupts {
   readonly #controller = new AbortController();
+  readonly #leave = new AbortController();
   #stage: Stage = 'copying';
   #presses = 0;
   #vm = 'the guest';
@@ -43,13 +45,22 @@ export class Interrupts {
     return this.#controller.signal;
   }
 
+  /** The operator does not want to watch the pull to its end. */
+  get leave(): AbortSignal {
+    return this.#leave.signal;
+  }
+
   observe(event: ProgressEvent): void {
     if (event.type === 'start') {
       this.#vm = clean(event.vm);
       this.#from = clean(event.from);
       this.#to = clean(event.to);
     }
-    if (event.type === 'phase' && event.state === 'begin') this.#stage = stageAtBegin[event.name] ?? this.#stage;
+    if (event.type !== 'phase' || event.state !== 'begin') return;
+    const stage = stageAtBegin[event.name] ?? this.#stage;
+    // What was pressed for cancelling is not a wish to leave.
+    if (stage === 'pulling' && this.#stage !== 'pulling') this.#presses = Math.min(this.#presses, 1);
+    this.#stage = stage;
   }
 
   /** SIGTERM, SIGHUP. */
@@ -61,11 +72,19 @@ export class Interrupts {
   interrupt(): void {
     this.#presses++;
     if (this.#presses === 1) this.#first();
+    else if (this.#stage === 'pulling' && this.#presses === 2) this.#leave.abort();
     else if (this.#presses === 2) this.hooks.say(this.#costOfForcing());
-    else this.hooks.forceExit(this.#stage === 'copying' ? exitCodes.cancelled : exitCodes.unknown);
+    else this.hooks.forceExit(forcedExitCodes[this.#stage] ?? exitCodes.unknown);
   }
 
   #first(): void {
+    if (this.#stage === 'pulling') {
+      this.hooks.say(
+        `Not cancelling: ${this.#vm} runs on ${this.#to}, and part of its memory is still on ${this.#from}. ` +
+          'Stopping this command would not stop the pull, which goes on by itself. Press Ctrl-C once more to leave it to that.',
+      );
+      return;
+    }
     if (this.#stage === 'committed') {
       this.hooks.say(
         `Not cancelling: ${this.#vm} has been handed over to ${this.#to}, and taking it back could leave it running twice. ` +
@@ -90,10 +109,16 @@ export class Interrupts {
       case 'committing':
         return `${this.#vm} is paused between the hosts. Leaving now may leave it paused on ${this.#from}, and nobody to say where it is. ${again}`;
       case 'committed':
+      case 'pulling':
         return `${this.#vm} runs on ${this.#to}. Leaving now leaves its paused copy and its memory behind on ${this.#from}. ${again}`;
     }
   }
 }
+
+const forcedExitCodes: Partial<Record<Stage, number>> = {
+  copying: exitCodes.cancelled,
+  pulling: exitCodes.interrupted,
+};
 
 /** Listens to the process's signals until disposed. */
 export function listenForInterrupts(interrupts: Interrupts): Disposable {

@@ -75,6 +75,7 @@ async function withProgress<T>(
       progress.show(event);
     },
     signal: interrupts.signal,
+    leave: interrupts.leave,
   });
 }
 

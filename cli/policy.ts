@@ -7,6 +7,7 @@ import type {
   Hooks,
   HostCheck,
   MigrateRequest,
+  MigrationMode,
   MigrationReport,
   PreflightReport,
   ScanReport,
@@ -23,7 +24,7 @@ export interface Policy {
   /** Resolves for every outcome of a migration that was begun. */
   teleport(request: MigrateRequest, hooks: Hooks): Promise<MigrationReport>;
   switchOver(request: SwitchRequest, hooks: Hooks): Promise<MigrationReport>;
-  preflight(request: MigrateRequest, hooks: Hooks): Promise<PreflightReport>;
+  preflight(mode: MigrationMode, request: MigrateRequest, hooks: Hooks): Promise<PreflightReport>;
   /** Asks the vmmig that moves the guest from this machine to cancel, and waits for its end. */
   cancelMigration(vm: string): Promise<CancelResult>;
   listGuests(where: Where): Promise<GuestList>;

@@ -19,6 +19,12 @@ export type FindingCode =
   | 'VMMIG_MIGRATION_RUNNING'
   /** A device that is bound to its host. */
   | 'VMMIG_HOST_DEVICE'
+  /** A device that reaches the guest's memory without QEMU. */
+  | 'VMMIG_SWITCH_DEVICE'
+  /** Memory that cannot be brought page by page. */
+  | 'VMMIG_SWITCH_MEMORY'
+  /** QEMU may not use what brings memory on demand. */
+  | 'VMMIG_USERFAULTFD'
   /** QEMU would lose writes of the guest. */
   | 'VMMIG_DIRTY_LOG'
   /** A disk image that the destination cannot have. */

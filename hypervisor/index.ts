@@ -5,6 +5,7 @@
  */
 
 export { checkSource } from './checkSource.js';
+export { checkSwitch } from './checkSwitch.js';
 export { acceptMigration, type DestinationGuest, letRun, waitUntilLoaded } from './destination.js';
 export * from './direct/commandLine/index.js';
 export { checkDestination, type DestinationDisk, type DestinationPlan } from './direct/preflight/index.js';
@@ -17,6 +18,6 @@ export type { BlockDevice, GuestInspection, MemoryBackend, ProcessId, ProcessIns
 export { isInFiles, type MemoryBackendFile, memoryBackends } from './memoryBackends.js';
 export { applyMigrationSettings, type MigrationSettings, type PreviousSettings } from './migrationSettings.js';
 export { type MigrationState, migrationState, waitForMigrationEnd } from './migrationStatus.js';
-export { isRunning } from './process.js';
+export { isRunning, processId } from './process.js';
 export { parseRamBlocks, type RamBlockInfo } from './ramBlocks.js';
 export { cancelMigration, endProcess, quitSource, resumeAfterFailure, startMigration } from './source.js';

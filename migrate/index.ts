@@ -11,7 +11,14 @@ export { inventoryNames } from './inventoryNames.js';
 export { listGuests } from './listGuests.js';
 export { preflight } from './preflight.js';
 export { type ProgressEvent, progressSchema } from './progress.js';
-export { exitCodeOf, exitCodes, type Finding, type MigrationReport, reportSchema } from './report.js';
+export {
+  exitCodeOf,
+  exitCodes,
+  type Finding,
+  type MigrationMode,
+  type MigrationReport,
+  reportSchema,
+} from './report.js';
 export type {
   CancelResult,
   Check,

@@ -133,7 +133,7 @@ export abstract class Migration implements AsyncDisposable {
         });
       // Nor need the relays: what they hold so far ends with their sessions.
       this.#relays = connectRelays(prepared, this, signal);
-      recorder.findings = await check(prepared, signal);
+      recorder.findings = await check(prepared, this.switching === null ? 'teleport' : 'switch', signal);
       return prepared;
     });
   }

@@ -2,12 +2,16 @@
 import { call } from '../host-service/protocol.js';
 import { toVmmigError } from './errors.js';
 import { check, prepare, type Sides, understand } from './prepare.js';
-import { exitCodeOf, exitCodes, type Finding } from './report.js';
+import { exitCodeOf, exitCodes, type Finding, type MigrationMode } from './report.js';
 import type { Hooks, MigrateRequest, PreflightReport } from './requests.js';
 import { pageBytes } from './units.js';
 
 /** Resolves also when a host cannot be reached. @throws VmmigError VMMIG_USAGE_…, InventoryError; what no host explains */
-export async function preflight(request: MigrateRequest, { signal }: Hooks = {}): Promise<PreflightReport> {
+export async function preflight(
+  mode: MigrationMode,
+  request: MigrateRequest,
+  { signal }: Hooks = {},
+): Promise<PreflightReport> {
   const intent = await understand(request);
   const sides: Sides = { source: null, destination: null };
   const start = {
@@ -15,11 +19,11 @@ export async function preflight(request: MigrateRequest, { signal }: Hooks = {})
     vm: request.vm,
     from: request.from ?? intent.guest.host,
     to: intent.to.name,
-    mode: 'teleport',
+    mode,
   } as const;
   try {
     const prepared = await prepare(intent, request, sides, signal);
-    const findings: Finding[] = await check(prepared, signal);
+    const findings: Finding[] = await check(prepared, mode, signal);
     const { source, destination, agent, plan } = prepared;
     const scan =
       agent === null || request.agent === false

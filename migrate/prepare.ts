@@ -4,11 +4,11 @@
  */
 import { call } from '../host-service/protocol.js';
 import { type Inventory, type InventoryGuest, type InventoryHost, loadInventory, resolveHost } from '../hosts/index.js';
-import { checkSource, type GuestInspection } from '../hypervisor/index.js';
+import { checkSource, checkSwitch, type GuestInspection } from '../hypervisor/index.js';
 import { VmmigError } from './errors.js';
 import { addressOf, guestNamed, locateGuest } from './locate.js';
 import { makePlan, type Plan } from './plan.js';
-import type { Finding } from './report.js';
+import type { Finding, MigrationMode } from './report.js';
 import type { MigrateRequest } from './requests.js';
 import { openSide, type Side } from './sides.js';
 
@@ -79,14 +79,25 @@ export async function prepare(
 }
 
 /** What speaks against the plan, on either host, all of it. */
-export async function check(prepared: Prepared, signal?: AbortSignal): Promise<Finding[]> {
+export async function check(prepared: Prepared, mode: MigrationMode, signal?: AbortSignal): Promise<Finding[]> {
   const { inspection, plan, destination, agent } = prepared;
-  const there = await call(destination.rpc, 'destination.check', plan.destination, { signal });
+  const isSwitch = mode === 'switch';
+  const there = await call(
+    destination.rpc,
+    'destination.check',
+    { ...plan.destination, postcopy: isSwitch },
+    { signal },
+  );
   const noAgent: Finding = {
     severity: 'warn',
     code: 'VMMIG_PREFLIGHT_NO_AGENT',
     message: `no agent answers in ${inspection.name}: its page cache will be sent over the network`,
     remedy: 'run vmmig-agent in the guest, and give it a virtio-serial port named org.vmmig.agent.0',
   };
-  return [...checkSource(inspection), ...there, ...(agent === null ? [noAgent] : [])];
+  return [
+    ...checkSource(inspection),
+    ...(isSwitch ? checkSwitch(inspection) : []),
+    ...there,
+    ...(agent === null ? [noAgent] : []),
+  ];
 }

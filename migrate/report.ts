@@ -7,7 +7,8 @@ import type { FaultStatistics } from '../host-service/protocol.js';
 
 export const reportSchema = 'vmmig.report/1';
 
-export type MigrationMode = 'teleport' | 'switch';
+export const migrationModes = ['teleport', 'switch'] as const;
+export type MigrationMode = (typeof migrationModes)[number];
 export type MigrationResult = 'moved' | 'failed' | 'cancelled' | 'refused' | 'interrupted' | 'unknown';
 export type VmLocation = 'source' | 'destination' | 'unknown';
 

@@ -31,6 +31,12 @@ const options = {
     coerce: valued('--reconnect-timeout', parseDuration),
     describe: 'After the switch, look for a lost network for so long',
   },
+  'max-exposure': {
+    type: 'string',
+    requiresArg: true,
+    coerce: valued('--max-exposure', parseDuration),
+    describe: 'Do not switch when pulling the rest would take longer: 60s',
+  },
   progress: progressOption,
   'dry-run': {
     type: 'boolean',
@@ -57,8 +63,9 @@ export const switchVerb = defineVerb({
       ...defined('pageStoreLimitBytes', args.pageStoreLimit),
       spill: args.spill === true,
       reconnectTimeoutMs: args.reconnectTimeout,
+      ...defined('maxExposureMs', args.maxExposure),
     };
-    if (args.dryRun) return runPreflight(request, args.json, context);
+    if (args.dryRun) return runPreflight('switch', request, args.json, context);
     return runMigration(context, args, async (hooks) =>
       (await context.policy()).switchOver(request, { ...hooks, startedAtMs: 0 }),
     );

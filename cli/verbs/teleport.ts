@@ -21,7 +21,7 @@ export const teleport = defineVerb({
     ['teleport vm1 --from hostA --to root@192.0.2.7', 'From a third machine'],
   ],
   async run(args, context) {
-    if (args.dryRun) return runPreflight(requestFrom(args), args.json, context);
+    if (args.dryRun) return runPreflight('teleport', requestFrom(args), args.json, context);
     const request = requestFrom(args);
     // Times in the report count from the start of the process, which is where performance.now() begins.
     return runMigration(context, args, async (hooks) =>

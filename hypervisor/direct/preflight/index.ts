@@ -5,6 +5,7 @@ import { checkMemory } from './memory.js';
 import { checkPaths } from './paths.js';
 import type { DestinationPlan } from './plan.js';
 import { checkQemu } from './qemu.js';
+import { checkUserfaultfd } from './userfaultfd.js';
 
 export type { DestinationDisk, DestinationPlan } from './plan.js';
 
@@ -18,6 +19,7 @@ export async function checkDestination(
     checkPaths(plan),
     checkAddresses(plan),
     checkMemory(plan),
+    checkUserfaultfd(plan),
   ]);
   return [...plan.commandLine.findings, ...findings.flat()];
 }

@@ -22,4 +22,6 @@ export interface DestinationPlan {
   readonly qmpPath: string;
   /** Where vmmig keeps its sockets and logs of the migration; made if only its parent exists. */
   readonly runDirectory: string;
+  /** The guest is to run there before all of its memory is there. */
+  readonly postcopy?: boolean;
 }

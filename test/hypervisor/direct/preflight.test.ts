@@ -1,9 +1,11 @@
 import { mkdir, readdir, truncate, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { checkUserfaultfd, type UserfaultfdFacts } from '../../../hypervisor/direct/preflight/userfaultfd.js';
 import {
   checkDestination,
   checkSource,
+  checkSwitch,
   type DestinationPlan,
   deriveCommandLine,
   type Finding,
@@ -213,5 +215,61 @@ describe('the source', () => {
     const [disk] = inspection.disks;
     expect(judged({ disks: [{ ...disk!, format: 'qcow2' }] })).toEqual(['warn VMMIG_DISK_IMAGE']);
     expect(judged({ disks: [{ ...disk!, format: null, imagePath: null, removable: true }] })).toEqual([]);
+  });
+});
+
+describe('a guest that is to run before its memory is there', () => {
+  const withArguments = (...more: string[]) =>
+    checkSwitch({ ...inspection, process: { ...inspection.process, argv: [...inspection.process.argv, ...more] } });
+
+  test('is found fault with in nothing when it is an ordinary one', () => expect(checkSwitch(inspection)).toEqual([]));
+
+  test('must have no device that reaches its memory without QEMU', () => {
+    const deviceTypes = ['vfio-pci', 'virtio-net-pci', 'vhost-user-fs-pci'];
+    expect(told(checkSwitch({ ...inspection, deviceTypes }))).toEqual([
+      'refuse VMMIG_SWITCH_DEVICE',
+      'refuse VMMIG_SWITCH_DEVICE',
+    ]);
+    expect(told(withArguments('-netdev', 'vhost-user,id=n0,chardev=c0'))).toEqual(['refuse VMMIG_SWITCH_DEVICE']);
+    expect(told(withArguments('-netdev', '{"type":"vhost-vdpa","id":"n0"}'))).toEqual(['refuse VMMIG_SWITCH_DEVICE']);
+    expect(withArguments('-netdev', 'tap,id=n0,vhost=on')).toEqual([]);
+  });
+
+  test('must have memory that can be brought page by page', () => {
+    const backend = 'memory-backend-file,id=m0,mem-path=/dev/pmem0,size=1G';
+    expect(told(withArguments('-object', `${backend},pmem=on`))).toEqual(['refuse VMMIG_SWITCH_MEMORY']);
+    expect(withArguments('-object', `${backend},pmem=off`)).toEqual([]);
+    const [ram, ...others] = inspection.memory.blocks;
+    const inPagesOf = (pageSizeBytes: number) =>
+      told(
+        checkSwitch({
+          ...inspection,
+          memory: { ...inspection.memory, blocks: [{ ...ram!, pageSizeBytes }, ...others] },
+        }),
+      );
+    expect(inPagesOf(1024 * MiB)).toEqual(['refuse VMMIG_SWITCH_MEMORY']);
+    expect(inPagesOf(2 * MiB)).toEqual([]);
+  });
+
+  test('needs a QEMU that may use userfaultfd on the destination', async () => {
+    const ordinary: UserfaultfdFacts = { unprivileged: false, kernel: [6, 1], isPrivileged: false, hasDevice: false };
+    const judged = async (facts: Partial<UserfaultfdFacts>, extra: string[] = [], binary?: string) => {
+      const wanted = plan({ postcopy: true, ...(binary === undefined ? {} : withArgv0(binary)) }, extra);
+      return told(await checkUserfaultfd(wanted, { ...ordinary, ...facts }));
+    };
+    const refused = ['refuse VMMIG_USERFAULTFD'];
+    expect(await judged({})).toEqual(refused);
+    expect(await judged({ isPrivileged: true })).toEqual([]);
+    expect(await judged({ isPrivileged: true }, ['-runas', 'nobody'])).toEqual(refused);
+    expect(await judged({ unprivileged: true }, ['-runas', 'nobody'])).toEqual([]);
+    expect(await judged({ hasDevice: true }), 'QEMU 7.2 does not know the device').toEqual(refused);
+    expect(await judged({ hasDevice: true }, [], await binaryOf('10.0'))).toEqual([]);
+    expect(await judged({ unprivileged: null, isPrivileged: true }), 'a kernel without it').toEqual(refused);
+    expect(await judged({ unprivileged: null, kernel: [4, 19] })).toEqual([]);
+    expect(await checkUserfaultfd(plan(), ordinary), 'a teleport does not need it').toEqual([]);
+  });
+
+  test('can run on this host, as these tests do', async () => {
+    expect(await checkDestination(plan({ postcopy: true }))).toEqual([]);
   });
 });
