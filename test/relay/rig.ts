@@ -140,7 +140,10 @@ export class RelayRig implements AsyncDisposable {
    * Plays a source QEMU: each pass is one section of pages; a page is given as its bytes, or as a fill byte.
    * @param between - called before each pass but the first
    */
-  async send(passes: [page: number, content: Buffer | number][][], between?: (pass: number) => void): Promise<void> {
+  async send(
+    passes: [page: number, content: Buffer | number][][],
+    between?: (pass: number) => void | Promise<void>,
+  ): Promise<void> {
     const encoder = new StreamEncoder();
     encoder.header(3);
     encoder.sectionStart('start', 2, 'ram', 0, 4);
@@ -152,7 +155,7 @@ export class RelayRig implements AsyncDisposable {
     const write = () => new Promise<void>((resolve) => socket.write(encoder.take(), () => resolve()));
     await write();
     for (const [index, pass] of passes.entries()) {
-      if (index > 0) between?.(index);
+      if (index > 0) await between?.(index);
       encoder.sectionContinue(index === passes.length - 1 ? 'end' : 'part', 2);
       for (const [page, content] of pass) {
         if (typeof content === 'number') encoder.zeroPage(this.block, page, content);
