@@ -21,3 +21,4 @@ export { type MigrationState, migrationState, waitForMigrationEnd } from './migr
 export { isRunning, processId } from './process.js';
 export { parseRamBlocks, type RamBlockInfo } from './ramBlocks.js';
 export { cancelMigration, endProcess, quitSource, resumeAfterFailure, startMigration } from './source.js';
+export { type RamStretch, virtioRings } from './virtioRings.js';

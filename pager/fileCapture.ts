@@ -60,6 +60,8 @@ export interface KeptRun {
   readonly page: number;
   readonly count: number;
   readonly bytes: Buffer;
+  /** It was a reference to a hint, which the destination has dropped. */
+  readonly isHeld: boolean;
 }
 
 export class FileCapture {
@@ -177,10 +179,10 @@ export class FileCapture {
   bytesOf(token: number, record: number): KeptRun | null {
     const run = this.#flights.takeReference(token, record);
     if (run === null) return null;
-    const { block, page, count } = run;
+    const { block, page, count, isHeld = false } = run;
     const bytes = Buffer.allocUnsafe(count * pageBytes);
     block.read(page, count, bytes);
-    return { block: block.index, page, count, bytes };
+    return { block: block.index, page, count, bytes, isHeld };
   }
 
   /** Starts again with another relay at the destination, after the switch: what QEMU there does not have is unsent. */

@@ -8,12 +8,16 @@ export interface SentSet {
   readonly fillPages: number;
   readonly bytesPages: number;
   readonly referencePages: number;
+  /** Of these, references to what was hinted. */
+  readonly heldPages: number;
 }
 
 interface Run {
   readonly block: CaptureBlock;
   readonly page: number;
   count: number;
+  /** Of a reference: to what was hinted. */
+  readonly isHeld?: boolean;
 }
 
 export class Flight {
@@ -23,6 +27,7 @@ export class Flight {
   fillPages = 0;
   bytesPages = 0;
   referencePages = 0;
+  heldPages = 0;
 
   get pages(): number {
     return this.fillPages + this.bytesPages + this.referencePages;
@@ -36,11 +41,12 @@ export class Flight {
     block.markSent(page, 1);
   }
 
-  addReference(record: number, block: CaptureBlock, page: number, count: number): void {
-    const run = { block, page, count };
+  addReference(record: number, block: CaptureBlock, page: number, count: number, isHeld: boolean): void {
+    const run = { block, page, count, isHeld };
     this.runs.push({ ...run });
     this.references.set(record, run);
     this.referencePages += count;
+    if (isHeld) this.heldPages += count;
     block.markSent(page, count);
   }
 }
@@ -54,8 +60,8 @@ export class Flights {
     if (flight.pages === 0) return null;
     const token = ++this.#lastToken;
     this.#flights.set(token, flight);
-    const { fillPages, bytesPages, referencePages } = flight;
-    return { token, fillPages, bytesPages, referencePages };
+    const { fillPages, bytesPages, referencePages, heldPages } = flight;
+    return { token, fillPages, bytesPages, referencePages, heldPages };
   }
 
   acknowledge(token: number): boolean {

@@ -58,7 +58,8 @@ export class PageTeller {
     const isUnchanged = block.isUnsent(page, count) && block.hints.matches(group, digest);
     block.hints.clear(group);
     if (isUnchanged) {
-      flight.addReference(batch.addReference(block.index, page, count, heldDisk, 0, digest), block, page, count);
+      const record = batch.addReference(block.index, page, count, heldDisk, 0, digest);
+      flight.addReference(record, block, page, count, true);
     } else this.changed(block, group);
   }
 
@@ -74,7 +75,7 @@ export class PageTeller {
     const digest = this.digester.digest(this.#read(block, start, count));
     const diskOffsetBytes = run.diskOffsetBytes + (start - run.page) * pageBytes;
     const record = batch.addReference(block.index, start, count, run.disk, diskOffsetBytes, digest);
-    flight.addReference(record, block, start, count);
+    flight.addReference(record, block, start, count, false);
   }
 
   /** Pages that are to be read, as far as they lie together. */

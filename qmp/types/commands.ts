@@ -83,6 +83,14 @@ export interface QmpCommands {
   'query-iothreads': Command<Nothing, IoThreadInfo[]>;
   'object-add': Command<{ 'qom-type': string; id: string; [property: string]: unknown }, Nothing>;
   device_add: Command<{ driver: string; id?: string; bus?: string; [property: string]: unknown }, Nothing>;
+  /** Devices, since 7.2. Its name and those of the next two say that they may change. */
+  'x-query-virtio': Command<Nothing, { path: string; name: string }[]>;
+  'x-query-virtio-status': Command<{ path: string }, { 'num-vqs': number }>;
+  /** Where a queue's three parts are in the guest's memory; 0 for one that is not in use. */
+  'x-query-virtio-queue-status': Command<
+    { path: string; queue: number },
+    { 'vring-num': number; 'vring-desc': number; 'vring-avail': number; 'vring-used': number }
+  >;
   'qom-list': Command<{ path: string }, ObjectPropertyInfo[]>;
   'qom-get': Command<{ path: string; property: string }, unknown>;
   /** HMP's output, lines ended by CR LF. HMP reports its errors there too. */

@@ -1,0 +1,200 @@
+/**
+ * The pages of a guest whose RAM is kept in memory files: those blocks are read from the files, and what else the guest
+ * has, such as firmware, comes through QEMU's stream into an ordinary store.
+ *
+ *   while the guest runs     `fillAhead` gives hints from the files, for which nothing is promised
+ *   from `freeze` on         the files are final: all of their pages are unsent
+ *   from `follow` on         `fillBatch` gives the files' pages; until then only what came through the stream
+ *
+ * A batch is the files' or the store's, never both; the lowest bit of its token says whose.
+ */
+import {
+  type CacheRun,
+  type Digester,
+  FileCapture,
+  type SentSet as FileSentSet,
+  type MemoryFile,
+} from '../../pager/index.js';
+import type { RelayCounters } from '../counters.js';
+import { pageBytes } from '../digest.js';
+import type { BatchBuilder } from '../link/batch.js';
+import type { SentSet } from '../store/flights.js';
+import { type PageCounts, PageStore, type PageStoreOptions } from '../store/pageStore.js';
+import type { Taken } from '../store/sender.js';
+import type { GuestPages, KeptRun } from './guestPages.js';
+
+/** A RAM block, and where it is kept. */
+export interface GuestBlock {
+  /** As QEMU's stream names it. */
+  readonly name: string;
+  readonly lengthBytes: number;
+  /** Null for what comes through the stream. */
+  readonly place: { readonly file: MemoryFile; readonly fileOffset: number } | null;
+}
+
+/** Memory that QEMU leaves out of its stream. The files are the caller's, and stay open until the relay is disposed. */
+export interface GuestMemory {
+  /** All of the guest's, in the order of QEMU's stream. */
+  readonly blocks: readonly GuestBlock[];
+  /** How much is sent while the guest runs; the destination has to hold it. */
+  readonly hintLimitBytes: number;
+}
+
+/** Pages of RAM that are worth more than others. */
+export interface PageRange {
+  readonly block: number;
+  readonly page: number;
+  readonly count: number;
+}
+
+const fromFiles = 1;
+
+export class FilePages implements GuestPages {
+  /** Takes what comes through the stream. */
+  readonly streamed: PageStore;
+  readonly #files: FileCapture;
+  readonly #counters: RelayCounters;
+  #isFollowing = false;
+
+  constructor(memory: GuestMemory, digester: Digester, counters: RelayCounters, options: PageStoreOptions) {
+    const { blocks, hintLimitBytes } = memory;
+    const kept = blocks.flatMap(({ lengthBytes, place }, block) =>
+      place === null ? [] : [{ block, lengthBytes, ...place }],
+    );
+    this.#files = new FileCapture(kept, digester, { hintLimitBytes });
+    this.streamed = new PageStore(
+      blocks.map(({ name, lengthBytes, place }) => ({ name, lengthBytes: place === null ? lengthBytes : 0 })),
+      options,
+    );
+    this.#counters = counters;
+    counters.totalPages = blocks.reduce((sum, { lengthBytes }) => sum + Math.ceil(lengthBytes / pageBytes), 0);
+  }
+
+  /** Finds out what of the files is not worth a look. */
+  async survey(signal: AbortSignal): Promise<void> {
+    await this.#files.survey(signal);
+  }
+
+  /** @param runs cut as references are */
+  setCache(runs: readonly CacheRun[]): void {
+    this.#files.setCache(runs);
+  }
+
+  /** Everything has been hinted at that the destination will hold. */
+  get isHinted(): boolean {
+    return this.#files.isHinted;
+  }
+
+  /** Before `freeze`. @returns null also when there was nothing among the pages looked at: see `isHinted` */
+  fillAhead(builder: BatchBuilder, limitPages: number): SentSet | null {
+    return own(this.#files.fillBatch(builder, limitPages));
+  }
+
+  /** Looks for what the guest has written to since it was hinted. */
+  hintAgain(): void {
+    this.#files.hintAgain();
+  }
+
+  /** The guest has stopped. */
+  freeze(): void {
+    this.#files.freeze();
+  }
+
+  /** All that the guest needs at once is on its way: the files' pages may follow. */
+  follow(): void {
+    this.#isFollowing = true;
+  }
+
+  fillBatch(builder: BatchBuilder, limitPages: number): SentSet | null {
+    const sent = this.streamed.fillBatch(builder, limitPages);
+    if (sent !== null) return { ...sent, token: 2 * sent.token };
+    return this.#isFollowing ? this.#told(this.#files.fillBatch(builder, limitPages)) : null;
+  }
+
+  takeNow(block: number, page: number, count: number, builder: BatchBuilder): Taken {
+    if (this.#files.has(block)) {
+      const { sent, inFlightPages } = this.#files.takeNow(block, page, count, builder);
+      return { sent: this.#told(sent), inFlightPages };
+    }
+    const { sent, inFlightPages } = this.streamed.takeNow(block, page, count, builder);
+    return { sent: sent === null ? null : { ...sent, token: 2 * sent.token }, inFlightPages };
+  }
+
+  moveToFront(block: number, page: number, count: number): void {
+    const pages = this.#files.has(block) ? this.#files : this.streamed;
+    pages.moveToFront(block, page, count);
+  }
+
+  prefer(order: Parameters<PageStore['prefer']>[0]): void {
+    this.streamed.prefer(order);
+  }
+
+  acknowledged(token: number): boolean {
+    const pages = token % 2 === fromFiles ? this.#files : this.streamed;
+    return pages.acknowledged(Math.floor(token / 2));
+  }
+
+  bytesOf(token: number, record: number): KeptRun | null {
+    const pages = token % 2 === fromFiles ? this.#files : this.streamed;
+    return pages.bytesOf(Math.floor(token / 2), record);
+  }
+
+  resync(placed: (block: number, page: number) => boolean): void {
+    this.streamed.resync(placed);
+    this.#files.resync(placed);
+  }
+
+  remoteSet(block: number): Uint32Array {
+    return this.#files.has(block) ? this.#files.remoteSet(block) : this.streamed.remoteSet(block);
+  }
+
+  get unsent(): PageCounts {
+    return this.#isFollowing ? sum(this.streamed.unsent, this.#files.unsent) : this.streamed.unsent;
+  }
+
+  get remaining(): PageCounts {
+    return sum(this.streamed.remaining, this.#files.remaining);
+  }
+
+  get isEmpty(): boolean {
+    return this.streamed.isEmpty && this.#files.isEmpty;
+  }
+
+  get isFull(): boolean {
+    return this.streamed.isFull;
+  }
+
+  get heldBytes(): number {
+    return this.streamed.heldBytes;
+  }
+
+  get spilledBytes(): number {
+    return this.streamed.spilledBytes;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.streamed[Symbol.asyncDispose]();
+  }
+
+  /** Counts what QEMU's stream has no part in. */
+  #told(sent: FileSentSet | null): SentSet | null {
+    if (sent === null) return null;
+    const { pages } = this.#counters;
+    pages.seen += sent.fillPages + sent.bytesPages + sent.referencePages;
+    pages.zero += sent.fillPages;
+    pages.teleported += sent.referencePages - sent.heldPages;
+    return own(sent);
+  }
+}
+
+function own(sent: FileSentSet | null): SentSet | null {
+  return sent === null ? null : { ...sent, token: 2 * sent.token + fromFiles };
+}
+
+function sum(left: PageCounts, right: PageCounts): PageCounts {
+  return {
+    fill: left.fill + right.fill,
+    bytes: left.bytes + right.bytes,
+    reference: left.reference + right.reference,
+  };
+}

@@ -1,0 +1,28 @@
+/** What a switch sends from: the page store, or memory files together with one. */
+import type { PageStore } from '../store/pageStore.js';
+import type { RetainedRun } from './window.js';
+
+export type GuestPages = AsyncDisposable &
+  Pick<
+    PageStore,
+    | 'fillBatch'
+    | 'takeNow'
+    | 'moveToFront'
+    | 'prefer'
+    | 'acknowledged'
+    | 'resync'
+    | 'remoteSet'
+    | 'unsent'
+    | 'remaining'
+    | 'isEmpty'
+    | 'isFull'
+    | 'heldBytes'
+    | 'spilledBytes'
+  > & {
+    bytesOf(token: number, record: number): KeptRun | null;
+  };
+
+export interface KeptRun extends RetainedRun {
+  /** It was referred to as a hint: no disk was asked. */
+  readonly isHeld?: boolean;
+}
