@@ -5,6 +5,7 @@
 import { rm } from 'node:fs/promises';
 import { createConnection, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { connectRpc, type RpcClient, type RpcHandler, serveRpc } from '../hosts/rpc.js';
 import type { Role } from './commit/index.js';
 
@@ -13,11 +14,16 @@ export interface Control extends AsyncDisposable {}
 export interface ControlHandlers {
   /** Whatever the relay tells of itself. */
   status(): Promise<object>;
+  /** Resolves with what came of the pull when all of the guest's memory is in one place. */
+  pulled(): Promise<object>;
   /** An event for the commit point. */
   post(params: { readonly event: string }): Promise<{ readonly state: string }>;
 }
 
 const connectTimeoutMs = 5_000;
+const lastAnswersMs = 1_000;
+/** From an answer's being there to its being in the socket. */
+const writingMs = 20;
 const pathOf = (runDir: string, migrationId: string, role: Role) => join(runDir, migrationId, `control-${role}`);
 
 export async function serveControl(
@@ -28,9 +34,19 @@ export async function serveControl(
 ): Promise<Control> {
   const path = pathOf(runDir, migrationId, role);
   const sockets = new Set<Socket>();
+  const underWay = new Set<Promise<object>>();
+  const answer = async (asked: Promise<object>): Promise<object> => {
+    underWay.add(asked);
+    try {
+      return await asked;
+    } finally {
+      underWay.delete(asked);
+    }
+  };
   const methods: Record<string, RpcHandler> = {
-    status: () => handlers.status(),
-    post: (params) => handlers.post(params as { event: string }),
+    status: () => answer(handlers.status()),
+    pulled: () => answer(handlers.pulled()),
+    post: (params) => answer(handlers.post(params as { event: string })),
   };
   const server = createServer((socket) => {
     sockets.add(socket);
@@ -50,7 +66,10 @@ export async function serveControl(
   }
   return {
     async [Symbol.asyncDispose]() {
-      for (const socket of sockets) socket.destroy();
+      // Whoever waits for the end gets to know it.
+      await Promise.race([Promise.allSettled(underWay), delay(lastAnswersMs)]);
+      if (sockets.size > 0) await delay(writingMs);
+      for (const socket of sockets) socket.destroySoon();
       await new Promise((resolve) => server.close(resolve));
       await rm(path, { force: true });
     },

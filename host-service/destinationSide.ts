@@ -24,16 +24,17 @@ import { DestinationRelay } from '../relay/destination/destinationRelay.js';
 import type { SwitchDestination } from '../relay/destination/switchDestination.js';
 import type { RelayError } from '../relay/errors.js';
 import { eventTimeMs } from './clock.js';
-import type { DestinationSample, Params, Results } from './protocol.js';
+import type { DestinationSample, Params, Pulled, Results } from './protocol.js';
 import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
 import { DestinationSwitch } from './switching/destinationSwitch.js';
-import { askDestination, type OrphanedMigration } from './switching/orphans.js';
+import { askDestination, type OrphanedMigration, pulledElsewhere } from './switching/orphans.js';
 
 const sampleIntervalMs = 200;
 const smallPageBytes = 4096;
 /** For QEMU to say what was wrong with the stream. */
 const lastWordsMs = 1000;
+const restoreTimeoutMs = 10_000;
 const pidFile = 'qemu.pid';
 /** In the migration's directory from the moment on in which the guest may run here. */
 const committingFile = 'committing';
@@ -47,6 +48,9 @@ export class DestinationSide implements AsyncDisposable {
   #previous: PreviousSettings | null = null;
   #relay: DestinationRelay | SwitchDestination | null = null;
   #switch: DestinationSwitch | null = null;
+  #switching: Promise<DestinationSwitch> | null = null;
+  /** All of the guest's memory is here. */
+  #whole: Promise<Pulled> | null = null;
   readonly #disks: DiskReader[] = [];
   #timer: NodeJS.Timeout | null = null;
   #isLoaded = false;
@@ -82,6 +86,7 @@ export class DestinationSide implements AsyncDisposable {
     });
     const settings = params.postcopy ? { capabilities: { 'postcopy-ram': true, 'return-path': true } } : {};
     this.#previous = await acceptMigration(this.#guest, `unix:${join(directory, 'incoming')}`, { settings, signal });
+    await (await this.#switching)?.started(this.#guest);
     for (const disk of params.disks) this.#disks.push(await openDisk({ path: disk.path, format: disk.format }));
     this.#listening(params.postcopy ? await largePages(this.#guest.qmp) : new Map());
     return { pid: this.#guest.pid, startTime: this.#guest.startTime };
@@ -111,15 +116,28 @@ export class DestinationSide implements AsyncDisposable {
 
   async #listenToSwitch(params: Params<'destination.listen'>): Promise<SwitchDestination> {
     const { guest, peer, reconnectTimeoutMs } = params.switching!;
-    this.#switch = await DestinationSwitch.start({
+    this.#switching = DestinationSwitch.start({
       runDir: params.runDir,
       migrationId: params.migrationId,
       peer,
       guestAddress: guest,
       guest: () => this.#guest,
       relay: { ...this.#relayOptions(params), reconnectTimeoutMs },
+      pulled: () => this.#whole!,
     });
+    this.#switch = await this.#switching;
+    this.#whole = this.#finishPull(this.#switch.relay);
+    this.#whole.catch(() => {});
     return this.#switch.relay;
+  }
+
+  /** What is done when all of the guest's memory is here, whoever waits for it. */
+  async #finishPull(relay: SwitchDestination): Promise<Pulled> {
+    await relay.finished;
+    this.#stopSampling();
+    await this.#previous!.restore({ signal: AbortSignal.timeout(restoreTimeoutMs) });
+    const { counters, bytesOnWire, faults } = relay.state;
+    return { counters, bytesOnWire, faults };
   }
 
   #relayOptions({ migrationId, runDir, key, ports }: Params<'destination.listen'>) {
@@ -138,13 +156,8 @@ export class DestinationSide implements AsyncDisposable {
   }
 
   /** Resolves when all of the guest's memory is here. */
-  async pulled(signal: AbortSignal): Promise<Results['destination.pulled']> {
-    const relay = this.#switch!.relay;
-    await relay.finished;
-    this.#stopSampling();
-    await this.#previous!.restore({ signal });
-    const { counters, bytesOnWire, faults } = relay.state;
-    return { counters, bytesOnWire, faults };
+  async pulled(migration: OrphanedMigration, signal: AbortSignal): Promise<Results['destination.pulled']> {
+    return await (this.#whole ?? pulledElsewhere(migration, 'destination', signal));
   }
 
   /** Does the guest run here? If not, it never will. */
@@ -155,6 +168,7 @@ export class DestinationSide implements AsyncDisposable {
   /** Resolves when this service is of no use to the guest any more. */
   async settled(): Promise<void> {
     await this.#switch?.settled();
+    await this.#whole?.catch(() => {});
   }
 
   /** Resolves when QEMU has loaded everything, and it was found equal to the source's. */

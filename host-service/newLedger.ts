@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import type { ProcessId } from '../hypervisor/index.js';
+import { type ProcessId, processId } from '../hypervisor/index.js';
 import type { Ledger, Role } from './commit/index.js';
 import type { GuestAddress } from './protocol.js';
 
@@ -10,8 +10,8 @@ export interface LedgerFacts {
   readonly link: Ledger['link'];
 }
 
-/** What a host notes of a switch when it begins. */
-export async function newLedger(role: Role, facts: LedgerFacts, process: ProcessId | null): Promise<Ledger> {
+/** What a host notes of a switch when it begins. @param qemu - null while it is not started */
+export async function newLedger(role: Role, facts: LedgerFacts, qemu: ProcessId | null): Promise<Ledger> {
   const { migrationId, guest, peer, link } = facts;
   const now = new Date().toISOString();
   return {
@@ -23,8 +23,8 @@ export async function newLedger(role: Role, facts: LedgerFacts, process: Process
     beganAt: now,
     changedAt: now,
     bootId: await bootId(),
-    guest: { ...guest, process: process === null ? null : { pid: process.pid, startTime: process.startTime } },
-    service: null,
+    guest: { ...guest, process: qemu === null ? null : { pid: qemu.pid, startTime: qemu.startTime } },
+    service: await processId(process.pid),
     peer: { ...peer, bootId: null },
     link,
   };

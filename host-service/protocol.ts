@@ -42,6 +42,8 @@ const processSchema = z.object({ pid: z.number().int(), startTime: z.number() })
 /** Becomes part of paths that are removed: nothing that leads elsewhere. */
 const migrationId = z.string().regex(/^[\w-]+$/);
 const directorySchema = z.object({ migrationId, runDir: z.string().startsWith('/') });
+/** What a service that has no part in a migration finds it by. */
+const migrationSchema = z.object({ ...directorySchema.shape, guest: guestSchema });
 /** 32 bytes. */
 const credentialsSchema = z.object({ migrationId, key: z.base64().length(44) });
 
@@ -79,7 +81,7 @@ export const methodParams = {
     guest: guestSchema,
     event: z.enum(['abandon', 'release', 'resume']),
   }),
-  'destination.ask': z.object({ ...directorySchema.shape, guest: guestSchema }),
+  'destination.ask': migrationSchema,
   /** The migrations that a host takes part in, and what their services say of themselves. */
   'host.migrations': z.object({ runDir: z.string().startsWith('/') }),
   'destination.check': z.custom<DestinationPlan>((plan) => typeof plan === 'object' && plan !== null),
@@ -103,9 +105,9 @@ export const methodParams = {
   /** Resolves when the guest runs on the destination. */
   'source.switched': z.object({}),
   'destination.switched': z.object({}),
-  /** Resolves when the source host holds nothing of the guest any more. */
-  'source.pulled': z.object({}),
-  'destination.pulled': z.object({}),
+  /** Resolves when the source host holds nothing of the guest any more, also when another service is at work on it. */
+  'source.pulled': migrationSchema,
+  'destination.pulled': migrationSchema,
   /** Sets the downtime, in milliseconds at memory speed, at which QEMU stops the guest. */
   'source.allowDowntime': z.object({ downtimeLimitMs: z.number().int().positive() }),
   'destination.finished': z.object({}),
@@ -191,10 +193,11 @@ export interface Results {
   'source.post': { readonly state: SourceState };
   'destination.ask': { readonly state: DestinationState };
   'host.migrations': readonly HostedMigration[];
-  'source.pulled': { readonly sample: SourceSample };
+  /** Null when the pull ended before it was asked for. */
+  'source.pulled': { readonly sample: SourceSample } | null;
   'source.allowDowntime': null;
   'destination.switched': { readonly resumedAtMs: number };
-  'destination.pulled': Pulled;
+  'destination.pulled': Pulled | null;
   'destination.check': readonly Finding[];
   'destination.start': ProcessId;
   'destination.listen': { readonly port: number };

@@ -34,7 +34,7 @@ export async function serve(version: string): Promise<void> {
     'source.switchOver': (_, signal) => source.switchOver(signal),
     'source.allowDowntime': (params, signal) => source.allowDowntime(params, signal),
     'source.switched': (_, signal) => source.switched(signal),
-    'source.pulled': (_, signal) => source.pulled(signal),
+    'source.pulled': (migration, signal) => source.pulled(migration, signal),
     'source.post': ({ event, ...migration }) => source.post(migration, event),
     'destination.ask': (migration) => destination.ask(migration),
     'source.finished': (_, signal) => source.finished(signal),
@@ -45,7 +45,7 @@ export async function serve(version: string): Promise<void> {
     'destination.start': (params, signal) => destination.start(params, signal),
     'destination.listen': (params) => destination.listen(params),
     'destination.switched': (_, signal) => destination.switched(signal),
-    'destination.pulled': (_, signal) => destination.pulled(signal),
+    'destination.pulled': (migration, signal) => destination.pulled(migration, signal),
     'destination.finished': (_, signal) => destination.finished(signal),
     'destination.commit': () => destination.commit(),
     'destination.resolve': (params, signal) => destination.resolve(params, signal),
@@ -55,7 +55,8 @@ export async function serve(version: string): Promise<void> {
   for (const signal of ['SIGINT', 'SIGHUP', 'SIGPIPE'] as const) process.on(signal, () => {});
   const requests = new Requests();
   await using server = serveRpc(process.stdin, process.stdout, checked(handlers, requests), { version });
-  const terminated = new Promise<void>((resolve) => process.once('SIGTERM', () => resolve()));
+  // For good: a guest that has been handed over needs this process, however often it is told to go.
+  const terminated = new Promise<void>((resolve) => process.on('SIGTERM', () => resolve()));
   await Promise.race([server.closed, terminated, requests.silence]);
   // Aborts what is under way; putting things back in the middle of it would leave behind what it is about to make.
   await server[Symbol.asyncDispose]();

@@ -3,7 +3,13 @@ export class ServiceError extends Error {
   override readonly name = 'ServiceError';
 
   constructor(
-    readonly code: 'VMMIG_SERVICE_ORDER' | 'VMMIG_SERVICE_PARAMS' | 'VMMIG_SOURCE_MIGRATION' | 'VMMIG_SWITCH_REFUSED',
+    readonly code:
+      | 'VMMIG_SERVICE_ORDER'
+      | 'VMMIG_SERVICE_PARAMS'
+      | 'VMMIG_SOURCE_MIGRATION'
+      | 'VMMIG_SWITCH_REFUSED'
+      | 'VMMIG_PULL_STOPPED'
+      | 'VMMIG_QEMU_SILENT',
     message: string,
   ) {
     super(message);

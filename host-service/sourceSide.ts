@@ -28,7 +28,7 @@ import { eventTimeMs } from './clock.js';
 import type { GuestAddress, Params, Results, ScanSummary, SourceSample } from './protocol.js';
 import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
-import { type OrphanedMigration, postToSource } from './switching/orphans.js';
+import { type OrphanedMigration, postToSource, pulledElsewhere } from './switching/orphans.js';
 import { SourceSwitch } from './switching/sourceSwitch.js';
 
 const sampleIntervalMs = 50;
@@ -118,6 +118,7 @@ export class SourceSide implements AsyncDisposable {
       inspection,
       resumeGuest: () => this.#undo(this.#qmp!, inspection.running, limits()),
       endQemu: () => this.#endQemu(limits()),
+      pulled: () => this.#pulled(),
     });
     return this.#switch;
   }
@@ -168,8 +169,13 @@ export class SourceSide implements AsyncDisposable {
   }
 
   /** Resolves when the destination has everything. */
-  async pulled(signal: AbortSignal): Promise<Results['source.pulled']> {
-    await untilAborted(this.#relay!.finished, signal);
+  async pulled(migration: OrphanedMigration, signal: AbortSignal): Promise<Results['source.pulled']> {
+    if (this.#switch === null) return await pulledElsewhere(migration, 'source', signal);
+    return await untilAborted(this.#pulled(), signal);
+  }
+
+  async #pulled(): Promise<{ readonly sample: SourceSample }> {
+    await this.#relay!.finished;
     this.#stopSampling();
     return { sample: this.#view() };
   }

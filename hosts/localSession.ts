@@ -65,7 +65,14 @@ class LocalProcess implements HostProcess {
   constructor(argv: readonly string[]) {
     const [command = '', ...args] = argv;
     this.command = command;
-    const child = execa(command, args, { stdin: 'pipe', buffer: false, reject: false, encoding: 'buffer' });
+    const child = execa(command, args, {
+      stdin: 'pipe',
+      buffer: false,
+      reject: false,
+      encoding: 'buffer',
+      // It learns from its stdin that this process has ended, and knows best what then.
+      cleanup: false,
+    });
     this.stdin = child.stdin;
     this.stdout = child.stdout;
     this.stdin.on('error', () => {}); // it may end without reading its input

@@ -161,8 +161,12 @@ export abstract class Migration implements AsyncDisposable {
     );
   }
 
+  /** QEMU may have begun to migrate. */
+  protected isStarted = false;
+
   /** The destination's QEMU starts while the source's sets out: both take a while until the first page. */
   async #prepareHosts(prepared: Prepared): Promise<ScanSummary | null> {
+    this.isStarted = true;
     const setOut = this.#startSource(prepared);
     const started = this.#startDestination(prepared);
     const { connected } = this.#relays!;

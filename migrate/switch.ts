@@ -3,13 +3,16 @@
  * follows. The relays settle the commit point between them, so that the guest waits for nobody else; what the command
  * does is to say when, to watch, and to find out what became of it when something fails.
  */
+import type { ResolutionEnd } from '../host-service/commit/index.js';
 import {
   call,
   type DestinationSample,
+  type Params,
   type Pulled,
   type ScanSummary,
   type SourceSample,
 } from '../host-service/protocol.js';
+import type { InventoryHost } from '../hosts/index.js';
 import { abandon, withSide } from './abandon.js';
 import { toVmmigError, VmmigError } from './errors.js';
 import { checkExposure } from './exposure.js';
@@ -25,6 +28,7 @@ import { resolve } from './resolve.js';
 import type { Side } from './sides.js';
 import { tally } from './tally.js';
 import { pageBytes } from './units.js';
+import { type WatchedPull, watchPull } from './watchPull.js';
 
 /** Of QEMU's final pass, at memory speed. */
 const finalPassMs = 20;
@@ -64,7 +68,7 @@ class Switch extends Migration {
   }
 
   protected override get leavesServices(): boolean {
-    return this.commit !== 'before' && !this.#isOver;
+    return this.isStarted && !this.#isOver;
   }
 
   override get switching(): SwitchRequest {
@@ -96,6 +100,12 @@ class Switch extends Migration {
         clearInterval(await growing);
       }
     });
+    await this.#tellHandedOver(prepared, stoppedAtMs, resumedAtMs);
+    await this.#pull(source.host);
+  }
+
+  async #tellHandedOver({ source, destination }: Prepared, stoppedAtMs: number, resumedAtMs: number): Promise<void> {
+    const { recorder } = this;
     this.commit = 'done';
     const [sourceClock, destinationClock] = await Promise.all([source.clock, destination.clock]);
     const downtimeMs = resumedAtMs - destinationClock.offsetMs - (stoppedAtMs - sourceClock.offsetMs);
@@ -108,18 +118,29 @@ class Switch extends Migration {
       downtimeMs: Math.max(0, Math.round(downtimeMs)),
     };
     await this.journal.writeDurably('committed');
-    await recorder.during('pull', async () => {
-      const pulling = Promise.all([
-        call(source.rpc, 'source.pulled', {}),
-        call(destination.rpc, 'destination.pulled', {}),
-      ]);
-      pulling.catch(() => {});
-      const [, pulled] = await (this.#leave === undefined ? pulling : abortable(pulling, this.#leave));
-      this.#pulled = pulled;
-    });
+  }
+
+  /** From here on the hosts need nobody; what is lost is the view of them. */
+  async #pull(source: InventoryHost): Promise<void> {
+    const { recorder, sides, intent } = this;
+    this.commit = 'done';
+    const watched: WatchedPull = {
+      sides,
+      hosts: { source, destination: intent.to },
+      migrationOn: (host) => this.#migrationOn(host),
+      reconnectTimeoutMs: this.#request.reconnectTimeoutMs,
+    };
+    const { pulled, sample } = await recorder.during('pull', () => watchPull(watched, this.#leave));
+    this.#pulled = pulled;
+    if (sample !== null) this.#latest = sample;
     this.#isOver = true;
     const releasedMs = Math.round(recorder.elapsedMs);
-    recorder.facts = { ...recorder.facts, verified: true, releasedMs, exposureMs: releasedMs - switchoverMs };
+    const exposureMs = this.#runsSinceMs === null ? null : Math.round(releasedMs - this.#runsSinceMs);
+    recorder.facts = { ...recorder.facts, verified: true, releasedMs, exposureMs };
+  }
+
+  #migrationOn({ runDir }: InventoryHost): Params<'source.pulled'> {
+    return { guest: addressOf(this.intent.guest), runDir, migrationId: this.id };
   }
 
   protected count(): void {
@@ -132,38 +153,66 @@ class Switch extends Migration {
     };
   }
 
-  /** Before the switch was allowed everything is undone; after it, the hosts are asked where the guest is. */
+  /** QEMU stops the guest when it is done, whoever watches: once it has begun, the hosts are asked where the guest is. */
   protected override async giveUp(thrown: unknown): Promise<MigrationReport> {
-    if (this.commit === 'before') return await abandon(this, thrown);
+    if (!this.isStarted) return await abandon(this, thrown);
     const { recorder } = this;
     const phase = recorder.failedPhase ?? recorder.phase;
     await this.journal.write('rollback', { phase, commit: this.commit, error: String(thrown) }).catch(() => {});
     if (this.commit === 'done') return await this.#interrupted(thrown);
-    const orphaned = ({ host }: Side) => ({
-      guest: addressOf(this.intent.guest),
-      runDir: host.runDir,
-      migrationId: this.id,
-    });
+    this.commit = 'asked';
+    const source = this.sides.source!.host;
     const end = await resolve({
-      postToSource: async (event) =>
-        (await this.#ask('source', (side) => call(side.rpc, 'source.post', { ...orphaned(side), event }, limits)))
-          .state,
-      askDestination: async () =>
-        (await this.#ask('destination', (side) => call(side.rpc, 'destination.ask', orphaned(side), limits))).state,
+      postToSource: async (event) => {
+        const params = { ...this.#migrationOn(source), event };
+        return (await this.#ask('source', (side) => call(side.rpc, 'source.post', params, limits))).state;
+      },
+      askDestination: async () => {
+        const params = this.#migrationOn(this.intent.to);
+        return (await this.#ask('destination', (side) => call(side.rpc, 'destination.ask', params, limits))).state;
+      },
     });
     const cancelled = toVmmigError(thrown).code === 'VMMIG_CANCELLED';
     const { result, vmLocation } = outcome({ end, cancelled, mayBeHeld: true, complete: false });
-    if (vmLocation === 'destination') return await this.#interrupted(thrown);
+    if (vmLocation === 'destination') return await this.#goOn(source, end);
     this.#isOver = vmLocation === 'source';
     return await recorder.finish(result, vmLocation, toVmmigError(thrown, { phase, vmLocation }));
+  }
+
+  /** What failed, or was to be cancelled, came too late: the guest has been handed over. */
+  async #goOn(source: InventoryHost, end: ResolutionEnd): Promise<MigrationReport> {
+    const { recorder } = this;
+    if (end === 'unreleased') {
+      const text = `${this.request.vm} runs on ${this.intent.to.name}, but its paused remains on ${source.name} could not be ended`;
+      recorder.notice('warn', 'VMMIG_SOURCE_NOT_RELEASED', text);
+    }
+    try {
+      await this.#pull(source);
+      this.count();
+      return await recorder.finish('moved', 'destination', null);
+    } catch (thrown) {
+      this.count();
+      return await this.#interrupted(thrown);
+    }
   }
 
   /** The guest runs on the destination, and this command has lost sight of what it still needs. */
   async #interrupted(thrown: unknown): Promise<MigrationReport> {
     const { code, message } = this.#leave?.aborted ? left : toVmmigError(thrown);
-    const text = `${message}. ${this.request.vm} runs on ${this.intent.to.name} and may still need memory from the source: run "vmmig recover ${this.request.vm}"`;
+    const { vm } = this.request;
+    const to = this.intent.to.name;
+    const text =
+      code === 'VMMIG_MEMORY_LOST'
+        ? `${message}: ${this.#lost()} ${vm} runs on ${to} only until it touches them. End it there and start it again from its disk`
+        : `${message}. ${vm} runs on ${to} and may still need memory from the source: run "vmmig recover ${vm}"`;
     const error = new VmmigError(code, text, { phase: 'pull', vmLocation: 'destination', retryable: false });
     return await this.recorder.finish('interrupted', 'destination', error);
+  }
+
+  #lost(): string {
+    const pages = this.#latest?.remaining?.bytesPages ?? 0;
+    const mebibytes = ((pages * pageBytes) / 2 ** 20).toFixed(1);
+    return `${pages.toLocaleString('en')} pages (${mebibytes} MiB) were nowhere else and are lost.`;
   }
 
   async #ask<T>(which: 'source' | 'destination', work: (side: Side) => Promise<T>): Promise<T> {

@@ -3,9 +3,10 @@
  * may run here, this outlives whoever has asked for the migration, until all of its memory is here.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { type DestinationGuest, endProcess, HypervisorError, letRun } from '../../hypervisor/index.js';
+import { type DestinationGuest, endProcess, HypervisorError, letRun, type ProcessId } from '../../hypervisor/index.js';
 import { QmpCommandError } from '../../qmp/index.js';
 import { SwitchDestination, type SwitchDestinationOptions } from '../../relay/destination/switchDestination.js';
+import type { RelayError } from '../../relay/errors.js';
 import { eventTimeMs } from '../clock.js';
 import {
   type DestinationAction,
@@ -31,11 +32,22 @@ export interface DestinationSwitchOptions {
   readonly guestAddress: GuestAddress;
   /** Null before QEMU has been started. */
   readonly guest: () => DestinationGuest | null;
+  /** Resolves with what came of the pull. */
+  readonly pulled: () => Promise<object>;
 }
 
 const ended: ReadonlySet<DestinationState> = new Set(['ended', 'unended']);
-const mayRun: ReadonlySet<DestinationState> = new Set(['deciding', 'starting', 'running', 'doubtful', 'looking']);
+const mayRun: ReadonlySet<DestinationState> = new Set([
+  'permitted',
+  'deciding',
+  'starting',
+  'running',
+  'doubtful',
+  'looking',
+]);
 const pollMs = 1;
+/** Of what QEMU has printed. */
+const logLines = 4;
 
 export class DestinationSwitch implements AsyncDisposable {
   relay!: SwitchDestination;
@@ -44,6 +56,8 @@ export class DestinationSwitch implements AsyncDisposable {
   #control: Control | null = null;
   #resumedAtMs = 0;
   #failure: unknown = null;
+  /** The relay has given up. */
+  #isCutOff = false;
 
   private constructor(options: DestinationSwitchOptions) {
     this.#options = options;
@@ -60,12 +74,14 @@ export class DestinationSwitch implements AsyncDisposable {
       loaded: () => void own.#driver.post('loaded'),
       resumed: () => void own.#driver.post('linkBack'),
     });
-    own.relay.finished.catch((error) => {
-      own.#failure = error;
+    own.relay.finished.catch(async (error) => {
+      own.#isCutOff = true;
+      own.#failure ??= await own.#explained(error);
       void own.#driver.post('failed');
     });
     own.#control = await serveControl(runDir, migrationId, 'destination', {
       status: async () => ({ commit: own.state, ...own.relay.state }),
+      pulled: () => options.pulled(),
       post: async () => ({ state: await own.ask() }),
     });
     return own;
@@ -81,16 +97,12 @@ export class DestinationSwitch implements AsyncDisposable {
 
   /** Whether the guest runs here, or has all its memory, is not known. */
   get isInDoubt(): boolean {
-    return this.state !== 'ended' && (this.state !== 'running' || this.#failure !== null);
+    return this.state !== 'ended' && (this.state !== 'running' || this.#isCutOff);
   }
 
   /** Does the guest run here? If not, it never will. */
   async ask(): Promise<DestinationState> {
     return await this.#driver.post('ask');
-  }
-
-  async abandon(): Promise<DestinationState> {
-    return await this.#driver.post('abandon');
   }
 
   /** Resolves when the guest runs here. @throws when it never will */
@@ -100,8 +112,18 @@ export class DestinationSwitch implements AsyncDisposable {
     throw this.#failure ?? new ServiceError('VMMIG_SWITCH_REFUSED', 'the guest was not let run here');
   }
 
-  /** Resolves when all of the guest's memory is here, or all hope is gone. */
+  /** QEMU has been started. Noted before it outlives this service. */
+  async started({ pid, startTime }: ProcessId): Promise<void> {
+    const { runDir, migrationId } = this.#options;
+    await updateLedger(runDir, { migrationId, role: 'destination' }, { process: { pid, startTime }, phase: 'moving' });
+  }
+
+  /**
+   * Who has asked for the switch is gone: it is given up, unless the guest may run here. Resolves when all of its memory is
+   * here, or all hope is gone.
+   */
   async settled(): Promise<void> {
+    await this.#driver.post('abandon');
     if (!this.mayRun) return;
     await this.relay.finished.catch(() => {});
   }
@@ -138,6 +160,14 @@ export class DestinationSwitch implements AsyncDisposable {
       default:
         return null;
     }
+  }
+
+  /** QEMU's own reason is the better one when it hung up on the relay. */
+  async #explained(error: RelayError): Promise<Error> {
+    const guest = this.#options.guest();
+    if (error.code !== 'VMMIG_RELAY_QEMU' || guest === null || this.state === 'running') return error;
+    const said = (await guest.logTail().catch(() => '')).split('\n').slice(-logLines).join('\n');
+    return new HypervisorError('VMMIG_DESTINATION_LOAD', `the guest could not be loaded: ${said || error.message}`);
   }
 
   async #decide(decision: 'run' | 'end'): Promise<DestinationEvent> {

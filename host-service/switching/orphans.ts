@@ -2,6 +2,9 @@
  * What `recover` asks of a host, from a service that has no part in the migration: it asks the one that has, and where
  * that is gone, goes on from what is on disk and what QEMU says.
  */
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { RemoteError } from '../../hosts/rpc.js';
 import {
   cancelMigration,
   endProcess,
@@ -18,6 +21,7 @@ import {
   destinationFrom,
   destinationStep,
   type Ledger,
+  type Role,
   readDecision,
   readLedger,
   removeLedger,
@@ -30,6 +34,7 @@ import { CommitDriver } from '../commitDriver.js';
 import { connectControl } from '../control.js';
 import { bootId } from '../newLedger.js';
 import type { GuestAddress } from '../protocol.js';
+import { ServiceError } from '../serviceError.js';
 
 export interface OrphanedMigration {
   readonly guest: GuestAddress;
@@ -52,9 +57,11 @@ export async function postToSource(
   if (atWork !== null) return atWork as SourceState;
   await using qmp = await monitor(migration.guest);
   const decision = await readDecision(runDir, migrationId, 'source');
+  const ledger = await readLedger(runDir, migrationId, 'source');
+  if (qmp === null && !(await hasEnded(ledger)))
+    throw new ServiceError('VMMIG_QEMU_SILENT', `the QEMU of ${migration.guest.name} does not answer on its monitor`);
   const running = qmp === null ? false : (await qmp.execute('query-status')).running;
   const state = sourceFrom({ decision, guest: qmp === null ? 'gone' : running ? 'running' : 'paused' });
-  const ledger = await readLedger(runDir, migrationId, 'source');
   const driver = new CommitDriver(state, sourceStep, async (action): Promise<SourceEvent | null> => {
     switch (action) {
       case 'writeKept':
@@ -87,7 +94,7 @@ export async function postToSource(
     }
   });
   const reached = await driver.post(event);
-  if (reached === 'resumed' || reached === 'released') await removeLedger(runDir, migrationId, 'source');
+  if (reached === 'resumed' || reached === 'released') await removeRemains(runDir, migrationId, 'source');
   return reached;
 }
 
@@ -136,8 +143,47 @@ export async function askDestination(migration: OrphanedMigration): Promise<Dest
     }
   });
   const reached = await driver.post('ask');
-  if (reached === 'ended') await removeLedger(runDir, migrationId, 'destination');
+  if (reached === 'ended') await removeRemains(runDir, migrationId, 'destination');
   return reached;
+}
+
+/**
+ * Resolves when the service that is at work says that all of the guest's memory is on the destination; with null when it
+ * has gone since, in good order.
+ * @throws ServiceError VMMIG_PULL_STOPPED when it went before that
+ */
+export async function pulledElsewhere<T>(
+  { runDir, migrationId, guest }: OrphanedMigration,
+  role: Role,
+  signal: AbortSignal,
+): Promise<T | null> {
+  const control = await connectControl(runDir, migrationId, role);
+  if (control !== null) {
+    await using _control = control;
+    try {
+      return await control.request<T>('pulled', {}, { signal });
+    } catch (thrown) {
+      // An error of its own is the answer; that it has ended may also be because there was nothing left to do.
+      if (signal.aborted || thrown instanceof RemoteError) throw thrown;
+    }
+  }
+  if ((await readLedger(runDir, migrationId, role)) === null) return null;
+  const message = `the service that was at work on ${guest.name} on the ${role} has ended before its time`;
+  throw new ServiceError('VMMIG_PULL_STOPPED', message);
+}
+
+/** What a service that was killed has left, when there is nothing to be done any more. */
+async function removeRemains(runDir: string, migrationId: string, role: Role): Promise<void> {
+  const names = { source: ['source'], destination: ['incoming', 'qemu.pid'] };
+  for (const name of [...names[role], `control-${role}`])
+    await rm(join(runDir, migrationId, name), { force: true }).catch(() => {});
+  await removeLedger(runDir, migrationId, role);
+}
+
+/** A monitor that does not answer is not a QEMU that has ended. */
+async function hasEnded(ledger: Ledger | null): Promise<boolean> {
+  const process = ledger?.guest.process ?? null;
+  return process !== null && (ledger!.bootId !== (await bootId()) || !(await isRunning(process)));
 }
 
 async function askAtWork(

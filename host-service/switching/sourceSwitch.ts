@@ -29,6 +29,8 @@ export interface SourceSwitchOptions {
   readonly resumeGuest: () => Promise<void>;
   /** Ends QEMU, whose guest runs elsewhere. @throws when it does not end */
   readonly endQemu: () => Promise<void>;
+  /** Resolves with what came of the pull. */
+  readonly pulled: () => Promise<object>;
 }
 
 /** The guest is here, and nothing else may have it. */
@@ -40,8 +42,9 @@ export class SourceSwitch implements AsyncDisposable {
   readonly #options: SourceSwitchOptions;
   readonly #driver: CommitDriver<SourceState, SourceEvent, SourceAction>;
   #control: Control | null = null;
-  #reason = '';
   #failure: unknown = null;
+  /** The relay has given up: what the destination still needs it will not get. */
+  #isCutOff = false;
 
   private constructor(options: SourceSwitchOptions) {
     this.#options = options;
@@ -60,17 +63,20 @@ export class SourceSwitch implements AsyncDisposable {
         ready: () => void own.#driver.post('guestStopped').then(() => own.#driver.post('commit')),
         running: () => void own.#driver.post('running'),
         refused: (message) => {
-          own.#reason = message;
+          const text = `the destination did not take over: ${message}`;
+          own.#failure ??= new ServiceError('VMMIG_SWITCH_REFUSED', text);
           void own.#driver.post('refused');
         },
         resumed: () => void own.#driver.post('linkBack'),
       });
       own.relay.finished.catch((error) => {
-        own.#failure = error;
+        own.#failure ??= error;
+        own.#isCutOff = true;
         void own.#driver.post('abandon');
       });
       own.#control = await serveControl(runDir, migrationId, 'source', {
         status: async () => ({ commit: own.state, ...own.relay.state }),
+        pulled: () => options.pulled(),
         post: async ({ event }) => ({ state: await own.post(event as 'abandon' | 'release' | 'resume') }),
       });
     } catch (thrown) {
@@ -91,23 +97,27 @@ export class SourceSwitch implements AsyncDisposable {
 
   /** Where the guest is, or whether it has all its memory, is not known here. */
   get isInDoubt(): boolean {
-    return this.state !== 'resumed' && (this.state !== 'released' || this.#failure !== null);
+    return this.state !== 'resumed' && (this.state !== 'released' || this.#isCutOff);
   }
 
   async post(event: 'abandon' | 'release' | 'resume'): Promise<SourceState> {
     return await this.#driver.post(event);
   }
 
-  /** Resolves when the destination runs the guest and QEMU has ended here. @throws when the guest goes on here */
+  /** Resolves when the destination runs the guest and QEMU has ended here. @throws when it goes on here, or may */
   async switched(signal: AbortSignal): Promise<void> {
-    const state = await this.#driver.until((reached) => reached === 'released' || isHere.has(reached), signal);
+    const hasEnded = (reached: SourceState) => reached === 'released' || reached === 'inDoubt' || isHere.has(reached);
+    const state = await this.#driver.until((reached) => hasEnded(reached) || this.#isCutOff, signal);
     if (state === 'released') return;
-    if (this.#failure !== null) throw this.#failure;
-    throw new ServiceError('VMMIG_SWITCH_REFUSED', `the destination did not take over: ${this.#reason}`);
+    throw this.#failure ?? new ServiceError('VMMIG_SWITCH_REFUSED', 'the destination did not take over');
   }
 
-  /** Resolves when nobody needs anything from here any more, or all hope is gone. */
+  /**
+   * Who has asked for the switch is gone: it is given up, unless it has been decided. Resolves when nobody needs anything
+   * from here any more, or all hope is gone.
+   */
   async settled(): Promise<void> {
+    await this.#driver.post('abandon');
     if (!this.mayBeGone) return;
     await this.relay.finished.catch(() => {});
   }
@@ -128,7 +138,8 @@ export class SourceSwitch implements AsyncDisposable {
       case 'writeKept':
         return await this.#decide('kept');
       case 'sendGo':
-        this.relay.go();
+        // Never sent, it cannot be obeyed.
+        if (!this.relay.go()) return 'refused';
         await updateLedger(params.runDir, { ...params, role: 'source' }, { phase: 'committing' }).catch(() => {});
         return null;
       case 'resumeGuest':
@@ -142,6 +153,7 @@ export class SourceSwitch implements AsyncDisposable {
         }
       case 'endQemu':
         try {
+          if (this.#isCutOff) return 'endFailed';
           await this.#options.endQemu();
           await updateLedger(params.runDir, { ...params, role: 'source' }, { phase: 'pulling' }).catch(() => {});
           return 'qemuEnded';
@@ -157,6 +169,8 @@ export class SourceSwitch implements AsyncDisposable {
 
   async #decide(decision: 'held' | 'kept'): Promise<SourceEvent> {
     const { runDir, migrationId } = this.#options.params;
+    // Nobody is there to take the guest.
+    if (decision === 'held' && this.#isCutOff) return 'writeFailed';
     try {
       const stands = await decide(runDir, migrationId, 'source', decision);
       if (stands === decision) return decision === 'held' ? 'wroteHeld' : 'wroteKept';

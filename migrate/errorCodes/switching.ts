@@ -21,6 +21,15 @@ export const switching = {
       whereIsTheGuest: 'On the destination, running; part of its memory is still on the source.',
       nextStep: 'The pull goes on by itself: see `vmmig status GUEST`. `vmmig recover GUEST` watches it to its end.',
     },
+    VMMIG_MEMORY_LOST: {
+      summary: 'The source’s service ended before the destination had all of the guest’s memory: the rest is lost.',
+      whereIsTheGuest: 'On the destination; it stands still as soon as it touches memory that is not there.',
+      nextStep: 'End it there, and start it again from its disk, as after a power cut.',
+    },
+    VMMIG_QEMU_SILENT: {
+      summary: 'The guest’s QEMU is there and does not answer on its monitor, so nothing was done to it.',
+      nextStep: 'End whatever else uses that monitor, then run `vmmig recover GUEST`.',
+    },
     VMMIG_PULL_STOPPED: {
       summary: 'A host’s service that the pull needs has ended before the guest had all of its memory.',
       whereIsTheGuest: 'On the destination; it stands still as soon as it touches memory that is not there.',

@@ -146,6 +146,7 @@ export class SwitchDestination implements AsyncDisposable {
   /** The guest does not run here, and will not. */
   tellRefused(message: string): void {
     this.#link?.sendUrgent(frameType.refused, Buffer.from(message));
+    if (this.#settled) this.#hangUp(message);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -308,8 +309,8 @@ export class SwitchDestination implements AsyncDisposable {
     this.#restorer!.maxReadingBytes = reading.after;
     this.#hasSwitched = true;
     this.#link!.endure({ reconnectTimeoutMs: this.#options.reconnectTimeoutMs, by: { accept: this.#listener } });
-    this.#handlers.permitted();
     this.#isLoading = true;
+    this.#handlers.permitted();
     stream.switchOver(Buffer.concat(this.#device)).then(
       () => this.#handlers.loaded(),
       (error) => this.#fail(error),
@@ -343,6 +344,11 @@ export class SwitchDestination implements AsyncDisposable {
       throw new RelayError('VMMIG_RELAY_QEMU', 'the destination QEMU says that it could not take all memory');
     this.#settled = true;
     this.#settle.resolve();
+  }
+
+  #hangUp(message: string): void {
+    this.#link?.send(frameType.failure, 0, Buffer.from(message));
+    void this.#link?.close();
   }
 
   #newPrefetcher(stream: PostcopyStream, restorer: Restorer): Prefetcher {
@@ -386,8 +392,8 @@ export class SwitchDestination implements AsyncDisposable {
   #fail(error: RelayError): void {
     if (this.#settled) return;
     this.#settled = true;
-    this.#link?.send(frameType.failure, 0, Buffer.from(error.message));
-    void this.#link?.close();
+    // Permitted to run the guest, this host has to say what became of it, when it is known: `tellRefused`.
+    if (!this.#isLoading) this.#hangUp(error.message);
     void this.#stream?.[Symbol.asyncDispose]();
     this.#restorer?.stop();
     this.#prefetcher?.stop();

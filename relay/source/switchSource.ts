@@ -210,14 +210,18 @@ export class SwitchSource implements AsyncDisposable {
     this.#capture.setCacheMap(map);
   }
 
-  /** Permits the destination to run the guest; after `ready`. From here on a lost link is not the end. */
-  go(): void {
+  /**
+   * Permits the destination to run the guest; after `ready`. From here on a lost link is not the end.
+   * @returns whether that has been sent, or is on its way
+   */
+  go(): boolean {
     const { credentials, reconnectTimeoutMs } = this.#options;
-    if (this.#settled || this.#hasGone) return;
+    if (this.#settled || this.#hasGone) return this.#hasGone;
     this.#hasGone = true;
     this.#bulkWindow.favourLatency();
     this.#link.endure({ reconnectTimeoutMs, by: { dial: this.#endpoint!, credentials } });
     this.#link.sendOrdered(frameType.go, Buffer.alloc(0));
+    return true;
   }
 
   /** Gives up: the link and QEMU's connection are closed. Before QEMU has ended its stream, its migration fails by that. */

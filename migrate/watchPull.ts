@@ -1,0 +1,97 @@
+/**
+ * Watches the pull of a switch from both hosts to its end. The hosts need nobody for it: a session that is lost is opened
+ * again, for as long as the relays would look for each other, and the services that are at work are asked from there.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { call, type Params, type Pulled, type SourceSample } from '../host-service/protocol.js';
+import type { InventoryHost } from '../hosts/index.js';
+import { RemoteError } from '../hosts/rpc.js';
+import { VmmigError } from './errors.js';
+import type { Sides } from './prepare.js';
+import { openSide, type Side } from './sides.js';
+
+export interface WatchedPull {
+  /** Those that are open; replaced when a session is lost. */
+  readonly sides: Sides;
+  readonly hosts: { readonly source: InventoryHost; readonly destination: InventoryHost };
+  /** What a service on that host finds the migration by. */
+  migrationOn(host: InventoryHost): Params<'source.pulled'>;
+  readonly reconnectTimeoutMs: number;
+}
+
+export interface PullEnd {
+  /** Null when the pull ended while nobody watched. */
+  readonly pulled: Pulled | null;
+  readonly sample: SourceSample | null;
+}
+
+const openTimeoutMs = 10_000;
+const pauseMs = 1_000;
+/** For the news of an end to come from the other host, too. */
+const graceMs = 3_000;
+
+/**
+ * Resolves when the destination has all of the guest's memory.
+ * @throws VmmigError VMMIG_MEMORY_LOST when the source's service has ended before that; RemoteError VMMIG_PULL_STOPPED
+ *   when the destination's has, or what made a relay give up; the reason why a host cannot be reached; the signal's
+ */
+export async function watchPull(watched: WatchedPull, signal?: AbortSignal): Promise<PullEnd> {
+  const stop = new AbortController();
+  const either = signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]);
+  const whole = follow(watched, 'destination', either, (side, params, limits) =>
+    call(side.rpc, 'destination.pulled', params, limits),
+  );
+  const served = follow(watched, 'source', either, (side, params, limits) =>
+    call(side.rpc, 'source.pulled', params, limits).catch(explainLoss),
+  );
+  for (const promise of [whole, served]) promise.catch(() => {});
+  try {
+    const pulled = await Promise.race([whole, failureOf(served)]);
+    const end = await Promise.race([served.catch(() => null), delay(graceMs, null)]);
+    return { pulled, sample: end?.sample ?? null };
+  } finally {
+    stop.abort();
+  }
+}
+
+/** Rejects when serving has failed and the destination has not said meanwhile that it has everything. */
+async function failureOf(served: Promise<unknown>): Promise<never> {
+  try {
+    await served;
+  } catch (error) {
+    await delay(graceMs);
+    throw error;
+  }
+  return await new Promise<never>(() => {});
+}
+
+async function follow<T>(
+  { sides, hosts, migrationOn, reconnectTimeoutMs }: WatchedPull,
+  which: 'source' | 'destination',
+  signal: AbortSignal,
+  ask: (side: Side, params: Params<'source.pulled'>, limits: { signal: AbortSignal }) => Promise<T>,
+): Promise<T> {
+  let lostAtMs: number | null = null;
+  for (;;) {
+    try {
+      sides[which] ??= await openSide(hosts[which], AbortSignal.any([signal, AbortSignal.timeout(openTimeoutMs)]));
+      lostAtMs = null;
+      return await ask(sides[which], migrationOn(hosts[which]), { signal });
+    } catch (thrown) {
+      signal.throwIfAborted();
+      // An answer, unlike all else that may happen to a session.
+      if (thrown instanceof RemoteError || thrown instanceof VmmigError) throw thrown;
+      await sides[which]?.leave();
+      sides[which] = null;
+      lostAtMs ??= performance.now();
+      if (performance.now() - lostAtMs > reconnectTimeoutMs) throw thrown;
+      await delay(pauseMs, undefined, { signal });
+    }
+  }
+}
+
+function explainLoss(thrown: unknown): never {
+  if (!(thrown instanceof RemoteError) || thrown.code !== 'VMMIG_PULL_STOPPED') throw thrown;
+  const message = `vmmig on ${thrown.host}, which held the rest of the guest's memory, has ended`;
+  throw new VmmigError('VMMIG_MEMORY_LOST', message, { phase: 'pull', vmLocation: 'destination', cause: thrown });
+}
