@@ -12,9 +12,9 @@ import { clean } from './render/format.js';
 
 /**
  * How far the guest has come, as far as an interruption is concerned. Somewhere in `committing` the destination is asked
- * to let the guest run, and only the migration itself knows whether it has been.
+ * to let the guest run, and only the migration itself knows whether it has been. `resolving` is what `vmmig recover` does.
  */
-type Stage = 'copying' | 'switching' | 'committing' | 'committed' | 'pulling';
+type Stage = 'resolving' | 'copying' | 'switching' | 'committing' | 'committed' | 'pulling';
 
 const stageAtBegin: Partial<Record<PhaseName, Stage>> = {
   'switch-over': 'switching',
@@ -33,13 +33,18 @@ export interface InterruptHooks {
 export class Interrupts {
   readonly #controller = new AbortController();
   readonly #leave = new AbortController();
-  #stage: Stage = 'copying';
+  #stage: Stage;
   #presses = 0;
   #vm = 'the guest';
   #from = 'the source';
   #to = 'the destination';
 
-  constructor(private readonly hooks: InterruptHooks) {}
+  constructor(
+    private readonly hooks: InterruptHooks,
+    stage: 'copying' | 'resolving' = 'copying',
+  ) {
+    this.#stage = stage;
+  }
 
   get signal(): AbortSignal {
     return this.#controller.signal;
@@ -58,6 +63,7 @@ export class Interrupts {
     }
     if (event.type !== 'phase' || event.state !== 'begin') return;
     const stage = stageAtBegin[event.name] ?? this.#stage;
+    if (this.#stage === 'resolving' && stage !== 'pulling') return;
     // What was pressed for cancelling is not a wish to leave.
     if (stage === 'pulling' && this.#stage !== 'pulling') this.#presses = Math.min(this.#presses, 1);
     this.#stage = stage;
@@ -72,12 +78,20 @@ export class Interrupts {
   interrupt(): void {
     this.#presses++;
     if (this.#presses === 1) this.#first();
+    else if (this.#stage === 'resolving') this.hooks.forceExit(exitCodes.unknown);
     else if (this.#stage === 'pulling' && this.#presses === 2) this.#leave.abort();
     else if (this.#presses === 2) this.hooks.say(this.#costOfForcing());
     else this.hooks.forceExit(forcedExitCodes[this.#stage] ?? exitCodes.unknown);
   }
 
   #first(): void {
+    if (this.#stage === 'resolving') {
+      this.hooks.say(
+        `Not stopping yet: where ${this.#vm} is will be known in a moment. Stopping does it no harm, and "vmmig recover" ` +
+          'can be run again; press Ctrl-C once more to stop.',
+      );
+      return;
+    }
     if (this.#stage === 'pulling') {
       this.hooks.say(
         `Not cancelling: ${this.#vm} runs on ${this.#to}, and part of its memory is still on ${this.#from}. ` +
@@ -105,6 +119,7 @@ export class Interrupts {
     switch (this.#stage) {
       case 'copying':
         return `Still cleaning up. Leaving now does not stop ${this.#vm} on ${this.#from}, but may leave a waiting QEMU on ${this.#to}. ${again}`;
+      case 'resolving':
       case 'switching':
       case 'committing':
         return `${this.#vm} is paused between the hosts. Leaving now may leave it paused on ${this.#from}, and nobody to say where it is. ${again}`;

@@ -41,14 +41,19 @@ export function defined<K extends string, T>(key: K, value: T | undefined): Part
   return value === undefined ? {} : ({ [key]: value } as Record<K, T>);
 }
 
-/** Runs `move` under Ctrl-C and progress, and reports. @returns the exit code */
+/**
+ * Runs `move` under Ctrl-C and progress, and reports.
+ * @param beginning - what Ctrl-C would interrupt at first
+ * @returns the exit code
+ */
 export async function runMigration(
   context: VerbContext,
   show: { readonly progress: ProgressKind; readonly json: boolean },
   move: (hooks: Hooks) => Promise<MigrationReport>,
+  beginning: 'copying' | 'resolving' = 'copying',
 ): Promise<number> {
   const { output } = context;
-  const report = await withProgress(context, show.progress, move);
+  const report = await withProgress(context, show.progress, beginning, move);
   if (show.json) output.json(report);
   else output.result(reportLines(report, output.stdout));
   // On a terminal the report has just said it; in rawjson the last event has.
@@ -61,13 +66,12 @@ export async function runMigration(
 async function withProgress<T>(
   context: VerbContext,
   kind: ProgressKind,
+  beginning: 'copying' | 'resolving',
   work: (hooks: Hooks) => Promise<T>,
 ): Promise<T> {
   using progress = progressRenderer(kind, context.output.stderr);
-  const interrupts = new Interrupts({
-    say: (line) => progress.note(line),
-    forceExit: (code) => process.exit(code),
-  });
+  const say = (line: string) => progress.note(line);
+  const interrupts = new Interrupts({ say, forceExit: (code) => process.exit(code) }, beginning);
   using _listening = listenForInterrupts(interrupts);
   return await work({
     onProgress: (event) => {

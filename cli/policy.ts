@@ -10,7 +10,10 @@ import type {
   MigrationMode,
   MigrationReport,
   PreflightReport,
+  RecoverRequest,
   ScanReport,
+  StatusReport,
+  StatusRequest,
   SwitchRequest,
 } from '../migrate/index.js';
 import type { Names } from './completion/names.js';
@@ -27,6 +30,10 @@ export interface Policy {
   preflight(mode: MigrationMode, request: MigrateRequest, hooks: Hooks): Promise<PreflightReport>;
   /** Asks the vmmig that moves the guest from this machine to cancel, and waits for its end. */
   cancelMigration(vm: string): Promise<CancelResult>;
+  /** The migrations that are not over. */
+  status(request: StatusRequest): Promise<StatusReport>;
+  /** Resolves with the report of the migration that was brought to its end. */
+  recover(request: RecoverRequest, hooks: Hooks): Promise<MigrationReport>;
   listGuests(where: Where): Promise<GuestList>;
   history(): Promise<readonly MigrationReport[]>;
   /** By its id, or the latest of a guest. */

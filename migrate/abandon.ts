@@ -2,10 +2,9 @@
  * What happens when a migration fails: the guest is made to run on the source if it has not been asked to run on
  * the destination; otherwise the destination is asked what became of it, and what cannot be found out is not guessed.
  */
-import { call, type Params } from '../host-service/protocol.js';
+import { call, type Params, type StartedProcess } from '../host-service/protocol.js';
 import type { InventoryHost } from '../hosts/index.js';
 import { RemoteError } from '../hosts/rpc.js';
-import type { ProcessId } from '../hypervisor/index.js';
 import { toVmmigError, VmmigError } from './errors.js';
 import type { Journal } from './journal.js';
 import type { Intent, Sides } from './prepare.js';
@@ -30,7 +29,7 @@ export interface AbandonedMigration {
   readonly commit: 'before' | 'asked' | 'done';
   /** The source keeps the guest paused until it is told otherwise. */
   readonly isHeld: boolean;
-  readonly destinationProcess: ProcessId | null;
+  readonly destinationProcess: StartedProcess | null;
   /** What a service on a host needs in order to find the guest and this migration's files. */
   directoryOn(side: Side): Params<'source.release'>;
 }
@@ -67,13 +66,14 @@ async function resolveCommit(
   phase: PhaseName | null,
 ): Promise<MigrationReport> {
   const { destinationProcess: process } = migration;
+  const bootId = process?.bootId ?? null;
   // Only QEMU's own refusal ends it before the answer: then there is nothing left to ask.
   if (thrown instanceof RemoteError && thrown.code === 'VMMIG_RESUME') return await rollBack(migration, thrown, phase);
   const outcome = await withSide(migration, 'destination', (side) =>
     call(
       side.rpc,
       'destination.resolve',
-      { ...migration.directoryOn(side), process },
+      { ...migration.directoryOn(side), process, bootId },
       { timeoutMs: rollbackTimeoutMs },
     ),
   );

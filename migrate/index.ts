@@ -11,6 +11,7 @@ export { inventoryNames } from './inventoryNames.js';
 export { listGuests } from './listGuests.js';
 export { preflight } from './preflight.js';
 export { type ProgressEvent, progressSchema } from './progress.js';
+export { type RecoverRequest, recover } from './recover.js';
 export {
   exitCodeOf,
   exitCodes,
@@ -32,5 +33,6 @@ export type {
   ScanReport,
   SwitchRequest,
 } from './requests.js';
+export { type MigrationStatus, type StatusReport, type StatusRequest, status } from './status.js';
 export { switchOver } from './switch.js';
 export { teleport } from './teleport.js';

@@ -1,10 +1,30 @@
 /** The journal of one migration: what was done and when, kept so that it can be understood, and recovered, later. */
-import { type FileHandle, mkdir, open, rename, writeFile } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { MigrationReport } from './report.js';
 import { migrationDirectory } from './stateDirectory.js';
 
-export type JournalEvent = 'begin' | 'phase' | 'committing' | 'committed' | 'rollback' | 'end';
+export type JournalEvent = 'begin' | 'phase' | 'committing' | 'committed' | 'rollback' | 'end' | 'recovered';
+
+/** One line of a journal; what else it has depends on the event. */
+export interface JournalEntry {
+  /** ISO 8601, UTC. */
+  readonly at: string;
+  readonly event: JournalEvent;
+  readonly [detail: string]: unknown;
+}
+
+/** What a journal holds so far, also while it is written; nothing when there is none. */
+export async function readJournal(id: string): Promise<JournalEntry[]> {
+  const text = await readFile(join(migrationDirectory(id), 'journal.ndjson'), 'utf8').catch(() => '');
+  return text.split('\n').flatMap((line) => {
+    try {
+      return [JSON.parse(line) as JournalEntry];
+    } catch {
+      return []; // The end of the file, or a line that a crash cut off.
+    }
+  });
+}
 
 export class Journal implements AsyncDisposable {
   readonly #file: FileHandle;

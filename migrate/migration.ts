@@ -2,8 +2,7 @@
  * What every mode of migration has in common: looking before anything is changed, letting the relays meet, asking the
  * agent, and the way out when something fails. When and how the guest is switched over is the mode's.
  */
-import { call, type Params, type ScanSummary } from '../host-service/protocol.js';
-import type { ProcessId } from '../hypervisor/index.js';
+import { call, type Params, type ScanSummary, type StartedProcess } from '../host-service/protocol.js';
 import { abandon } from './abandon.js';
 import { toVmmigError, VmmigError } from './errors.js';
 import { Journal } from './journal.js';
@@ -61,7 +60,7 @@ export abstract class Migration implements AsyncDisposable {
   commit: 'before' | 'asked' | 'done' = 'before';
   /** The source has been told to leave the guest as it is. */
   isHeld = false;
-  destinationProcess: ProcessId | null = null;
+  destinationProcess: StartedProcess | null = null;
   #scanning: Promise<ScanSummary | null> = Promise.resolve(null);
   #relays: RelaysMeeting | null = null;
   /** Aborts what is under way: the operator, the time limit, or a host that was lost. */

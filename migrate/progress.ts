@@ -3,6 +3,9 @@
  * `rawjson` progress format, so fields may be added and never renamed.
  */
 import type { FaultStatistics } from '../host-service/protocol.js';
+
+export type { FaultStatistics };
+
 import type { MigrationMode, MigrationReport, PhaseName } from './report.js';
 
 export const progressSchema = 'vmmig.progress/1';

@@ -28,6 +28,7 @@ export type Facts = Pick<
   | 'switchoverMs'
   | 'releasedMs'
   | 'exposureMs'
+  | 'capture'
   | 'bytes'
   | 'pages'
   | 'agent'
@@ -42,6 +43,7 @@ const nothingYet: Facts = {
   switchoverMs: 0,
   releasedMs: 0,
   exposureMs: null,
+  capture: null,
   bytes: { wire: 0, stream: 0, restored: 0 },
   pages: { seen: 0, zero: 0, teleported: 0, sent: 0, mismatched: 0, faulted: 0 },
   agent: null,
@@ -62,14 +64,27 @@ export class Recorder {
   facts: Facts = nothingYet;
   findings: readonly Finding[] = [];
 
-  /** @param startedAtMs - when the command started, by `performance.now()` */
-  constructor(start: RecorderStart, journal: Journal, onProgress: (event: ProgressEvent) => void, startedAtMs: number) {
+  readonly #complete: (report: MigrationReport) => MigrationReport;
+
+  /**
+   * @param startedAtMs - when the command started, by `performance.now()`
+   * @param complete - of a recovery: adds to its report what is known of the migration from before
+   */
+  constructor(
+    start: RecorderStart,
+    journal: Journal,
+    onProgress: (event: ProgressEvent) => void,
+    startedAtMs: number,
+    complete: ((report: MigrationReport) => MigrationReport) | null = null,
+  ) {
     this.#start = start;
+    this.#complete = complete ?? ((report) => report);
     this.#journal = journal;
     this.#onProgress = onProgress;
     this.#startedAtMs = startedAtMs;
     const { mode, id, vm, from, to } = start;
-    onProgress({ type: 'start', schema: progressSchema, id, vm, from, to, mode, at: this.#startedAt.toISOString() });
+    const at = this.#startedAt.toISOString();
+    onProgress({ type: 'start', schema: progressSchema, id, vm, from, to, mode, at });
   }
 
   /** The guest was found elsewhere than expected. */
@@ -128,7 +143,7 @@ export class Recorder {
 
   /** Writes the report, tells it, and returns it. */
   async finish(result: MigrationResult, vmLocation: VmLocation, error: VmmigError | null): Promise<MigrationReport> {
-    const report: MigrationReport = {
+    const report = this.#complete({
       schema: reportSchema,
       ...this.#start,
       result,
@@ -143,7 +158,7 @@ export class Recorder {
       ...this.facts,
       recoveredAt: null,
       findings: this.findings,
-    };
+    });
     await this.#journal.writeDurably('end', { result, vmLocation });
     await this.#journal.writeReport(report);
     this.#onProgress({ type: 'end', report });

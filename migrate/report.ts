@@ -84,6 +84,11 @@ export interface MigrationReport {
   /** ISO 8601, UTC: when `vmmig recover` brought the migration to its end; null for one that needed none. */
   readonly recoveredAt: string | null;
   readonly phases: readonly PhaseTiming[];
+  /**
+   * How vmmig got the guest's memory: through QEMU's migration stream, or from the shared file that it is kept in; null
+   * when it never came to that.
+   */
+  readonly capture: 'stream' | 'memory file' | null;
   readonly bytes: {
     /** What crossed the network in both directions, framing, encryption and control included. */
     readonly wire: number;

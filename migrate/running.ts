@@ -1,6 +1,7 @@
 /** Which guests are being moved from this machine, and by which process. */
 import { randomUUID } from 'node:crypto';
-import { link, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { link, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import * as z from 'zod';
 import { VmmigError } from './errors.js';
 import { runningDirectory, runningFile } from './stateDirectory.js';
@@ -69,6 +70,15 @@ async function removeStale(path: string, content: string): Promise<void> {
 /** The migration of a guest that a living process on this machine is busy with. */
 export async function runningMigration(vm: string): Promise<RunningMigration | null> {
   return await living(await readFile(runningFile(vm), 'utf8').catch(() => ''));
+}
+
+/** All that living processes on this machine are busy with. */
+export async function runningMigrations(): Promise<RunningMigration[]> {
+  const names = (await readdir(runningDirectory()).catch(() => [])).filter((name) => name.endsWith('.json'));
+  const found = await Promise.all(
+    names.map(async (name) => await living(await readFile(join(runningDirectory(), name), 'utf8').catch(() => ''))),
+  );
+  return found.filter((running) => running !== null);
 }
 
 const entrySchema = z.object({

@@ -7,6 +7,7 @@
  *   running/VM.json                while it goes on
  */
 import { randomBytes } from 'node:crypto';
+import { readdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 
@@ -25,4 +26,9 @@ export const runningFile = (vm: string) => join(runningDirectory(), `${encodeURI
 export function newMigrationId(now: Date = new Date()): string {
   const [date, time] = now.toISOString().replace(/[-:]/g, '').split(/[T.]/);
   return `${date}-${time}-${randomBytes(3).toString('hex')}`;
+}
+
+/** The ids of all migrations that this machine has a journal of. */
+export async function journalIds(): Promise<string[]> {
+  return await readdir(migrationsDirectory()).catch(() => []);
 }

@@ -316,12 +316,13 @@ const limits = { timeoutMs: askTimeoutMs };
 const left = { code: 'VMMIG_LEFT', message: 'The command was made to end' } as const;
 
 /** QEMU has been through all of the guest's memory: what is left is known. */
-function isCaptured({ dirtySyncCount }: SourceSample): boolean {
-  return dirtySyncCount >= 2;
+function isCaptured({ dirtySyncCount, capture }: SourceSample): boolean {
+  return dirtySyncCount >= 2 || capture === 'memory file';
 }
 
 /** Nearly all that the guest has is on the destination. */
-function isSent({ remaining, counters }: SourceSample): boolean {
+function isSent({ remaining, counters, capture, isSentAhead }: SourceSample): boolean {
+  if (capture === 'memory file') return isSentAhead;
   return remaining !== null && remaining.bytesPages + remaining.referencePages < counters.totalPages / 100;
 }
 

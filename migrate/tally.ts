@@ -3,14 +3,18 @@ import type { Loaded, SourceSample } from '../host-service/protocol.js';
 import type { MigrationReport } from './report.js';
 import type { Side } from './sides.js';
 
-type Totals = Pick<MigrationReport, 'bytes' | 'pages' | 'link' | 'opaqueSections'>;
+type Totals = Pick<MigrationReport, 'capture' | 'bytes' | 'pages' | 'link' | 'opaqueSections'>;
+
+type Sent = Pick<SourceSample, 'counters' | 'bytesOnWire' | 'connections' | 'rttMs' | 'reconnects' | 'opaqueSections'> &
+  Partial<Pick<SourceSample, 'capture'>>;
 
 /** @param last - the source's last sample; null when QEMU's migration was never started */
-export function tally(last: SourceSample | null, loaded: Loaded | null, sides: readonly Side[]): Totals {
+export function tally(last: Sent | null, loaded: Loaded | null, sides: readonly Side[]): Totals {
   const control = sides.reduce((sum, side) => sum + side.bytesOnWire(), 0);
   const pages = last?.counters.pages;
   const mismatched = pages?.mismatched ?? 0;
   return {
+    capture: last?.capture ?? null,
     bytes: {
       wire: (last?.bytesOnWire ?? 0) + control,
       stream: last?.counters.bytes.stream ?? 0,

@@ -74,7 +74,10 @@ class Teleport extends Migration {
     await recorder.during('verify', async () => {
       const { signal } = this;
       this.isHeld = true;
-      await Promise.all([journal.writeDurably('committing'), call(source.rpc, 'source.hold', {}, { signal })]);
+      await Promise.all([
+        journal.writeDurably('committing', { destinationProcess: this.destinationProcess }),
+        call(source.rpc, 'source.hold', {}, { signal }),
+      ]);
       signal.throwIfAborted();
       this.commit = 'asked';
       const { resumedAtMs } = await call(destination.rpc, 'destination.commit', {}, { timeoutMs: 30_000 });

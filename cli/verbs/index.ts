@@ -17,7 +17,9 @@ import { labStatus } from './labStatus.js';
 import { labUp } from './labUp.js';
 import { list } from './list.js';
 import { preflight } from './preflight.js';
+import { recover } from './recover.js';
 import { show } from './show.js';
+import { status } from './status.js';
 import { streamInspect } from './streamInspect.js';
 import { switchVerb } from './switch.js';
 import { teleport } from './teleport.js';
@@ -27,6 +29,8 @@ export const verbTable: VerbTable = [
   switchVerb,
   preflight,
   cancel,
+  status,
+  recover,
   list,
   history,
   show,

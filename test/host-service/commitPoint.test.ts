@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DestinationSide } from '../../host-service/destinationSide.js';
+import { bootId } from '../../host-service/newLedger.js';
 import { SourceSide } from '../../host-service/sourceSide.js';
 import { processId } from '../../hypervisor/process.js';
 
@@ -30,9 +31,9 @@ describe('The destination', () => {
 
   afterAll(() => rm(runDir, { recursive: true, force: true }));
 
-  function resolve(process: { pid: number; startTime: number } | null) {
+  function resolve(process: { pid: number; startTime: number } | null, bootId: string | null = null) {
     const qmpPath = join(runDir, 'nobody.qmp');
-    return new DestinationSide(() => {}).resolve({ ...guest, qmpPath, process, runDir, migrationId }, never);
+    return new DestinationSide(() => {}).resolve({ ...guest, qmpPath, process, bootId, runDir, migrationId }, never);
   }
 
   it('does not let a guest run that it has not loaded', async () => {
@@ -49,6 +50,11 @@ describe('The destination', () => {
     await writeFile(marker, '');
     expect(await resolve({ pid: 1, startTime: -1 })).toBe('unknown');
     await rm(marker);
+  });
+
+  it('does not say so when its host has restarted, and nobody there remembers what was asked', async () => {
+    expect(await resolve({ pid: 1, startTime: -1 }, await bootId())).toBe('ended');
+    expect(await resolve({ pid: 1, startTime: -1 }, '00000000-0000-4000-8000-000000000000')).toBe('unknown');
   });
 
   it('leaves a QEMU alone that does not answer', async () => {
