@@ -7,10 +7,18 @@
  *     restored  ███████────────────────  55 %  221 MiB of 402 MiB
  *     █ teleported 402 MiB  ▓ sent 44.1 MiB  ░ zero 196 MiB
  *     wire 41.2 MB at 198 Mbit/s · dirty 2.10 MiB/s · left 210 MiB · ETA 4 s
+ *
+ * and, while the memory of a switch is being pulled,
+ *
+ *     runs on hostB since 0:03, still needs 123 MiB from hostA
+ *     there     ████████████████───────  69 %  724 MiB of 1.00 GiB
+ *     faults 212 a second · p50 41 ms, p90 44 ms, p99 80 ms, longest 120 ms · waiting for 2
+ *     wire 41.2 MB at 198 Mbit/s · ETA 4 s
  */
-import type { SampleEvent } from '../../migrate/progress.js';
-import { phaseNames } from '../../migrate/report.js';
-import { clean, clock, eta, memory, pageBytes, percent, rate, wireBytes } from '../render/format.js';
+import type { PullProgress, SampleEvent, StartEvent } from '../../migrate/progress.js';
+import { phasesOf } from '../../migrate/report.js';
+import { waits } from '../render/faults.js';
+import { clean, clock, count, eta, memory, pageBytes, percent, rate, wireBytes } from '../render/format.js';
 import { displayWidth, type Paint, padEnd, type Style, truncate } from '../render/style.js';
 import { currentPhase, type ProgressState } from './state.js';
 
@@ -27,7 +35,9 @@ export function frame(state: ProgressState, elapsedMs: number, size: FrameSize, 
   // A full last column makes some terminals wrap; one is left free.
   const width = Math.min(size.columns - 1, widestFrame);
   const lines = [headLine(state, elapsedMs, width, style), ...phaseLines(state, width, style)];
-  if (state.sample !== null) lines.push(...sampleLines(state.sample, width, style));
+  const { sample } = state;
+  if (sample?.pull !== undefined) lines.push(...pullLines(state, sample, sample.pull, width, style));
+  else if (sample !== null) lines.push(...sampleLines(sample, width, style));
   const info = state.notices.findLast((notice) => notice.severity === 'info');
   if (info !== undefined) lines.push(style.dim(clean(info.message)));
   return lines
@@ -49,7 +59,8 @@ function headLine(state: ProgressState, elapsedMs: number, width: number, style:
 /** The whole list where it fits, else the phase that runs and how far along it is. */
 function phaseLines(state: ProgressState, width: number, style: Style): string[] {
   const { symbols } = style;
-  const marks = phaseNames.map((name) => {
+  const names = phasesOf(state.start?.mode ?? 'teleport');
+  const marks = names.map((name) => {
     const phase = state.phases.findLast((candidate) => candidate.name === name);
     if (phase === undefined) return style.dim(`${symbols.waiting} ${name}`);
     if (phase.endedMs !== null) return `${style.green(symbols.done)} ${name}`;
@@ -60,7 +71,7 @@ function phaseLines(state: ProgressState, width: number, style: Style): string[]
   const detail = current?.detail ? [style.dim(clean(current.detail))] : [];
   if (displayWidth(whole) <= width) return [whole, ...detail];
   if (current === null) return [];
-  const position = `${phaseNames.indexOf(current.name) + 1} of ${phaseNames.length}`;
+  const position = `${names.indexOf(current.name) + 1} of ${names.length}`;
   return [`${style.cyan(symbols.running)} ${style.bold(current.name)} ${style.dim(`(phase ${position})`)}`, ...detail];
 }
 
@@ -89,6 +100,42 @@ function sampleLines(sample: SampleEvent, width: number, style: Style): string[]
   lines.push(...flow(legend, '  ', width));
   lines.push(...flow(ratesOf(sample), ` ${style.dim(style.symbols.separator)} `, width));
   return lines;
+}
+
+/** The guest runs on the destination: what is there, and how long it waits for what is not. */
+function pullLines(
+  { start }: ProgressState,
+  sample: SampleEvent,
+  pull: PullProgress,
+  width: number,
+  style: Style,
+): string[] {
+  const lines: string[] = [];
+  const separator = ` ${style.dim(style.symbols.separator)} `;
+  if (start !== null) lines.push(whereText(start, pull));
+  if (!pull.isConnected) lines.push(style.yellow('the link is lost: it waits for what is not there; connecting again'));
+  const there = Math.max(0, sample.totalPages - pull.missingPages);
+  const segment: Segment = { value: there, glyph: style.symbols.bar.teleported, paint: style.green };
+  lines.push(barLine('there', [segment], there, Math.max(1, sample.totalPages), width, style));
+  const { faults } = pull;
+  if (faults !== null) {
+    const all = [`faults ${count(faults.perSecond)} a second`];
+    if (faults.count > 0) all.push(waits(faults));
+    if (faults.waiting > 0) all.push(`waiting for ${count(faults.waiting)}`);
+    lines.push(...flow(all, separator, width));
+  }
+  const { bytes, wireBps, etaMs } = sample;
+  const rates = [`wire ${wireBytes(bytes.wire)} at ${rate(wireBps)}`];
+  if (etaMs !== null) rates.push(`ETA ${eta(etaMs)}`);
+  lines.push(...flow(rates, separator, width));
+  return lines;
+}
+
+/** `runs on hostB since 0:03, still needs 123 MiB from hostA`. */
+export function whereText({ to, from }: Pick<StartEvent, 'from' | 'to'>, pull: PullProgress): string {
+  const needs =
+    pull.neededBytes > 0 ? `still needs ${memory(pull.neededBytes)} from ${clean(from)}` : 'all is on its way';
+  return `runs on ${clean(to)} since ${clock(pull.runningMs)}, ${needs}`;
 }
 
 function ratesOf(sample: SampleEvent): string[] {

@@ -1,7 +1,9 @@
 /** Progress for a log: each phase as it begins and ends, and one line per second while pages move. */
-import type { ProgressEvent, SampleEvent } from '../../migrate/progress.js';
+import type { ProgressEvent, PullProgress, SampleEvent, StartEvent } from '../../migrate/progress.js';
 import type { Sink } from '../output.js';
-import { clean, clock, duration, eta, memory, pageBytes, percent, rate, wireBytes } from '../render/format.js';
+import { waits } from '../render/faults.js';
+import { clean, clock, count, duration, eta, memory, pageBytes, percent, rate, wireBytes } from '../render/format.js';
+import { whereText } from './frame.js';
 import type { ProgressRenderer } from './renderer.js';
 import { advance, initialState, type ProgressState } from './state.js';
 
@@ -29,7 +31,7 @@ export class PlainProgress implements ProgressRenderer {
       case 'sample':
         if (event.atMs - this.#lastSampleMs < intervalMs) return;
         this.#lastSampleMs = event.atMs;
-        return this.#at(event.atMs, sampleText(event));
+        return this.#at(event.atMs, this.#sampleText(event));
       case 'end':
         return;
     }
@@ -43,6 +45,11 @@ export class PlainProgress implements ProgressRenderer {
 
   #at(atMs: number, text: string): void {
     this.note(`${clock(atMs).padStart(5)} ${text}`);
+  }
+
+  #sampleText(sample: SampleEvent): string {
+    const { start } = this.#state;
+    return sample.pull === undefined || start === null ? sampleText(sample) : pullText(start, sample, sample.pull);
   }
 
   #phaseText(event: Extract<ProgressEvent, { type: 'phase' }>): string {
@@ -65,4 +72,16 @@ function sampleText(sample: SampleEvent): string {
     `${sample.phase} ${percent(handled, Math.max(sample.totalPages, handled))}: ${amounts}; ` +
     `wire ${wireBytes(sample.bytes.wire)} at ${rate(sample.wireBps)}${dirty}${left}`
   );
+}
+
+function pullText(start: StartEvent, sample: SampleEvent, pull: PullProgress): string {
+  const { faults } = pull;
+  const link = pull.isConnected ? '' : '; the link is lost, connecting again';
+  const waiting = faults === null || faults.waiting === 0 ? '' : `, waiting for ${count(faults.waiting)}`;
+  const wait =
+    faults === null || faults.count === 0
+      ? ''
+      : `; faults ${count(faults.perSecond)} a second: ${waits(faults)}${waiting}`;
+  const left = sample.etaMs === null ? '' : `; ETA ${eta(sample.etaMs)}`;
+  return `pull: ${clean(start.vm)} ${whereText(start, pull)}${link}${wait}; wire ${wireBytes(sample.bytes.wire)} at ${rate(sample.wireBps)}${left}`;
 }

@@ -2,6 +2,7 @@
 import { explainError } from '../../migrate/errorCodes.js';
 import type { Finding, MigrationReport, ReportError } from '../../migrate/report.js';
 import { outcomeLine } from '../progress/renderer.js';
+import { answerRows, waits } from './faults.js';
 import { clean, count, duration, memory, pageBytes, percent, wireBytes } from './format.js';
 import { type Page, padEnd } from './style.js';
 import { table, wrap } from './table.js';
@@ -49,8 +50,15 @@ function timeLines(report: MigrationReport, page: Page): string[] {
     figures.push(
       ['downtime', duration(report.downtimeMs), 'the guest stood still'],
       ['switched over', duration(report.switchoverMs), `after the start it ran on ${clean(report.to)}`],
-      ['released', duration(report.releasedMs), `after the start ${clean(report.from)} held nothing of it`],
     );
+    if (report.releasedMs > 0)
+      figures.push([
+        'released',
+        duration(report.releasedMs),
+        `after the start ${clean(report.from)} held nothing of it`,
+      ]);
+    if (report.exposureMs !== null)
+      figures.push(['exposed', duration(report.exposureMs), `it needed ${clean(report.from)} as well`]);
   }
   const rows = figures.map(([name, value, meaning]) => [`  ${name}`, style.bold(value), style.dim(meaning)]);
   return table([{ title: '' }, { title: '', align: 'right' }, { title: '' }], rows, page);
@@ -122,6 +130,12 @@ function factLines(report: MigrationReport, page: Page): string[] {
     const reconnects = link.reconnects > 0 ? `, ${count(link.reconnects)} reconnects` : '';
     facts.push(['link', `${count(link.connections)} connections, round trip ${duration(link.rttMs)}${reconnects}`]);
   }
+  const { faults } = report;
+  if (faults !== null && faults.count > 0) {
+    facts.push(['faults', `${count(faults.count)} waits for memory: ${waits(faults)}`]);
+    for (const [from, text] of answerRows(faults)) facts.push([`  ${from}`, text]);
+  }
+  if (report.recoveredAt !== null) facts.push(['recovered', `brought to its end at ${clean(report.recoveredAt)}`]);
   if (agent !== null) facts.push(['agent', agentText(agent)]);
   else if (report.pages.seen > 0) facts.push(['agent', 'none answered: no page cache could be teleported']);
   if (report.opaqueSections.length > 0) facts.push(['passed on', report.opaqueSections.map(clean).join(', ')]);
