@@ -7,6 +7,7 @@ import { createConnection, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { connectRpc, type RpcClient, type RpcHandler, serveRpc } from '../hosts/rpc.js';
+import type { Endpoint } from '../relay/link/connection.js';
 import type { Role } from './commit/index.js';
 
 export interface Control extends AsyncDisposable {}
@@ -16,6 +17,8 @@ export interface ControlHandlers {
   status(): Promise<object>;
   /** Resolves with what came of the pull when all of the guest's memory is in one place. */
   pulled(): Promise<object>;
+  /** At the source: another destination relay waits there, or, with null, the destination needs nothing any more. */
+  reconnect?(endpoint: Endpoint | null): Promise<void>;
   /** An event for the commit point. */
   post(params: { readonly event: string }): Promise<{ readonly state: string }>;
 }
@@ -47,6 +50,10 @@ export async function serveControl(
     status: () => answer(handlers.status()),
     pulled: () => answer(handlers.pulled()),
     post: (params) => answer(handlers.post(params as { event: string })),
+    reconnect: async (params) => {
+      await handlers.reconnect?.((params as { endpoint: Endpoint | null }).endpoint);
+      return {};
+    },
   };
   const server = createServer((socket) => {
     sockets.add(socket);

@@ -3,6 +3,7 @@
  * started here; from then on the guest is this QEMU's.
  */
 import { access, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { freemem } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type DiskReader, openDisk } from '../disk/index.js';
@@ -17,18 +18,23 @@ import {
   type ProcessId,
   parseRamBlocks,
   startDestination,
+  untilRecoverable,
   waitUntilLoaded,
 } from '../hypervisor/index.js';
-import { QmpClient, QmpCommandError } from '../qmp/index.js';
+import { type MigrationCapability, QmpClient, QmpCommandError } from '../qmp/index.js';
 import { DestinationRelay } from '../relay/destination/destinationRelay.js';
 import type { SwitchDestination } from '../relay/destination/switchDestination.js';
 import type { RelayError } from '../relay/errors.js';
 import { eventTimeMs } from './clock.js';
-import type { DestinationSample, Params, Pulled, Results } from './protocol.js';
+import { removeLedger } from './commit/index.js';
+import { bootId } from './newLedger.js';
+import type { DestinationSample, Params, Pulled, Results, StartedProcess, TakeOver } from './protocol.js';
 import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
 import { DestinationSwitch } from './switching/destinationSwitch.js';
+import { hintLimitBytes } from './switching/guestMemory.js';
 import { askDestination, type OrphanedMigration, pulledElsewhere } from './switching/orphans.js';
+import { AdoptedGuest, findAtWork, findRemains, type Remains } from './switching/takeover.js';
 
 const sampleIntervalMs = 200;
 const smallPageBytes = 4096;
@@ -36,6 +42,10 @@ const smallPageBytes = 4096;
 const lastWordsMs = 1000;
 const restoreTimeoutMs = 10_000;
 const pidFile = 'qemu.pid';
+/** Where QEMU listens for another stream when the one that it had has broken. */
+const recoverySocket = 'recover';
+/** QEMU may not have noticed yet. */
+const recoverableTimeoutMs = 30_000;
 /** In the migration's directory from the moment on in which the guest may run here. */
 const committingFile = 'committing';
 /** Run states of a loaded guest that has never run. */
@@ -54,7 +64,11 @@ export class DestinationSide implements AsyncDisposable {
   readonly #disks: DiskReader[] = [];
   #timer: NodeJS.Timeout | null = null;
   #isLoaded = false;
-  #starting: Promise<ProcessId> | null = null;
+  /** Kept on watch where this service ends before the guest has all of its memory. */
+  #recoveryGuard: Disposable | null = null;
+  /** Of a QEMU that another service started. */
+  #adopting: Promise<void> = Promise.resolve();
+  #starting: Promise<StartedProcess> | null = null;
   #listening!: (pageSizes: ReadonlyMap<string, number>) => void;
   /** The link may be there before QEMU is. With the host page size of its RAM blocks, where it is not the usual one. */
   readonly #qemuListens = new Promise<ReadonlyMap<string, number>>((resolve) => {
@@ -66,12 +80,12 @@ export class DestinationSide implements AsyncDisposable {
   }
 
   /** Starts QEMU, which waits for the guest, and opens the disks it will be restored from. */
-  async start(params: Params<'destination.start'>, signal: AbortSignal): Promise<ProcessId> {
+  async start(params: Params<'destination.start'>, signal: AbortSignal): Promise<StartedProcess> {
     this.#starting = this.#start(params, signal);
     return await this.#starting;
   }
 
-  async #start(params: Params<'destination.start'>, signal: AbortSignal): Promise<ProcessId> {
+  async #start(params: Params<'destination.start'>, signal: AbortSignal): Promise<StartedProcess> {
     const directory = join(params.runDir, params.migrationId);
     await mkdir(directory, { recursive: true, mode: 0o700 });
     await mkdir(params.stateDir, { recursive: true, mode: 0o700 });
@@ -86,22 +100,92 @@ export class DestinationSide implements AsyncDisposable {
     });
     const settings = params.postcopy ? { capabilities: { 'postcopy-ram': true, 'return-path': true } } : {};
     this.#previous = await acceptMigration(this.#guest, `unix:${join(directory, 'incoming')}`, { settings, signal });
-    await (await this.#switching)?.started(this.#guest);
-    for (const disk of params.disks) this.#disks.push(await openDisk({ path: disk.path, format: disk.format }));
-    this.#listening(params.postcopy ? await largePages(this.#guest.qmp) : new Map());
-    return { pid: this.#guest.pid, startTime: this.#guest.startTime };
+    const disks = params.disks.map(({ path, format }) => ({ path, format }));
+    const pageSizes = params.postcopy ? await largePages(this.#guest.qmp) : new Map<string, number>();
+    if (params.postcopy) this.#guardRecovery(this.#guest, directory);
+    await (await this.#switching)?.started(this.#guest, {
+      disks,
+      pageSizes: Object.fromEntries(pageSizes),
+      capabilities: { ...this.#previous.settings.capabilities },
+    });
+    await this.#openDisks(disks);
+    this.#listening(pageSizes);
+    return { pid: this.#guest.pid, startTime: this.#guest.startTime, bootId: await bootId() };
   }
 
   /** Listens for the source relay. What comes before QEMU is there waits for it. */
   async listen(params: Params<'destination.listen'>): Promise<{ port: number }> {
     const relay = params.switching === null ? await this.#listen(params) : await this.#listenToSwitch(params);
+    this.#startSampling(relay);
+    return { port: relay.port };
+  }
+
+  #startSampling(relay: DestinationRelay | SwitchDestination): void {
     this.#relay = relay;
     this.#timer = setInterval(() => {
       const { counters, pendingRestores } = relay.state;
       const { missingPages = null, faults = null } = this.#switch?.relay.state ?? {};
       this.#notify({ counters, pendingRestores, missingPages, faults });
     }, sampleIntervalMs);
-    return { port: relay.port };
+  }
+
+  async #openDisks(disks: readonly { readonly path: string; readonly format: string }[]): Promise<void> {
+    for (const disk of disks) this.#disks.push(await openDisk(disk));
+  }
+
+  #guardRecovery(guest: DestinationGuest, directory: string): void {
+    this.#recoveryGuard = guest.guardRecovery({
+      decisionPath: join(directory, 'decision-destination'),
+      socketPath: join(directory, recoverySocket),
+    });
+  }
+
+  /** Takes the place of a service that died after the guest had begun to run here. */
+  async takeOver({ runDir, migrationId }: OrphanedMigration, signal: AbortSignal): Promise<TakeOver> {
+    const atWork = await findAtWork(runDir, migrationId);
+    if (atWork !== null) return atWork.awaitsSource ? { state: 'waiting', port: atWork.port } : { state: 'atWork' };
+    const { ledger, process, link, needs } = await findRemains(runDir, migrationId);
+    const directory = join(runDir, migrationId);
+    const socketPath = join(directory, recoverySocket);
+    const { qmpPath } = ledger.guest;
+    const timeoutMs = recoverableTimeoutMs;
+    if ((await untilRecoverable({ process, qmpPath, socketPath, timeoutMs, signal })) === 'complete') {
+      this.#guest = await AdoptedGuest.adopt(process, qmpPath);
+      await this.#guest.qmp.execute('migrate-set-capabilities', capabilitiesOf(needs));
+      await removeLedger(runDir, migrationId, 'destination');
+      await rm(directory, { recursive: true, force: true });
+      return { state: 'complete' };
+    }
+    this.#directory = directory;
+    await this.#openDisks(needs.disks);
+    const { ports, reconnectTimeoutMs } = needs;
+    this.#switch = await DestinationSwitch.takeOver(
+      {
+        ...{ runDir, migrationId },
+        peer: ledger.peer,
+        guestAddress: ledger.guest,
+        guest: () => this.#guest,
+        relay: {
+          credentials: { migrationId, key: Buffer.from(link.key, 'base64') },
+          listen: ports === null ? {} : { ports },
+          qemuSocketPath: socketPath,
+          qemuListens: Promise.resolve(new Map(Object.entries(needs.pageSizes))),
+          disks: this.#disks,
+          heldLimitBytes: 0,
+          reconnectTimeoutMs,
+          takesOver: true,
+        },
+        pulled: () => this.#whole!,
+      },
+      async () => {
+        this.#adopting = this.#adopt(process, ledger.guest.qmpPath, directory, needs);
+        await this.#adopting;
+      },
+    );
+    this.#whole = this.#finishPull(this.#switch.relay);
+    this.#whole.catch(() => {});
+    this.#startSampling(this.#switch.relay);
+    return { state: 'waiting', port: this.#switch.relay.port };
   }
 
   async #listen(params: Params<'destination.listen'>): Promise<DestinationRelay> {
@@ -122,7 +206,7 @@ export class DestinationSide implements AsyncDisposable {
       peer,
       guestAddress: guest,
       guest: () => this.#guest,
-      relay: { ...this.#relayOptions(params), reconnectTimeoutMs },
+      relay: { ...this.#relayOptions(params), reconnectTimeoutMs, heldLimitBytes: heldLimitBytes() },
       pulled: () => this.#whole!,
     });
     this.#switch = await this.#switching;
@@ -134,10 +218,12 @@ export class DestinationSide implements AsyncDisposable {
   /** What is done when all of the guest's memory is here, whoever waits for it. */
   async #finishPull(relay: SwitchDestination): Promise<Pulled> {
     await relay.finished;
+    await this.#adopting;
+    this.#recoveryGuard?.[Symbol.dispose]();
     this.#stopSampling();
     await this.#previous!.restore({ signal: AbortSignal.timeout(restoreTimeoutMs) });
-    const { counters, bytesOnWire, faults } = relay.state;
-    return { counters, bytesOnWire, faults };
+    const { counters, bytesOnWire, faults, hasTakenOver } = relay.state;
+    return { counters, bytesOnWire, faults, hasTakenOver };
   }
 
   #relayOptions({ migrationId, runDir, key, ports }: Params<'destination.listen'>) {
@@ -148,6 +234,18 @@ export class DestinationSide implements AsyncDisposable {
       qemuListens: this.#qemuListens,
       disks: this.#disks,
     };
+  }
+
+  /** QEMU has a stream again, and so can be spoken to. */
+  async #adopt(process: ProcessId, qmpPath: string, directory: string, needs: Remains['needs']): Promise<void> {
+    await rm(join(directory, recoverySocket), { force: true });
+    const guest = await AdoptedGuest.adopt(process, qmpPath);
+    this.#guest = guest;
+    this.#guardRecovery(guest, directory);
+    const restore = async () => {
+      await guest.qmp.execute('migrate-set-capabilities', capabilitiesOf(needs));
+    };
+    this.#previous = { settings: { capabilities: needs.capabilities }, restore };
   }
 
   /** Resolves when the guest runs here. */
@@ -214,12 +312,14 @@ export class DestinationSide implements AsyncDisposable {
 
   /**
    * What became of a commit whose answer was lost. A QEMU that surely has not run the guest is ended, no other; one that
-   * ended by itself after it was asked may have run it, and written to its disks.
+   * ended by itself after it was asked may have run it, and written to its disks; and a host that has restarted since
+   * cannot say what was asked of it.
    */
   async resolve(
-    { qmpPath, process, runDir, migrationId }: Params<'destination.resolve'>,
+    { qmpPath, process, bootId: bootIdThen, runDir, migrationId }: Params<'destination.resolve'>,
     signal: AbortSignal,
   ): Promise<Results['destination.resolve']> {
+    if (bootIdThen !== null && bootIdThen !== (await bootId())) return 'unknown';
     const wasAsked = await access(join(runDir, migrationId, committingFile)).then(
       () => true,
       () => false,
@@ -278,6 +378,21 @@ export class DestinationSide implements AsyncDisposable {
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#timer = null;
   }
+}
+
+/** Memory is what a destination is about to need. */
+function heldLimitBytes(): number {
+  return Math.min(hintLimitBytes, Math.floor(freemem() / 4));
+}
+
+function capabilitiesOf({ capabilities }: Remains['needs']): {
+  capabilities: { capability: MigrationCapability; state: boolean }[];
+} {
+  const list = Object.entries(capabilities).map(([name, state]) => ({
+    capability: name as MigrationCapability,
+    state,
+  }));
+  return { capabilities: list };
 }
 
 /** Of those RAM blocks that lie in huge pages. */

@@ -82,6 +82,13 @@ export const methodParams = {
     event: z.enum(['abandon', 'release', 'resume']),
   }),
   'destination.ask': migrationSchema,
+  /** Takes the place of a service that died after the guest had begun to run there. */
+  'destination.takeOver': migrationSchema,
+  /** Where the relay waits that has taken over; null: the destination needs nothing any more. */
+  'source.reconnect': z.object({
+    ...directorySchema.shape,
+    endpoint: z.object({ host: z.string(), port: z.number().int() }).nullable(),
+  }),
   /** The migrations that a host takes part in, and what their services say of themselves. */
   'host.migrations': z.object({ runDir: z.string().startsWith('/') }),
   'destination.check': z.custom<DestinationPlan>((plan) => typeof plan === 'object' && plan !== null),
@@ -113,7 +120,13 @@ export const methodParams = {
   'destination.finished': z.object({}),
   'destination.commit': z.object({}),
   /** After a commit whose answer was lost: ends the QEMU unless it runs the guest. */
-  'destination.resolve': z.object({ ...guestSchema.shape, ...directorySchema.shape, process: processSchema }),
+  'destination.resolve': z.object({
+    ...guestSchema.shape,
+    ...directorySchema.shape,
+    process: processSchema,
+    /** Of the host when it was asked to let the guest run: null when that is not known. */
+    bootId: z.string().nullable(),
+  }),
   /** Likewise. */
   'destination.rollback': z.object({
     ...directorySchema.shape,
@@ -155,12 +168,33 @@ export interface HostedMigration {
   readonly ledger: Omit<Ledger, 'link'>;
   /** The host has restarted since: nothing that is missing here means anything. */
   readonly isFromBefore: boolean;
+  /** What it has decided at the commit point. */
+  readonly decision: 'held' | 'kept' | 'run' | 'end' | null;
+  /** It has a service, which does not answer. */
+  readonly isBusy: boolean;
   /** What its service says; null when it has none any more. */
-  readonly source: (SwitchSourceState & { readonly commit: SourceState }) | null;
-  readonly destination: (SwitchDestinationState & { readonly commit: DestinationState }) | null;
+  readonly source: (SwitchSourceState & SwitchStatus & { readonly commit: SourceState }) | null;
+  readonly destination:
+    | (SwitchDestinationState &
+        SwitchStatus & {
+          readonly commit: DestinationState;
+          /** When the guest was let run, by the host's clock; null before. */
+          readonly resumedAtMs: number | null;
+        })
+    | null;
+}
+
+export interface SwitchStatus {
+  /** Since when the relays are not connected, by the host's clock; null while they are. */
+  readonly interruptedAtMs: number | null;
 }
 
 export type { FaultStatistics };
+
+/** A process, and in which boot of its host it was started. */
+export interface StartedProcess extends ProcessId {
+  readonly bootId: string;
+}
 
 export interface Loaded {
   readonly counters: RelayCounters;
@@ -169,7 +203,18 @@ export interface Loaded {
 
 export interface Pulled extends Loaded {
   readonly faults: FaultStatistics | null;
+  /** By a relay that had taken over from another one: what that had placed was not compared. */
+  readonly hasTakenOver: boolean;
 }
+
+/**
+ * What has become of a destination's part that was to be taken over: a relay waits for the source, one is at work with
+ * it, or the guest has all of its memory.
+ */
+export type TakeOver =
+  | { readonly state: 'waiting'; readonly port: number }
+  | { readonly state: 'atWork' }
+  | { readonly state: 'complete' };
 
 /** Results of every method. */
 export interface Results {
@@ -192,6 +237,8 @@ export interface Results {
   'source.switched': { readonly stoppedAtMs: number; readonly sample: SourceSample };
   'source.post': { readonly state: SourceState };
   'destination.ask': { readonly state: DestinationState };
+  'destination.takeOver': TakeOver;
+  'source.reconnect': null;
   'host.migrations': readonly HostedMigration[];
   /** Null when the pull ended before it was asked for. */
   'source.pulled': { readonly sample: SourceSample } | null;
@@ -199,7 +246,7 @@ export interface Results {
   'destination.switched': { readonly resumedAtMs: number };
   'destination.pulled': Pulled | null;
   'destination.check': readonly Finding[];
-  'destination.start': ProcessId;
+  'destination.start': StartedProcess;
   'destination.listen': { readonly port: number };
   'destination.finished': Loaded;
   /** When the guest was resumed, by the host's clock. */
@@ -217,6 +264,10 @@ export interface SourceSample extends SourceRelayState {
   readonly dirtySyncCount: number;
   /** What the destination still needs from here; null for a teleport. */
   readonly remaining: Remaining | null;
+  /** How the guest's memory gets to the relay: through QEMU's migration stream, or from the file that it is kept in. */
+  readonly capture: 'stream' | 'memory file';
+  /** From a file: all has been sent ahead that the destination is willing to hold. */
+  readonly isSentAhead: boolean;
   /** Of a switch: whether the relays are connected. */
   readonly isConnected: boolean | null;
 }

@@ -37,6 +37,8 @@ export async function serve(version: string): Promise<void> {
     'source.pulled': (migration, signal) => source.pulled(migration, signal),
     'source.post': ({ event, ...migration }) => source.post(migration, event),
     'destination.ask': (migration) => destination.ask(migration),
+    'destination.takeOver': (migration, signal) => destination.takeOver(migration, signal),
+    'source.reconnect': (params) => source.reconnect(params),
     'source.finished': (_, signal) => source.finished(signal),
     'source.hold': async () => source.hold(),
     'source.rollback': (guest, signal) => source.rollback(guest, signal),

@@ -9,6 +9,7 @@ export class ServiceError extends Error {
       | 'VMMIG_SOURCE_MIGRATION'
       | 'VMMIG_SWITCH_REFUSED'
       | 'VMMIG_PULL_STOPPED'
+      | 'VMMIG_TAKEOVER'
       | 'VMMIG_QEMU_SILENT',
     message: string,
   ) {

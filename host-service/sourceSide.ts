@@ -17,8 +17,10 @@ import {
   migrationState,
   type PreviousSettings,
   quitSource,
+  type RamStretch,
   resumeAfterFailure,
   startMigration,
+  virtioRings,
   waitForMigrationEnd,
 } from '../hypervisor/index.js';
 import { QmpClient } from '../qmp/index.js';
@@ -28,8 +30,10 @@ import { eventTimeMs } from './clock.js';
 import type { GuestAddress, Params, Results, ScanSummary, SourceSample } from './protocol.js';
 import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
+import { type OpenMemory, openGuestMemory, pagesOf } from './switching/guestMemory.js';
 import { type OrphanedMigration, postToSource, pulledElsewhere } from './switching/orphans.js';
 import { SourceSwitch } from './switching/sourceSwitch.js';
+import { reconnectSource } from './switching/takeover.js';
 
 const sampleIntervalMs = 50;
 /** QEMU is to keep iterating until it is told otherwise: see `switchOver`. Zero would end it at the first clean pass. */
@@ -48,6 +52,10 @@ export class SourceSide implements AsyncDisposable {
   #scan: ScanResult | null = null;
   #relay: SourceRelay | SwitchSource | null = null;
   #switch: SourceSwitch | null = null;
+  /** Of a switch, where the guest's memory is kept in files: QEMU has next to nothing to copy. */
+  #memory: OpenMemory | null = null;
+  #hot: Promise<readonly RamStretch[]> = Promise.resolve([]);
+  #hasSetOut = false;
   #diskIndexes: readonly number[] = [];
   #directory: string | null = null;
   #previous: PreviousSettings | null = null;
@@ -113,9 +121,11 @@ export class SourceSide implements AsyncDisposable {
   async #startSwitch(params: Params<'source.listen'>): Promise<SourceSwitch> {
     const inspection = this.#inspection!;
     const limits = () => AbortSignal.timeout(undoTimeoutMs);
+    this.#memory = await openGuestMemory(this.#qmp!, inspection.process);
     this.#switch = await SourceSwitch.start({
       params,
       inspection,
+      memory: this.#memory,
       resumeGuest: () => this.#undo(this.#qmp!, inspection.running, limits()),
       endQemu: () => this.#endQemu(limits()),
       pulled: () => this.#pulled(),
@@ -137,7 +147,7 @@ export class SourceSide implements AsyncDisposable {
           multifd: false,
           'return-path': false,
           'release-ram': false,
-          'x-ignore-shared': false,
+          'x-ignore-shared': this.#memory !== null,
           'pause-before-switchover': false,
         },
         parameters: { 'max-bandwidth': unlimitedBytesPerSecond, 'downtime-limit': iterateDowntimeLimitMs },
@@ -147,7 +157,9 @@ export class SourceSide implements AsyncDisposable {
     this.#stopped = qmp.waitFor('STOP').then(eventTimeMs);
     this.#stopped.catch(() => {});
     this.#migrating = true;
-    await startMigration(qmp, `unix:${join(this.#directory!, 'source')}`, { signal });
+    // QEMU would stop the guest at once where there is next to nothing to copy.
+    if (this.#memory === null) await this.#setOut(signal);
+    else this.#hot = virtioRings(qmp, this.#inspection!.memory.gpaMap).catch(() => []);
     this.#timer = setInterval(() => void this.#sample(), sampleIntervalMs);
     return null;
   }
@@ -159,7 +171,16 @@ export class SourceSide implements AsyncDisposable {
   /** From now on QEMU stops the guest as soon as the rest takes no longer than this at memory speed. */
   async allowDowntime({ downtimeLimitMs }: Params<'source.allowDowntime'>, signal: AbortSignal): Promise<null> {
     await this.#qmp!.execute('migrate-set-parameters', { 'downtime-limit': downtimeLimitMs }, { signal });
+    if (this.#memory !== null && !this.#hasSetOut) {
+      this.#hasSetOut = true;
+      this.#switch!.relay.endAhead(pagesOf(await this.#hot, this.#memory));
+      await this.#setOut(signal);
+    }
     return null;
+  }
+
+  async #setOut(signal: AbortSignal): Promise<void> {
+    await startMigration(this.#qmp!, `unix:${join(this.#directory!, 'source')}`, { signal });
   }
 
   /** Resolves when the guest runs on the destination, and QEMU has ended here. */
@@ -183,6 +204,13 @@ export class SourceSide implements AsyncDisposable {
   /** To the commit point's source side, which may be in another service. */
   async post(migration: OrphanedMigration, event: 'abandon' | 'release' | 'resume'): Promise<Results['source.post']> {
     return { state: await (this.#switch?.post(event) ?? postToSource(migration, event)) };
+  }
+
+  /** Another relay waits at the destination, or that needs nothing any more. @throws RelayError, ServiceError */
+  async reconnect({ runDir, migrationId, endpoint }: Params<'source.reconnect'>): Promise<null> {
+    if (this.#switch !== null) await this.#switch.reconnect(endpoint);
+    else await reconnectSource(runDir, migrationId, endpoint);
+    return null;
   }
 
   /** Resolves when this service is of no use to the guest any more. */
@@ -304,6 +332,8 @@ export class SourceSide implements AsyncDisposable {
       dirtyBytesPerSecond: this.#migration?.ram?.dirtyBytesPerSecond || null,
       dirtySyncCount: this.#migration?.ram?.passes ?? 0,
       remaining: this.#switch?.relay.state.remaining ?? null,
+      capture: this.#memory === null ? 'stream' : 'memory file',
+      isSentAhead: this.#switch?.relay.state.isSentAhead ?? false,
       isConnected: this.#switch?.relay.state.isConnected ?? null,
     };
   }

@@ -6,6 +6,8 @@ export type HypervisorErrorCode =
   | 'VMMIG_DESTINATION_START'
   /** The destination's QEMU did not take the migration stream. */
   | 'VMMIG_DESTINATION_LOAD'
+  /** The destination's QEMU, whose migration stream broke, does not take another one. */
+  | 'VMMIG_DESTINATION_RECOVER'
   /** The source's migration could not be started, cancelled or brought to an end. */
   | 'VMMIG_SOURCE_MIGRATION'
   /** The guest cannot be let run again. */

@@ -9,6 +9,7 @@ export { checkSwitch } from './checkSwitch.js';
 export { acceptMigration, type DestinationGuest, letRun, waitUntilLoaded } from './destination.js';
 export * from './direct/commandLine/index.js';
 export { checkDestination, type DestinationDisk, type DestinationPlan } from './direct/preflight/index.js';
+export { RecoveryGuard, type RecoveryPaths } from './direct/recoveryGuard.js';
 export { type StartDestinationOptions, startDestination } from './direct/startDestination.js';
 export { HypervisorError, type HypervisorErrorCode } from './errors.js';
 export type { Finding, FindingCode } from './finding.js';
@@ -20,5 +21,6 @@ export { applyMigrationSettings, type MigrationSettings, type PreviousSettings }
 export { type MigrationState, migrationState, waitForMigrationEnd } from './migrationStatus.js';
 export { isRunning, processId } from './process.js';
 export { parseRamBlocks, type RamBlockInfo } from './ramBlocks.js';
+export { type RecoveryOptions, untilRecoverable } from './recovery.js';
 export { cancelMigration, endProcess, quitSource, resumeAfterFailure, startMigration } from './source.js';
 export { type RamStretch, virtioRings } from './virtioRings.js';

@@ -10,6 +10,7 @@ import { outcome } from './outcome.js';
 import type { Recovery } from './recover.js';
 import type { MigrationReport } from './report.js';
 import { resolve } from './resolve.js';
+import { takeOver, takeOver } from './takeOver.js';
 import { tally } from './tally.js';
 import { pageBytes } from './units.js';
 
@@ -22,6 +23,7 @@ export async function recoverSwitch(recovery: Recovery): Promise<MigrationReport
   const { vm, to } = unfinished;
   if (unfinished.parts.length === 0) return await judgeByGuest(recovery);
   const failures: unknown[] = [];
+  if (needsTakeOver(recovery)) await noting(failures, () => replaceDestination(recovery)).catch(() => {});
   const end = await recorder.during('switch-over', () =>
     resolve({
       postToSource: async (event) =>
@@ -43,6 +45,20 @@ export async function recoverSwitch(recovery: Recovery): Promise<MigrationReport
   const text = `whether ${vm} runs on ${to.name} could not be found out${why}`;
   const cause = before?.error?.code ?? 'VMMIG_UNRESOLVED';
   return await recorder.finish(result, vmLocation, new VmmigError(cause, text, { vmLocation, retryable: true }));
+}
+
+/** The guest was let run on the destination, and nobody is there any more who brings it memory. */
+function needsTakeOver({ unfinished }: Recovery): boolean {
+  const hosted = unfinished.parts.find(({ hosted: { ledger } }) => ledger.role === 'destination')?.hosted;
+  return hosted?.decision === 'run' && hosted.destination === null && !hosted.isBusy && !hosted.isFromBefore;
+}
+
+/** First of all: until it has memory again, the destination's QEMU may not be able to answer. */
+async function replaceDestination(recovery: Recovery): Promise<void> {
+  const { sessions } = recovery;
+  const [source, destination] = await Promise.all([sessions.side('source'), sessions.side('destination')]);
+  const { guest, migrationId } = partOf(recovery, 'destination');
+  await takeOver({ source, destination }, guest, migrationId);
 }
 
 /** What an error of the way was stays known, though the way goes on. */
@@ -82,7 +98,7 @@ async function watchPull(recovery: Recovery): Promise<MigrationReport> {
     });
     recorder.facts = {
       ...recorder.facts,
-      verified: pulled === null ? null : true,
+      verified: pulled === null || pulled.hasTakenOver ? null : true,
       faults: pulled?.faults ?? recorder.facts.faults,
     };
     return await recorder.finish('moved', 'destination', null);
@@ -96,15 +112,27 @@ async function watchPull(recovery: Recovery): Promise<MigrationReport> {
   }
 }
 
-/** Both hosts' services say so, or have gone in good order. */
+/** Both hosts' services say so, or have gone in good order. A destination's service that was lost is replaced before. */
 async function untilPulled(recovery: Recovery, signal: AbortSignal): Promise<Pulled | null> {
-  const { sessions } = recovery;
+  const { sessions, unfinished } = recovery;
   const [source, destination] = await Promise.all([sessions.side('source'), sessions.side('destination')]);
-  const [, pulled] = await Promise.all([
-    call(source.rpc, 'source.pulled', partOf(recovery, 'source'), { signal }),
-    call(destination.rpc, 'destination.pulled', partOf(recovery, 'destination'), { signal }),
-  ]);
-  return pulled;
+  const part = partOf(recovery, 'destination');
+  // The guest may need this very service from here on.
+  sessions.leavesServices = true;
+  const failure = await takeOver({ source, destination }, part.guest, unfinished.id).then(
+    () => null,
+    (thrown: unknown) => thrown,
+  );
+  try {
+    const [, pulled] = await Promise.all([
+      call(source.rpc, 'source.pulled', partOf(recovery, 'source'), { signal }),
+      call(destination.rpc, 'destination.pulled', part, { signal }),
+    ]);
+    sessions.leavesServices = false;
+    return pulled;
+  } catch (thrown) {
+    throw failure ?? thrown;
+  }
 }
 
 /** Rejects when the operator leaves. */

@@ -1,4 +1,7 @@
-/** Sessions with the two hosts of a migration, opened when they are needed, and again when they were lost. */
+/**
+ * Sessions with the two hosts of a migration, opened when they are needed, and again when they were lost. A service may
+ * have become the one that the guest needs: they are left to their own end.
+ */
 import type { InventoryHost } from '../hosts/index.js';
 import { VmmigError } from './errors.js';
 import { openSide, type Side } from './sides.js';
@@ -7,6 +10,8 @@ const openTimeoutMs = 10_000;
 
 export class Sessions implements AsyncDisposable {
   readonly #hosts: Readonly<Record<'source' | 'destination', InventoryHost>>;
+  /** Whether the services that were started are not to be ended with the sessions. */
+  leavesServices = false;
   readonly #open = new Map<'source' | 'destination', Promise<Side>>();
 
   constructor(source: InventoryHost, destination: InventoryHost) {
@@ -32,6 +37,6 @@ export class Sessions implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     const sides = await Promise.all([...this.#open.values()].map((side) => side.catch(() => null)));
-    await Promise.all(sides.map((side) => side?.[Symbol.asyncDispose]()));
+    await Promise.all(sides.map((side) => (this.leavesServices ? side?.leave() : side?.leave())));
   }
 }

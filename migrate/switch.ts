@@ -129,6 +129,10 @@ class Switch extends Migration {
       hosts: { source, destination: intent.to },
       migrationOn: (host) => this.#migrationOn(host),
       reconnectTimeoutMs: this.#request.reconnectTimeoutMs,
+      takenOver: () => {
+        const text = `vmmig on ${intent.to.name} had died and was replaced: what it had placed cannot be verified as a whole`;
+        recorder.notice('warn', 'VMMIG_TAKEN_OVER', text);
+      },
     };
     const { pulled, sample } = await recorder.during('pull', () => watchPull(watched, this.#leave));
     this.#pulled = pulled;
@@ -136,7 +140,8 @@ class Switch extends Migration {
     this.#isOver = true;
     const releasedMs = Math.round(recorder.elapsedMs);
     const exposureMs = this.#runsSinceMs === null ? null : Math.round(releasedMs - this.#runsSinceMs);
-    recorder.facts = { ...recorder.facts, verified: true, releasedMs, exposureMs };
+    const verified = pulled?.hasTakenOver === true ? null : true;
+    recorder.facts = { ...recorder.facts, verified, releasedMs, exposureMs };
   }
 
   #migrationOn({ runDir }: InventoryHost): Params<'source.pulled'> {

@@ -9,6 +9,7 @@ import { RemoteError } from '../hosts/rpc.js';
 import { VmmigError } from './errors.js';
 import type { Sides } from './prepare.js';
 import { openSide, type Side } from './sides.js';
+import { takeOver } from './takeOver.js';
 
 export interface WatchedPull {
   /** Those that are open; replaced when a session is lost. */
@@ -17,6 +18,8 @@ export interface WatchedPull {
   /** What a service on that host finds the migration by. */
   migrationOn(host: InventoryHost): Params<'source.pulled'>;
   readonly reconnectTimeoutMs: number;
+  /** The destination's service had died, and another has taken its place. */
+  takenOver?(): void;
 }
 
 export interface PullEnd {
@@ -66,11 +69,12 @@ async function failureOf(served: Promise<unknown>): Promise<never> {
 }
 
 async function follow<T>(
-  { sides, hosts, migrationOn, reconnectTimeoutMs }: WatchedPull,
+  watched: WatchedPull,
   which: 'source' | 'destination',
   signal: AbortSignal,
   ask: (side: Side, params: Params<'source.pulled'>, limits: { signal: AbortSignal }) => Promise<T>,
 ): Promise<T> {
+  const { sides, hosts, migrationOn, reconnectTimeoutMs } = watched;
   let lostAtMs: number | null = null;
   for (;;) {
     try {
@@ -79,6 +83,7 @@ async function follow<T>(
       return await ask(sides[which], migrationOn(hosts[which]), { signal });
     } catch (thrown) {
       signal.throwIfAborted();
+      if (which === 'destination' && isStopped(thrown) && (await isTakenOver(watched, signal))) continue;
       // An answer, unlike all else that may happen to a session.
       if (thrown instanceof RemoteError || thrown instanceof VmmigError) throw thrown;
       await sides[which]?.leave();
@@ -88,6 +93,27 @@ async function follow<T>(
       await delay(pauseMs, undefined, { signal });
     }
   }
+}
+
+/** The destination's service died: this session's takes its place, and the guest goes on. */
+async function isTakenOver(watched: WatchedPull, signal: AbortSignal): Promise<boolean> {
+  const { sides, hosts, migrationOn, reconnectTimeoutMs } = watched;
+  const { guest, migrationId } = migrationOn(hosts.destination);
+  const startMs = performance.now();
+  while (performance.now() - startMs < reconnectTimeoutMs) {
+    const { source, destination } = sides;
+    // The source's session is opened again elsewhere.
+    if (source !== null && destination !== null) {
+      if ((await takeOver({ source, destination }, guest, migrationId)) === 'waiting') watched.takenOver?.();
+      return true;
+    }
+    await delay(pauseMs, undefined, { signal });
+  }
+  return false;
+}
+
+function isStopped(thrown: unknown): boolean {
+  return thrown instanceof RemoteError && thrown.code === 'VMMIG_PULL_STOPPED';
 }
 
 function explainLoss(thrown: unknown): never {

@@ -23,6 +23,7 @@ const text = z.string().min(1).max(4096);
 const path = text.regex(/^\/[^\0]*$/);
 const moment = z.iso.datetime();
 const processSchema = z.strictObject({ pid: z.int().positive(), startTime: z.int().nonnegative() });
+const port = z.int().min(1).max(65535);
 const bootId = z.string().regex(/^[\da-f-]{36}$/);
 
 const ledgerSchema = z.strictObject({
@@ -47,13 +48,26 @@ const ledgerSchema = z.strictObject({
   /** The other host, as the command called it; where its ledger is; its boot, as far as it is known. */
   peer: z.strictObject({ host: text, runDir: path, bootId: bootId.nullable() }),
   /** How the relays meet; the key is 32 bytes. */
-  link: z.strictObject({ host: text, port: z.int().min(1).max(65535), key: z.base64().length(44) }).nullable(),
+  link: z.strictObject({ host: text, port, key: z.base64().length(44) }).nullable(),
+  /** What another service at the destination needs besides, should the one that is at work there die. */
+  takeOver: z
+    .strictObject({
+      /** As references number them. */
+      disks: z.array(z.strictObject({ path, format: text })),
+      ports: z.tuple([port, port]).nullable(),
+      /** In bytes, of the RAM blocks that do not lie in small pages. */
+      pageSizes: z.record(text, z.int().positive()),
+      /** QEMU's, as they were before the migration. */
+      capabilities: z.record(text, z.boolean()),
+      reconnectTimeoutMs: z.number().positive(),
+    })
+    .optional(),
 });
 
 export type Ledger = z.infer<typeof ledgerSchema>;
 export type LedgerRole = Ledger['role'];
 /** What changes while a migration goes on. */
-export type LedgerChanges = Partial<Pick<Ledger, 'phase' | 'service' | 'link'>> & {
+export type LedgerChanges = Partial<Pick<Ledger, 'phase' | 'service' | 'link' | 'takeOver'>> & {
   readonly process?: Ledger['guest']['process'];
   readonly peerBootId?: string;
 };

@@ -3,7 +3,14 @@
  * may run here, this outlives whoever has asked for the migration, until all of its memory is here.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { type DestinationGuest, endProcess, HypervisorError, letRun, type ProcessId } from '../../hypervisor/index.js';
+import {
+  type DestinationGuest,
+  endProcess,
+  HypervisorError,
+  letRun,
+  type ProcessId,
+  processId,
+} from '../../hypervisor/index.js';
 import { QmpCommandError } from '../../qmp/index.js';
 import { SwitchDestination, type SwitchDestinationOptions } from '../../relay/destination/switchDestination.js';
 import type { RelayError } from '../../relay/errors.js';
@@ -14,6 +21,7 @@ import {
   type DestinationState,
   decide,
   destinationStep,
+  type Ledger,
   removeLedger,
   updateLedger,
   writeLedger,
@@ -36,6 +44,8 @@ export interface DestinationSwitchOptions {
   readonly pulled: () => Promise<object>;
 }
 
+export type TakeOverNeeds = Omit<NonNullable<Ledger['takeOver']>, 'ports' | 'reconnectTimeoutMs'>;
+
 const ended: ReadonlySet<DestinationState> = new Set(['ended', 'unended']);
 const mayRun: ReadonlySet<DestinationState> = new Set([
   'permitted',
@@ -54,37 +64,75 @@ export class DestinationSwitch implements AsyncDisposable {
   readonly #options: DestinationSwitchOptions;
   readonly #driver: CommitDriver<DestinationState, DestinationEvent, DestinationAction>;
   #control: Control | null = null;
+  #interruptedAtMs: number | null = null;
   #resumedAtMs = 0;
   #failure: unknown = null;
+  /** Having taken over: before QEMU has a stream again it cannot be asked. */
+  #goingOn: Promise<void> = Promise.resolve();
   /** The relay has given up. */
   #isCutOff = false;
 
-  private constructor(options: DestinationSwitchOptions) {
+  private constructor(options: DestinationSwitchOptions, state: DestinationState) {
     this.#options = options;
-    this.#driver = new CommitDriver('loading', destinationStep, (action) => this.#perform(action));
+    this.#driver = new CommitDriver(state, destinationStep, (action) => this.#perform(action));
   }
 
   /** Listens for the source relay. */
   static async start(options: DestinationSwitchOptions): Promise<DestinationSwitch> {
-    const own = new DestinationSwitch(options);
+    const own = new DestinationSwitch(options, 'loading');
     const { runDir, migrationId, peer, guestAddress: guest } = options;
     await writeLedger(runDir, await newLedger('destination', { migrationId, guest, peer, link: null }, null));
-    own.relay = await SwitchDestination.start(options.relay, {
-      permitted: () => void own.#driver.post('go'),
-      loaded: () => void own.#driver.post('loaded'),
-      resumed: () => void own.#driver.post('linkBack'),
-    });
-    own.relay.finished.catch(async (error) => {
-      own.#isCutOff = true;
-      own.#failure ??= await own.#explained(error);
-      void own.#driver.post('failed');
-    });
-    own.#control = await serveControl(runDir, migrationId, 'destination', {
-      status: async () => ({ commit: own.state, ...own.relay.state }),
-      pulled: () => options.pulled(),
-      post: async () => ({ state: await own.ask() }),
+    await own.#begin(() => void own.#driver.post('loaded'));
+    return own;
+  }
+
+  /**
+   * Takes the place of one that died after it had been decided that the guest runs here.
+   * @param goesOn - QEMU has its stream again: its monitor is to be connected
+   */
+  static async takeOver(options: DestinationSwitchOptions, goesOn: () => Promise<void>): Promise<DestinationSwitch> {
+    const own = new DestinationSwitch(options, 'doubtful');
+    const { runDir, migrationId } = options;
+    await updateLedger(runDir, { migrationId, role: 'destination' }, { service: await processId(process.pid) });
+    await own.#begin(() => {
+      own.#goingOn = goesOn().catch((error) => {
+        own.#failure ??= error;
+      });
+      void own.#goingOn.then(() => own.#driver.post('ask'));
     });
     return own;
+  }
+
+  async #begin(loaded: () => void): Promise<void> {
+    const options = this.#options;
+    const { runDir, migrationId } = options;
+    this.relay = await SwitchDestination.start(options.relay, {
+      permitted: () => void this.#driver.post('go'),
+      loaded,
+      interrupted: () => {
+        this.#interruptedAtMs = Date.now();
+      },
+      resumed: () => {
+        this.#interruptedAtMs = null;
+        void this.#driver.post('linkBack');
+      },
+    });
+    this.relay.finished.catch(async (error) => {
+      this.#isCutOff = true;
+      this.#failure ??= await this.#explained(error);
+      void this.#driver.post('failed');
+    });
+    this.#control = await serveControl(runDir, migrationId, 'destination', {
+      status: async () => ({
+        commit: this.state,
+        interruptedAtMs: this.#interruptedAtMs,
+        resumedAtMs: this.#resumedAtMs || null,
+        port: this.relay.port,
+        ...this.relay.state,
+      }),
+      pulled: () => options.pulled(),
+      post: async () => ({ state: await this.ask() }),
+    });
   }
 
   get state(): DestinationState {
@@ -102,6 +150,7 @@ export class DestinationSwitch implements AsyncDisposable {
 
   /** Does the guest run here? If not, it never will. */
   async ask(): Promise<DestinationState> {
+    await this.#goingOn;
     return await this.#driver.post('ask');
   }
 
@@ -112,10 +161,21 @@ export class DestinationSwitch implements AsyncDisposable {
     throw this.#failure ?? new ServiceError('VMMIG_SWITCH_REFUSED', 'the guest was not let run here');
   }
 
-  /** QEMU has been started. Noted before it outlives this service. */
-  async started({ pid, startTime }: ProcessId): Promise<void> {
-    const { runDir, migrationId } = this.#options;
-    await updateLedger(runDir, { migrationId, role: 'destination' }, { process: { pid, startTime }, phase: 'moving' });
+  /** QEMU has been started. Noted before it outlives this service, with what another one would need to take over. */
+  async started({ pid, startTime }: ProcessId, needs: TakeOverNeeds): Promise<void> {
+    const { runDir, migrationId, relay } = this.#options;
+    const { credentials, listen, reconnectTimeoutMs } = relay;
+    const ports: [number, number] | null = listen.ports === undefined ? null : [...listen.ports];
+    await updateLedger(
+      runDir,
+      { migrationId, role: 'destination' },
+      {
+        process: { pid, startTime },
+        phase: 'moving',
+        link: { host: '::', port: this.relay.port, key: credentials.key.toString('base64') },
+        takeOver: { ...needs, ports, reconnectTimeoutMs },
+      },
+    );
   }
 
   /**

@@ -5,6 +5,7 @@
 import { freemem } from 'node:os';
 import { join } from 'node:path';
 import type { GuestInspection } from '../../hypervisor/index.js';
+import type { Endpoint } from '../../relay/link/connection.js';
 import { SwitchSource, type SwitchSourceOptions } from '../../relay/source/switchSource.js';
 import {
   decide,
@@ -21,10 +22,13 @@ import { type Control, serveControl } from '../control.js';
 import { newLedger } from '../newLedger.js';
 import type { Params } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
+import type { OpenMemory } from './guestMemory.js';
 
 export interface SourceSwitchOptions {
   readonly params: Params<'source.listen'>;
   readonly inspection: GuestInspection;
+  /** Where it is kept in files. Ended with this. */
+  readonly memory: OpenMemory | null;
   /** Lets the guest run on here. @throws when it does not */
   readonly resumeGuest: () => Promise<void>;
   /** Ends QEMU, whose guest runs elsewhere. @throws when it does not end */
@@ -42,6 +46,7 @@ export class SourceSwitch implements AsyncDisposable {
   readonly #options: SourceSwitchOptions;
   readonly #driver: CommitDriver<SourceState, SourceEvent, SourceAction>;
   #control: Control | null = null;
+  #interruptedAtMs: number | null = null;
   #failure: unknown = null;
   /** The relay has given up: what the destination still needs it will not get. */
   #isCutOff = false;
@@ -53,13 +58,13 @@ export class SourceSwitch implements AsyncDisposable {
 
   /** Listens for QEMU; the relay is to be connected by the caller. */
   static async start(options: SourceSwitchOptions): Promise<SourceSwitch> {
-    const { params, inspection } = options;
+    const { params, inspection, memory } = options;
     const { runDir, migrationId } = params;
     const own = new SourceSwitch(options);
     const { guest, peer } = params.switching!;
     await writeLedger(runDir, await newLedger('source', { migrationId, guest, peer, link: null }, inspection.process));
     try {
-      own.relay = await SwitchSource.listen(relayOptions(params), {
+      own.relay = await SwitchSource.listen(relayOptions(params, memory), {
         ready: () => void own.#driver.post('guestStopped').then(() => own.#driver.post('commit')),
         running: () => void own.#driver.post('running'),
         refused: (message) => {
@@ -67,7 +72,16 @@ export class SourceSwitch implements AsyncDisposable {
           own.#failure ??= new ServiceError('VMMIG_SWITCH_REFUSED', text);
           void own.#driver.post('refused');
         },
-        resumed: () => void own.#driver.post('linkBack'),
+        interrupted: () => {
+          own.#interruptedAtMs = Date.now();
+        },
+        lost: () => {
+          own.#interruptedAtMs ??= Date.now();
+        },
+        resumed: () => {
+          own.#interruptedAtMs = null;
+          void own.#driver.post('linkBack');
+        },
       });
       own.relay.finished.catch((error) => {
         own.#failure ??= error;
@@ -75,8 +89,9 @@ export class SourceSwitch implements AsyncDisposable {
         void own.#driver.post('abandon');
       });
       own.#control = await serveControl(runDir, migrationId, 'source', {
-        status: async () => ({ commit: own.state, ...own.relay.state }),
+        status: async () => ({ commit: own.state, interruptedAtMs: own.#interruptedAtMs, ...own.relay.state }),
         pulled: () => options.pulled(),
+        reconnect: (endpoint) => own.reconnect(endpoint),
         post: async ({ event }) => ({ state: await own.post(event as 'abandon' | 'release' | 'resume') }),
       });
     } catch (thrown) {
@@ -104,6 +119,13 @@ export class SourceSwitch implements AsyncDisposable {
     return await this.#driver.post(event);
   }
 
+  /** @param endpoint - of another relay at the destination; null: that needs nothing any more */
+  async reconnect(endpoint: Endpoint | null): Promise<void> {
+    if (endpoint === null) return this.relay.conclude();
+    await this.relay.reconnect(endpoint);
+    this.#interruptedAtMs = null;
+  }
+
   /** Resolves when the destination runs the guest and QEMU has ended here. @throws when it goes on here, or may */
   async switched(signal: AbortSignal): Promise<void> {
     const hasEnded = (reached: SourceState) => reached === 'released' || reached === 'inDoubt' || isHere.has(reached);
@@ -127,6 +149,7 @@ export class SourceSwitch implements AsyncDisposable {
     await this.#driver.post('abandon');
     await this.#control?.[Symbol.asyncDispose]();
     await this.relay?.[Symbol.asyncDispose]();
+    await this.#options.memory?.[Symbol.asyncDispose]();
     if (!this.isInDoubt) await removeLedger(runDir, migrationId, 'source');
   }
 
@@ -182,7 +205,7 @@ export class SourceSwitch implements AsyncDisposable {
   }
 }
 
-function relayOptions(params: Params<'source.listen'>): SwitchSourceOptions {
+function relayOptions(params: Params<'source.listen'>, memory: OpenMemory | null): SwitchSourceOptions {
   const { runDir, migrationId, key, connections, bandwidthBps, compress, switching } = params;
   const directory = join(runDir, migrationId);
   const { pageStoreLimitBytes, spillDir, reconnectTimeoutMs } = switching!;
@@ -193,6 +216,7 @@ function relayOptions(params: Params<'source.listen'>): SwitchSourceOptions {
     bandwidthBps,
     compress,
     reconnectTimeoutMs,
+    memory,
     store: {
       limitBytes: pageStoreLimitBytes ?? Math.floor(freemem() / 2),
       spillPath: spillDir === null ? null : join(spillDir, `${migrationId}.pages`),

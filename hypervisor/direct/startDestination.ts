@@ -7,13 +7,15 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { open, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { QmpClient } from '../../qmp/index.js';
+import type { Duplex } from 'node:stream';
+import { openTransport, QmpClient } from '../../qmp/index.js';
 import type { DestinationGuest } from '../destination.js';
 import { HypervisorError } from '../errors.js';
 import type { ProcessId } from '../inspection.js';
 import { listenerPid } from '../monitorProcess.js';
 import { processId } from '../process.js';
 import { endProcess } from '../source.js';
+import { RecoveryGuard, type RecoveryPaths } from './recoveryGuard.js';
 
 const DEFAULT_TIMEOUT_MS = 10_000;
 const KILL_STEP_TIMEOUT_MS = 2_000;
@@ -69,11 +71,10 @@ export async function startDestination(options: StartDestinationOptions): Promis
     guard = startGuard(id, pidPath);
     await writeFile(pidPath, `${id.pid} ${id.startTime}\n`, { mode: 0o600 });
     const signals = signal === undefined ? [gone.signal] : [gone.signal, signal];
-    const qmp = await QmpClient.connect(
-      { path: qmpPath },
-      { retry: true, timeoutMs, signal: AbortSignal.any(signals) },
-    );
-    return new DirectDestination(id, qmp, guard, options);
+    const limits = AbortSignal.any([...signals, AbortSignal.timeout(timeoutMs)]);
+    const monitor = await openTransport({ path: qmpPath }, true, limits);
+    const qmp = await QmpClient.connect({ stream: monitor }, { timeoutMs, signal: limits });
+    return new DirectDestination(id, { qmp, monitor, guard }, options);
   } catch (cause) {
     if (id !== null) await endProcess(id, { stepTimeoutMs: KILL_STEP_TIMEOUT_MS });
     if (guard !== undefined) dismiss(guard);
@@ -126,23 +127,35 @@ async function tail(path: string): Promise<string> {
   return text.slice(-LOG_TAIL_BYTES).trim();
 }
 
+interface Watched {
+  readonly qmp: QmpClient;
+  /** What `qmp` speaks over. */
+  readonly monitor: Duplex;
+  readonly guard: ChildProcess;
+}
+
 class DirectDestination implements DestinationGuest {
   readonly pid: number;
   readonly startTime: number;
   readonly #options: StartDestinationOptions;
+  readonly qmp: QmpClient;
+  readonly #monitor: Duplex;
   readonly #guard: ChildProcess;
+  #recoveryGuard: RecoveryGuard | null = null;
   #released = false;
 
-  constructor(
-    { pid, startTime }: ProcessId,
-    readonly qmp: QmpClient,
-    guard: ChildProcess,
-    options: StartDestinationOptions,
-  ) {
+  constructor({ pid, startTime }: ProcessId, { qmp, monitor, guard }: Watched, options: StartDestinationOptions) {
     this.pid = pid;
     this.startTime = startTime;
+    this.qmp = qmp;
+    this.#monitor = monitor;
     this.#guard = guard;
     this.#options = options;
+  }
+
+  guardRecovery(paths: RecoveryPaths): Disposable {
+    this.#recoveryGuard = new RecoveryGuard(this, this.#monitor, paths);
+    return this.#recoveryGuard;
   }
 
   release(): void {
@@ -154,6 +167,7 @@ class DirectDestination implements DestinationGuest {
 
   async kill(): Promise<void> {
     if (this.#released) return;
+    this.#recoveryGuard?.[Symbol.dispose]();
     await this.qmp.close();
     await endProcess(this, { stepTimeoutMs: KILL_STEP_TIMEOUT_MS });
     dismiss(this.#guard);

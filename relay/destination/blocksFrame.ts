@@ -2,7 +2,7 @@
 import { pageBytes } from '../digest.js';
 import { RelayError } from '../errors.js';
 import type { BlocksFrame } from '../source/streamToFrames.js';
-import type { CaptureFrame } from '../source/switchSource.js';
+import type { CaptureFrame, MemoryFrame } from '../source/switchSource.js';
 
 const maxBlocks = 1024;
 /** 4 TiB of guest memory. */
@@ -34,7 +34,14 @@ export function parseCapture(payload: Buffer): Capture {
   return { head: Buffer.from(head, 'base64'), section, blocks };
 }
 
-function areBlocks(blocks: BlocksFrame['blocks']): boolean {
+/** @throws RelayError VMMIG_LINK_PROTOCOL */
+export function parseMemory(payload: Buffer): MemoryFrame {
+  const { blocks } = parse(payload) as MemoryFrame;
+  if (!areBlocks(blocks)) throw malformed();
+  return { blocks };
+}
+
+function areBlocks(blocks: MemoryFrame['blocks']): boolean {
   return (
     Array.isArray(blocks) &&
     blocks.length <= maxBlocks &&

@@ -3,6 +3,7 @@
  * asks the source for those that the disk does not hold. Only what has the source's digest is ever placed.
  */
 import type { DiskReader } from '../../disk/diskReader.js';
+import { type HeldPages, heldDisk } from '../../pager/index.js';
 import { BufferPool } from '../bufferPool.js';
 import type { RelayCounters } from '../counters.js';
 import { pageBytes, type RunDigester } from '../digest.js';
@@ -52,6 +53,8 @@ export class Restorer {
     sink: RestorerSink,
     /** Being read from disk at a time. */
     public maxReadingBytes = defaultReadingBytes,
+    /** What references to `heldDisk` mean. */
+    private readonly held: HeldPages | null = null,
   ) {
     this.#disks = disks;
     this.#digester = digester;
@@ -141,6 +144,10 @@ export class Restorer {
   /** Reads a run from the disk. Whatever is wrong with it, the source still has the bytes. */
   async #restore(restore: Restore, lengthBytes: number): Promise<void> {
     const { run, sequence, record } = restore;
+    if (run.disk === heldDisk) {
+      const held = this.held?.take(run.block, run.page, run.count, run.digest!) ?? null;
+      if (held !== null) return this.#finish(restore, held);
+    }
     let bytes: Buffer | null = null;
     try {
       const allocate = () => this.#pool.acquire().subarray(0, lengthBytes);

@@ -4,9 +4,10 @@
  * already, from this host's disk, and only then from the source. Meanwhile the rest comes in.
  */
 import type { DiskReader } from '../../disk/diskReader.js';
+import { HeldPages } from '../../pager/index.js';
 import { digestBatch } from '../batchDigest.js';
 import { newCounters, type RelayCounters } from '../counters.js';
-import { MemoryDigest, pageBytes, RunDigester } from '../digest.js';
+import { type BlockSize, MemoryDigest, pageBytes, RunDigester } from '../digest.js';
 import { RelayError } from '../errors.js';
 import { type BatchRecord, decodeBatch, recordKind, unpackPages } from '../link/batch.js';
 import type { LinkCredentials } from '../link/connection.js';
@@ -15,11 +16,13 @@ import { encodeFault } from '../link/faults.js';
 import { type Frame, frameType } from '../link/frames.js';
 import { type Listener, type ListenOptions, listen } from '../link/handshake.js';
 import { decodeHints } from '../link/hints.js';
+import { encodePlaced } from '../link/placed.js';
 import { decodeRemoteSet } from '../store/remoteSet.js';
 import { Acknowledgements } from './acknowledgements.js';
-import { parseCapture } from './blocksFrame.js';
+import { parseCapture, parseMemory } from './blocksFrame.js';
 import type { PageRun } from './postcopy/blockPages.js';
 import type { FaultStatistics } from './postcopy/faults.js';
+import type { PostcopyBegin, PostcopyHandlers } from './postcopy/options.js';
 import { PostcopyStream } from './postcopy/postcopyStream.js';
 import { Prefetcher } from './prefetcher.js';
 import { Restorer } from './restorer.js';
@@ -33,14 +36,21 @@ export interface SwitchDestinationOptions {
   readonly qemuListens: Promise<ReadonlyMap<string, number>>;
   /** Disks by the index that references name. The caller closes them. */
   readonly disks: readonly DiskReader[];
+  /** Of memory that is sent ahead and may not be what the guest has in the end. */
+  readonly heldLimitBytes: number;
   /** So long the source may be out of reach after the switch. */
   readonly reconnectTimeoutMs: number;
+  /**
+   * Takes the place of a relay that ended after the switch. QEMU, paused, listens for a stream that goes on where the one
+   * before broke; the source tells again what is not there.
+   */
+  readonly takesOver?: boolean;
 }
 
 export interface SwitchDestinationHandlers {
   /** The source permits to run the guest, which is being loaded. */
   permitted(): void;
-  /** QEMU has the device state: the guest can run. */
+  /** QEMU has the device state: the guest can run. Having taken over: QEMU goes on. */
   loaded(): void;
   interrupted?(cause: RelayError): void;
   resumed?(gapMs: number): void;
@@ -51,6 +61,10 @@ export interface SwitchDestinationState {
   readonly bytesOnWire: number;
   readonly rttMs: number;
   readonly isConnected: boolean;
+  /** From another relay. */
+  readonly hasTakenOver: boolean;
+  /** It has, and has not met the source yet. */
+  readonly awaitsSource: boolean;
   readonly reconnects: number;
   readonly pendingRestores: number;
   /** Pages that the guest may still have to wait for. */
@@ -84,6 +98,7 @@ export class SwitchDestination implements AsyncDisposable {
   #digest: MemoryDigest | null = null;
   #restorer: Restorer | null = null;
   #prefetcher: Prefetcher | null = null;
+  readonly #held: HeldPages;
   #pagesOfBlock: number[] = [];
   readonly #queue: Frame[] = [];
   #queuedBytes = 0;
@@ -104,6 +119,7 @@ export class SwitchDestination implements AsyncDisposable {
     this.#options = options;
     this.#handlers = handlers;
     this.#digester = new RunDigester(options.credentials.key);
+    this.#held = new HeldPages(this.#digester, options.heldLimitBytes);
     this.#listener = listener;
     this.port = listener.port;
     this.finished = new Promise((resolve, reject) => {
@@ -117,7 +133,8 @@ export class SwitchDestination implements AsyncDisposable {
     options: SwitchDestinationOptions,
     handlers: SwitchDestinationHandlers,
   ): Promise<SwitchDestination> {
-    const listener = await listen(options.credentials, { ...options.listen, staysOpen: true });
+    const patience = options.takesOver === true ? { timeoutMs: options.reconnectTimeoutMs } : {};
+    const listener = await listen(options.credentials, { ...options.listen, ...patience, staysOpen: true });
     const relay = new SwitchDestination(options, handlers, listener);
     relay.#join().catch((error: RelayError) => relay.#fail(error));
     return relay;
@@ -129,6 +146,8 @@ export class SwitchDestination implements AsyncDisposable {
       bytesOnWire: this.#link?.bytesOnWire ?? 0,
       rttMs: this.#link?.rttMs ?? 0,
       isConnected: this.#link?.isConnected ?? false,
+      hasTakenOver: this.#options.takesOver === true,
+      awaitsSource: this.#options.takesOver === true && this.#link === null,
       reconnects: this.#link?.reconnects ?? 0,
       pendingRestores: this.#restorer?.pending ?? 0,
       missingPages: this.#stream?.missing ?? 0,
@@ -172,16 +191,21 @@ export class SwitchDestination implements AsyncDisposable {
       interrupted: (cause) => handlers.interrupted?.(cause),
       resumed: (gapMs) => handlers.resumed?.(gapMs),
     });
+    if (this.#options.takesOver === true) this.#endure();
+  }
+
+  #endure(): void {
+    const { reconnectTimeoutMs } = this.#options;
+    this.#link!.endure({ reconnectTimeoutMs, by: { accept: this.#listener } });
   }
 
   /** Handles the ordered frames, one at a time, no faster than QEMU takes the pages. */
   async #work(): Promise<void> {
     this.#isWorking = true;
     try {
-      const pageSizes = await this.#options.qemuListens;
       for (let frame = this.#queue.shift(); frame !== undefined && !this.#settled; frame = this.#queue.shift()) {
         this.#queuedBytes -= frame.payload.length;
-        await this.#handle(frame, pageSizes);
+        await this.#handle(frame);
         // Only what brings bytes has to wait for QEMU; least of all the permission to run.
         this.#isWaiting = frame.payload.length >= waitingBytes;
         if (this.#isWaiting) await this.#stream?.drained();
@@ -193,8 +217,10 @@ export class SwitchDestination implements AsyncDisposable {
     this.#isWorking = false;
   }
 
-  async #handle({ type, sequence, payload }: Frame, pageSizes: ReadonlyMap<string, number>): Promise<void> {
-    if (type === frameType.blocks) return await this.#begin(payload, pageSizes);
+  async #handle({ type, sequence, payload }: Frame): Promise<void> {
+    if (type === frameType.blocks) return await this.#begin(payload);
+    if (type === frameType.memory) return this.#announce(payload);
+    if (type === frameType.ahead) return this.#hold(sequence, payload);
     const stream = this.#stream;
     if (stream === null) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay sent pages before their blocks');
     switch (type) {
@@ -223,35 +249,77 @@ export class SwitchDestination implements AsyncDisposable {
     }
   }
 
-  async #begin(payload: Buffer, pageSizes: ReadonlyMap<string, number>): Promise<void> {
+  /** Before QEMU's stream, and maybe before QEMU: pages of a guest that still runs follow. */
+  #announce(payload: Buffer): void {
+    if (this.#pagesOfBlock.length > 0)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay named its blocks twice');
+    this.#pagesOfBlock = pagesOf(parseMemory(payload).blocks);
+  }
+
+  /** What is the guest's in the end is told by digests, after it has stopped. */
+  #hold(sequence: number, payload: Buffer): void {
+    const { records, pages } = decodeBatch(payload, this.#pagesOfBlock);
+    let at = 0;
+    for (const { kind, block, page, count } of records) {
+      if (kind !== recordKind.bytes || this.#hasSwitched)
+        throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay sent ahead what cannot be held');
+      this.#held.hold(block, page, count, pages, at);
+      at += count * pageBytes;
+    }
+    this.#acknowledgements.add(sequence);
+  }
+
+  async #begin(payload: Buffer): Promise<void> {
     if (this.#stream !== null) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay named its blocks twice');
     const { head, section, blocks } = parseCapture(payload);
-    const stream = await PostcopyStream.connect(this.#options.qemuSocketPath, {
-      fault: (run) => this.#fault(run),
-      lost: (error) => this.#fail(error),
-      progress: () => {
-        this.#restorer?.start();
-        this.#prefetcher?.start();
-      },
-    });
-    if (this.#settled) return await stream[Symbol.asyncDispose]();
-    this.#stream = stream;
-    this.#digest = new MemoryDigest(blocks);
-    this.#pagesOfBlock = blocks.map(({ lengthBytes }) => Math.ceil(lengthBytes / pageBytes));
-    this.#counters.totalPages = this.#pagesOfBlock.reduce((sum, pages) => sum + pages, 0);
-    this.#restorer = this.#newRestorer(stream);
-    this.#prefetcher = this.#newPrefetcher(stream, this.#restorer);
+    const pagesOfBlock = pagesOf(blocks);
+    if (this.#pagesOfBlock.length > 0 && String(pagesOfBlock) !== String(this.#pagesOfBlock))
+      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay sent ahead pages of other blocks');
+    const pageSizes = await this.#options.qemuListens;
     const ramBlocks = blocks.map((block, index) => ({
       ...block,
       index,
       pageSizeBytes: pageSizes.get(block.name) ?? null,
       gpa: null,
     }));
-    stream.begin({ head, ramSection: section, blocks: ramBlocks });
+    const begin = { head, ramSection: section, blocks: ramBlocks };
+    const stream = await this.#openStream(begin);
+    if (this.#settled) return await stream[Symbol.asyncDispose]();
+    this.#stream = stream;
+    this.#digest = new MemoryDigest(blocks);
+    this.#pagesOfBlock = pagesOfBlock;
+    this.#counters.totalPages = pagesOfBlock.reduce((sum, pages) => sum + pages, 0);
+    this.#restorer = this.#newRestorer(stream);
+    this.#prefetcher = this.#newPrefetcher(stream, this.#restorer);
+    if (this.#options.takesOver === true) this.#takeOver(stream);
+    else stream.begin(begin);
+  }
+
+  async #openStream(begin: PostcopyBegin): Promise<PostcopyStream> {
+    const { qemuSocketPath, takesOver } = this.#options;
+    const handlers: PostcopyHandlers = {
+      fault: (run) => this.#fault(run),
+      lost: (error) => this.#fail(error),
+      progress: () => {
+        this.#restorer?.start();
+        this.#prefetcher?.start();
+      },
+    };
+    if (takesOver === true) return await PostcopyStream.resume(qemuSocketPath, handlers, begin);
+    return await PostcopyStream.connect(qemuSocketPath, handlers);
+  }
+
+  /** The guest goes on: the source is told what QEMU has, and tells the rest. */
+  #takeOver(stream: PostcopyStream): void {
+    this.#restorer!.maxReadingBytes = reading.after;
+    this.#hasSwitched = true;
+    for (const [at, payload] of encodePlaced(stream.placedRuns()).entries())
+      this.#link!.send(frameType.placed, at, payload);
+    this.#handlers.loaded();
   }
 
   /** Places what a batch brings, and tells the source once QEMU has all of it. */
-  #batch(sequence: number, payload: Buffer, stream: PostcopyStream): void {
+  #batch(sequence: number, payload: Buffer, stream: PostcopyStream, isUrgent = false): void {
     const batch = decodeBatch(payload, this.#pagesOfBlock);
     digestBatch(this.#digest!, this.#digester, batch);
     const restorer = this.#restorer!;
@@ -272,6 +340,7 @@ export class SwitchDestination implements AsyncDisposable {
         references++;
         if (!this.#hasSwitched) stream.remote(run.block, run.page, run.count);
         restorer.add(sequence, index, run);
+        if (isUrgent) restorer.hurry(run.block, run.page, run.count);
       }
     }
     if (references === 0) stream.whenTaken(() => this.#acknowledgements.add(sequence));
@@ -308,7 +377,7 @@ export class SwitchDestination implements AsyncDisposable {
     for (const { block, page, count } of this.#prefetcher!.stop()) stream.zero(block, page, count);
     this.#restorer!.maxReadingBytes = reading.after;
     this.#hasSwitched = true;
-    this.#link!.endure({ reconnectTimeoutMs: this.#options.reconnectTimeoutMs, by: { accept: this.#listener } });
+    this.#endure();
     this.#isLoading = true;
     this.#handlers.permitted();
     stream.switchOver(Buffer.concat(this.#device)).then(
@@ -327,7 +396,7 @@ export class SwitchDestination implements AsyncDisposable {
   #immediate({ type, sequence, payload }: Frame): void {
     if (this.#stream === null || this.#restorer === null)
       throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay answered before it was asked');
-    if (type === frameType.answer) return this.#batch(sequence, payload, this.#stream);
+    if (type === frameType.answer) return this.#batch(sequence, payload, this.#stream, true);
     if (type !== frameType.resend || payload.length < 3)
       throw new RelayError('VMMIG_LINK_PROTOCOL', `the source relay sent a frame of type ${type}`);
     this.#restorer.resent(sequence, payload.readUInt16BE(0), payload[2]!, payload.subarray(3));
@@ -336,6 +405,7 @@ export class SwitchDestination implements AsyncDisposable {
   /** The source has nothing left. */
   async #finish(root: Buffer, stream: PostcopyStream): Promise<void> {
     const isEqual = this.#digest!.root().equals(root);
+    this.#held.clear();
     const isWell = await stream.end();
     this.#counters.bytes.stream = stream.bytesWritten;
     this.#link!.send(frameType.rootResult, 0, Buffer.of(isEqual ? 1 : 0));
@@ -386,6 +456,7 @@ export class SwitchDestination implements AsyncDisposable {
           stream.backlogBytes < (this.#hasSwitched ? maxBacklogBytes.after : maxBacklogBytes.before),
       },
       reading.before,
+      this.#held,
     );
   }
 
@@ -397,8 +468,13 @@ export class SwitchDestination implements AsyncDisposable {
     void this.#stream?.[Symbol.asyncDispose]();
     this.#restorer?.stop();
     this.#prefetcher?.stop();
+    this.#held.clear();
     this.#settle.reject(error);
   }
+}
+
+function pagesOf(blocks: readonly BlockSize[]): number[] {
+  return blocks.map(({ lengthBytes }) => Math.ceil(lengthBytes / pageBytes));
 }
 
 function tooLong(what: string): RelayError {

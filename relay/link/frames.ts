@@ -23,6 +23,8 @@ export const frameType = {
   remote: 8,
   device: 9,
   go: 10,
+  memory: 11,
+  ahead: 12,
   // as they arrive
   hello: 16,
   welcome: 17,
@@ -41,6 +43,7 @@ export const frameType = {
   running: 30,
   refused: 31,
   inPlace: 32,
+  placed: 33,
 } as const;
 
 export const frameHeaderBytes = 9;

@@ -4,27 +4,33 @@
  * over the device state and, when its owner says so, the permission to run. From then on it serves the guest at the
  * destination: what that asks for first, what is near to it next, and then all the rest.
  */
+import { headForPostcopy } from '../../pager/index.js';
 import { StreamDecoder } from '../../stream/decoder.js';
 import { splitTail } from '../../stream/deviceState.js';
+import type { RamBlock } from '../../stream/handler.js';
 import { digestBatch } from '../batchDigest.js';
 import { newCounters } from '../counters.js';
 import { MemoryDigest, pageBytes, RunDigester } from '../digest.js';
 import { RelayError } from '../errors.js';
 import { BatchBuilder, maxBatchPages, packPages } from '../link/batch.js';
 import { BulkWindow } from '../link/bulkWindow.js';
-import type { Endpoint, LinkCredentials } from '../link/connection.js';
+import type { Endpoint, LinkConnection, LinkCredentials } from '../link/connection.js';
 import { DurableLink, durableConnections } from '../link/durableLink.js';
 import { decodeFault } from '../link/faults.js';
 import { type Frame, frameType } from '../link/frames.js';
 import { dial } from '../link/handshake.js';
 import { encodeHints } from '../link/hints.js';
+import { PlacedPages } from '../link/placed.js';
 import { TokenBucket } from '../link/tokenBucket.js';
+import type { SentSet } from '../store/flights.js';
 import { PageStore, type PageStoreOptions } from '../store/pageStore.js';
 import { encodeRemoteSet } from '../store/remoteSet.js';
+import { FilePages, type GuestMemory, type PageRange } from './filePages.js';
+import type { GuestPages } from './guestPages.js';
 import { QemuInput } from './qemuInput.js';
 import type { SourceRelayState } from './sourceRelay.js';
 import { type CaptureStart, type PageSink, StreamToStore } from './streamToStore.js';
-import type { CacheMap } from './teleportMap.js';
+import { type CacheMap, TeleportMap } from './teleportMap.js';
 
 export interface SwitchSourceOptions {
   /** Where QEMU's `migrate unix:…` connects to. Made with mode 0600, removed at the end. */
@@ -35,6 +41,8 @@ export interface SwitchSourceOptions {
   readonly bandwidthBps: number | null;
   readonly compress: boolean;
   readonly store: PageStoreOptions;
+  /** Of a guest whose memory QEMU leaves out of its stream; null: all of it comes through the stream. */
+  readonly memory: GuestMemory | null;
   /** So long the destination may be out of reach after the switch. */
   readonly reconnectTimeoutMs: number;
 }
@@ -49,6 +57,8 @@ export interface SwitchSourceHandlers {
   /** After `go`: the network failed; it is tried again. */
   interrupted?(cause: RelayError): void;
   resumed?(gapMs: number): void;
+  /** After `go`: there is no link any more, and none is looked for. What the guest needs is kept: see `reconnect`. */
+  lost?(cause: RelayError): void;
 }
 
 /** What the destination tells the blocks by. */
@@ -63,6 +73,11 @@ export interface CaptureFrame {
   }[];
 }
 
+/** What the destination is sent ahead of QEMU's stream is told by: the blocks that this will have. */
+export interface MemoryFrame {
+  readonly blocks: readonly { readonly name: string; readonly lengthBytes: number }[];
+}
+
 /** Pages that the guest still needs from here, by how they will get there. */
 export interface Remaining {
   readonly zeroPages: number;
@@ -72,13 +87,21 @@ export interface Remaining {
 
 export interface SwitchSourceState extends SourceRelayState {
   readonly isConnected: boolean;
+  /** How often another destination relay has taken the place of the one before. */
+  readonly takeovers: number;
   readonly remaining: Remaining;
   /** Of memory for pages, and in the spill file. */
   readonly storedBytes: number;
   readonly spilledBytes: number;
+  /** All that can be sent while the guest runs has been, as far as the destination holds it; false where QEMU's stream says. */
+  readonly isSentAhead: boolean;
 }
 
 const pieceBytes = 1024 * 1024;
+/** So long after all has been sent ahead, what has changed since is. */
+const aheadIntervalMs = 1000;
+/** Magic and version. */
+const headerBytes = 8;
 /** Answers overtake on the link, but not what the destination is busy with: less at a time once the guest runs there. */
 const pagesAtATime = { before: maxBatchPages, after: 32 };
 /** Sent with the device state. At 200 Mbit/s, and compressed, some 15 ms of the guest's pause. */
@@ -101,11 +124,28 @@ export class SwitchSource implements AsyncDisposable {
   /** By the sequence under which a batch was sent: the store's token. */
   readonly #tokens = new Map<number, number>();
   readonly #bulkWindow = new BulkWindow();
+  readonly #bucket: TokenBucket | null;
   #openLink: DurableLink | null = null;
   #endpoint: Endpoint | null = null;
   #qemu: QemuInput | null = null;
-  #store: PageStore | null = null;
+  #store: GuestPages | null = null;
+  /** The same, where memory is kept in files. */
+  readonly #files: FilePages | null = null;
+  readonly #released = new AbortController();
+  #isAhead = false;
+  #isSentAhead = false;
+  #aheadAgain: NodeJS.Timeout | undefined;
+  #surveyed: Promise<void> = Promise.resolve();
+  #hot: readonly PageRange[] = [];
   #digest: MemoryDigest | null = null;
+  #capturedBlocks: CaptureFrame['blocks'] = [];
+  #blocksFrame: Buffer = Buffer.alloc(0);
+  /** Of links that are gone. */
+  #past = { bytesOnWire: 0, reconnects: 0, takeovers: 0 };
+  /** A destination relay that takes over says what QEMU has. Until it has, nothing is sent and faults wait. */
+  #placed: PlacedPages | null = null;
+  readonly #waitingFaults: Buffer[] = [];
+  #isReconnecting = false;
   #blockCount = 0;
   #nextAnswer = 0;
   #ramEnded = false;
@@ -121,6 +161,7 @@ export class SwitchSource implements AsyncDisposable {
     this.#options = options;
     this.#handlers = handlers;
     this.#digester = new RunDigester(options.credentials.key);
+    this.#bucket = options.bandwidthBps === null ? null : new TokenBucket(options.bandwidthBps);
     this.#capture = new StreamToStore(
       {
         began: (start) => this.#began(start),
@@ -133,6 +174,7 @@ export class SwitchSource implements AsyncDisposable {
     );
     this.#decoder = new StreamDecoder(this.#capture);
     this.#bulkWindow.favourThroughput();
+    if (options.memory !== null) this.#store = this.#files = this.#openFiles(options.memory);
     this.finished = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
     });
@@ -152,30 +194,98 @@ export class SwitchSource implements AsyncDisposable {
 
   /** Meets the destination relay. */
   async connect(endpoint: Endpoint): Promise<void> {
-    const { credentials, connections, bandwidthBps } = this.#options;
-    const peers = await dial(endpoint, credentials, { connections: durableConnections(connections) });
+    const peers = await this.#dial(endpoint);
     this.#endpoint = endpoint;
-    this.#openLink = new DurableLink(
+    this.#openLink = this.#newLink(peers);
+    if (this.#settled) return await this.#openLink.close();
+    this.#link.ping();
+  }
+
+  /**
+   * Meets a destination relay that has taken the place of the one before; from `go` on. It says what QEMU has already,
+   * and is told all the rest again.
+   *
+   * @throws RelayError VMMIG_LINK_… when it cannot be met: everything is as before then
+   */
+  async reconnect(endpoint: Endpoint): Promise<void> {
+    const { host, port } = this.#endpoint ?? {};
+    if (this.#link.isConnected && host === endpoint.host && port === endpoint.port) return;
+    if (!this.#hasGone || this.#settled || this.#isReconnecting)
+      throw new RelayError('VMMIG_LINK_CONNECT', 'the source relay has no use for another link now');
+    this.#isReconnecting = true;
+    try {
+      const peers = await this.#dial(endpoint);
+      const old = this.#link;
+      const { bytesOnWire, reconnects, takeovers } = this.#past;
+      this.#past = {
+        bytesOnWire: bytesOnWire + old.bytesOnWire,
+        reconnects: reconnects + old.reconnects,
+        takeovers: takeovers + 1,
+      };
+      this.#endpoint = endpoint;
+      this.#openLink = this.#newLink(peers);
+      void old.close();
+      if (this.#settled) return await this.#link.close();
+      this.#beginAgain();
+    } finally {
+      this.#isReconnecting = false;
+    }
+  }
+
+  /** Somebody who has asked QEMU there says that the destination has everything; its relay could not tell any more. */
+  conclude(): void {
+    if (this.#settled) return;
+    this.#settled = true;
+    void this.#openLink?.close();
+    this.#settle.resolve();
+  }
+
+  async #dial(endpoint: Endpoint): Promise<LinkConnection[]> {
+    const { credentials, connections } = this.#options;
+    return await dial(endpoint, credentials, { connections: durableConnections(connections) });
+  }
+
+  #newLink(peers: readonly LinkConnection[]): DurableLink {
+    const link: DurableLink = new DurableLink(
       peers,
       {
         immediate: (frame) => this.#answer(frame),
-        lost: (cause) => this.#fail(cause),
+        lost: (cause) => this.#lostLink(link, cause),
         interrupted: (cause) => this.#handlers.interrupted?.(cause),
         resumed: (gapMs) => this.#handlers.resumed?.(gapMs),
         drained: () => this.#pump(),
       },
-      {
-        bucket: bandwidthBps === null ? null : new TokenBucket(bandwidthBps),
-        bulkWindow: this.#bulkWindow,
-      },
+      { bucket: this.#bucket, bulkWindow: this.#bulkWindow },
     );
-    if (this.#settled) return await this.#openLink.close();
-    this.#link.ping();
+    return link;
+  }
+
+  /** Before `go` that is the end. After it what the guest needs may be here and nowhere else. */
+  #lostLink(link: DurableLink, cause: RelayError): void {
+    if (!this.#hasGone) this.#fail(cause);
+    else if (link === this.#openLink && !this.#settled) this.#handlers.lost?.(cause);
+  }
+
+  /** Tells a relay that knows nothing yet. The root covers what is sent from here on. */
+  #beginAgain(): void {
+    this.#tokens.clear();
+    this.#waitingFaults.length = 0;
+    this.#isRootSent = false;
+    this.#digest = new MemoryDigest(this.#capturedBlocks);
+    this.#placed = new PlacedPages(this.#capturedBlocks.map(({ lengthBytes }) => Math.ceil(lengthBytes / pageBytes)));
+    this.#endure();
+    this.#link.sendOrdered(frameType.blocks, this.#blocksFrame);
+  }
+
+  #endure(): void {
+    const { credentials, reconnectTimeoutMs } = this.#options;
+    this.#link.endure({ reconnectTimeoutMs, by: { dial: this.#endpoint!, credentials } });
   }
 
   /** Lets QEMU's stream in, once the relay is connected and has its cache map. */
   begin(): void {
     this.#qemu?.begin();
+    if (this.#files !== null) this.#beginAhead(this.#options.memory!);
   }
 
   /** Nothing is sent before it is there: QEMU's stream waits for it. */
@@ -187,10 +297,11 @@ export class SwitchSource implements AsyncDisposable {
     const remaining = this.#store?.remaining;
     return {
       counters: this.#counters,
-      bytesOnWire: this.#openLink?.bytesOnWire ?? 0,
+      bytesOnWire: this.#past.bytesOnWire + (this.#openLink?.bytesOnWire ?? 0),
       rttMs: this.#openLink?.rttMs ?? 0,
       connections: this.#openLink?.connections ?? 0,
-      reconnects: this.#openLink?.reconnects ?? 0,
+      reconnects: this.#past.reconnects + (this.#openLink?.reconnects ?? 0),
+      takeovers: this.#past.takeovers,
       isConnected: this.#openLink?.isConnected ?? false,
       ramEnded: this.#ramEnded,
       backlogBytes: (remaining?.bytes ?? 0) * pageBytes,
@@ -202,25 +313,40 @@ export class SwitchSource implements AsyncDisposable {
       },
       storedBytes: this.#store?.heldBytes ?? 0,
       spilledBytes: this.#store?.spilledBytes ?? 0,
+      isSentAhead: this.#isSentAhead,
     };
   }
 
   /** Replaces the cache map: pages that QEMU sends from now on are looked up in the new one. */
   setCacheMap(map: CacheMap): void {
-    this.#capture.setCacheMap(map);
+    const { memory } = this.#options;
+    if (memory === null) this.#capture.setCacheMap(map);
+    else this.#files!.setCache(new TeleportMap(memory.blocks, map).runs());
+  }
+
+  /**
+   * QEMU is about to stop the guest, whose memory is kept in files: what is sent ahead ends, so that nothing queues before
+   * what the guest then waits for.
+   * @param hot pages that will be needed while the guest stands still
+   */
+  endAhead(hot: readonly PageRange[]): void {
+    this.#isAhead = false;
+    this.#hot = hot;
+    this.#bulkWindow.favourLatency();
   }
 
   /**
    * Permits the destination to run the guest; after `ready`. From here on a lost link is not the end.
-   * @returns whether that has been sent, or is on its way
+   * @returns false when the link was lost before, and the destination will never know
    */
   go(): boolean {
-    const { credentials, reconnectTimeoutMs } = this.#options;
     if (this.#settled || this.#hasGone) return this.#hasGone;
     this.#hasGone = true;
     this.#bulkWindow.favourLatency();
-    this.#link.endure({ reconnectTimeoutMs, by: { dial: this.#endpoint!, credentials } });
+    this.#endure();
     this.#link.sendOrdered(frameType.go, Buffer.alloc(0));
+    this.#files?.follow();
+    this.#pump();
     return true;
   }
 
@@ -231,24 +357,59 @@ export class SwitchSource implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#settled) this.abort();
+    this.#released.abort();
+    clearTimeout(this.#aheadAgain);
+    await this.#surveyed;
     await this.#qemu?.[Symbol.asyncDispose]();
     await this.#openLink?.close();
     await this.#store?.[Symbol.asyncDispose]();
   }
 
-  #began({ head, section, blocks }: CaptureStart): PageSink {
+  #openFiles(memory: GuestMemory): FilePages {
+    const { blocks } = memory;
     this.#blockCount = blocks.length;
     this.#digest = new MemoryDigest(blocks);
+    return new FilePages(memory, this.#digester, this.#counters, this.#options.store);
+  }
+
+  /** The guest's memory is there to be read: the destination gets of it what the link takes until QEMU's stream comes. */
+  #beginAhead({ blocks }: GuestMemory): void {
+    const frame: MemoryFrame = { blocks: blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes })) };
+    this.#link.sendOrdered(frameType.memory, Buffer.from(JSON.stringify(frame)));
+    this.#isAhead = true;
+    // What it does not find before the guest stops is found when it is read.
+    this.#surveyed = this.#files!.survey(this.#released.signal).catch((cause) => this.#fail(streamError(cause)));
+    void this.#surveyed.then(() => this.#pump());
+  }
+
+  #began({ head, section, blocks }: CaptureStart): PageSink {
+    if (this.#files === null) {
+      this.#blockCount = blocks.length;
+      this.#digest = new MemoryDigest(blocks);
+    } else this.#expectBlocks(blocks);
     const frame: CaptureFrame = {
       section: { id: section.id, version: section.version },
-      head: head.toString('base64'),
+      head: (this.#files === null ? head : withoutFiles(head, blocks)).toString('base64'),
       blocks: blocks.map(({ name, lengthBytes, pageSizeBytes }) => ({ name, lengthBytes, pageSizeBytes })),
     };
-    this.#link.sendOrdered(frameType.blocks, Buffer.from(JSON.stringify(frame)));
+    this.#capturedBlocks = frame.blocks;
+    this.#blocksFrame = Buffer.from(JSON.stringify(frame));
+    this.#link.sendOrdered(frameType.blocks, this.#blocksFrame);
     const { map } = this.#capture;
     if (map !== null) for (const payload of encodeHints(map.runs())) this.#link.sendOrdered(frameType.hints, payload);
-    this.#store = new PageStore(blocks, this.#options.store);
-    return this.#store;
+    if (this.#files !== null) return this.#files.streamed;
+    const store = new PageStore(blocks, this.#options.store);
+    this.#store = store;
+    return store;
+  }
+
+  /** What was sent ahead names blocks by their places. */
+  #expectBlocks(blocks: readonly RamBlock[]): void {
+    const expected = this.#options.memory!.blocks;
+    const isSame = ({ name, lengthBytes }: RamBlock, at: number) =>
+      name === expected[at]?.name && lengthBytes === expected[at].lengthBytes;
+    if (blocks.length !== expected.length || !blocks.every(isSame))
+      throw new RelayError('VMMIG_RELAY_STREAM', 'the guest has other memory than it had a moment ago');
   }
 
   #feed(bytes: Buffer): boolean {
@@ -268,6 +429,8 @@ export class SwitchSource implements AsyncDisposable {
     try {
       this.#decoder.end();
       this.#capture.flush();
+      this.#isAhead = false;
+      this.#files?.freeze();
       const store = this.#store!;
       while (store.unsent.fill + store.unsent.reference > 0) if (!this.#sendBatch(store, maxBatchPages)) break;
       this.#sendHot(store);
@@ -288,31 +451,63 @@ export class SwitchSource implements AsyncDisposable {
    * What the guest wrote last it will touch first, its devices' rings above all: while QEMU loads it nothing else can be
    * asked for, and each such page would cost a round trip.
    */
-  #sendHot(store: PageStore): void {
+  #sendHot(store: GuestPages): void {
     store.prefer('recent');
     const { seen } = this.#counters.pages;
     let left = Math.min(maxHotPages, seen - this.#counters.totalPages);
-    for (; left > 0; left -= pagesAtATime.after)
-      if (!this.#sendBatch(store, Math.min(left, pagesAtATime.after))) return;
+    for (; left > 0; left -= pagesAtATime.after) if (!this.#sendBatch(store, Math.min(left, pagesAtATime.after))) break;
+    for (const { block, page, count } of this.#hot) this.#launch(store.takeNow(block, page, count, this.#builder).sent);
   }
 
   /** Sends as much as the link takes without a queue; while the guest stands still, only what that waits for is sent. */
   #pump(): void {
     const store = this.#store;
-    if (store === null || this.#settled || this.#isPumping || (this.#ramEnded && !this.#isRunning)) return;
+    if (this.#placed !== null) return;
+    if (store === null || this.#settled || this.#isPumping || this.#openLink === null) return;
+    // What follows from files is told by digests at first, which wait for nothing and are soon needed.
+    const mayFollow = this.#files === null ? this.#isRunning : this.#hasGone;
+    if (this.#ramEnded && !mayFollow) return;
     this.#isPumping = true;
     try {
       const limitPages = this.#isRunning ? pagesAtATime.after : pagesAtATime.before;
-      while (this.#link.isOpenForBulk && this.#sendBatch(store, limitPages));
+      while (this.#link.isOpenForBulk && (this.#sendBatch(store, limitPages) || this.#sendAhead()));
     } finally {
       this.#isPumping = false;
     }
   }
 
-  #sendBatch(store: PageStore, limitPages: number): boolean {
-    const sent = store.fillBatch(this.#builder, limitPages);
+  #sendBatch(store: GuestPages, limitPages: number): boolean {
+    return this.#launch(store.fillBatch(this.#builder, limitPages));
+  }
+
+  #launch(sent: SentSet | null): boolean {
     if (sent === null) return false;
     this.#tokens.set(this.#link.sendOrdered(frameType.batch, this.#takeBatch()), sent.token);
+    this.#counters.pages.sent += sent.bytesPages;
+    return true;
+  }
+
+  /** Of memory that the guest may still write to: no part of what is compared in the end. */
+  #sendAhead(): boolean {
+    const files = this.#files;
+    if (files === null || !this.#isAhead) return false;
+    if (files.isHinted) {
+      this.#isSentAhead = true;
+      this.#aheadAgain ??= setTimeout(() => {
+        this.#aheadAgain = undefined;
+        files.hintAgain();
+        this.#pump();
+      }, aheadIntervalMs);
+      return false;
+    }
+    const sent = files.fillAhead(this.#builder, maxBatchPages);
+    if (sent === null) {
+      // There may be a lot of memory with nothing in it.
+      setImmediate(() => this.#pump());
+      return false;
+    }
+    const payload = this.#builder.take(this.#options.compress);
+    this.#tokens.set(this.#link.sendOrdered(frameType.ahead, payload), sent.token);
     this.#counters.pages.sent += sent.bytesPages;
     return true;
   }
@@ -329,10 +524,14 @@ export class SwitchSource implements AsyncDisposable {
       case frameType.resendRequest:
         return this.#resend(frame);
       case frameType.fault:
+        if (this.#placed !== null) return void this.#waitingFaults.push(frame.payload);
         return this.#fault(frame.payload);
+      case frameType.placed:
+        return this.#takenOver(frame);
       case frameType.running:
         this.#isRunning = true;
         this.#pump();
+        this.#endIfEmpty();
         return this.#handlers.running();
       case frameType.refused:
         return this.#handlers.refused(frame.payload.toString('utf8'));
@@ -340,7 +539,7 @@ export class SwitchSource implements AsyncDisposable {
         return this.#conclude(frame.payload[0] === 1);
       case frameType.failure: {
         const message = `the destination relay gave up: ${frame.payload.toString('utf8')}`;
-        return this.#fail(new RelayError('VMMIG_RELAY_QEMU', message));
+        return this.#link.fail(new RelayError('VMMIG_RELAY_QEMU', message));
       }
       default:
         throw new RelayError('VMMIG_LINK_PROTOCOL', `the destination relay sent a frame of type ${frame.type}`);
@@ -360,10 +559,31 @@ export class SwitchSource implements AsyncDisposable {
     }
     if (!store.isFull) this.#qemu?.resume();
     this.#pump();
-    if (this.#hasGone && store.isEmpty && !this.#isRootSent) {
-      this.#isRootSent = true;
-      this.#link.sendOrdered(frameType.root, this.#digest!.root());
+    this.#endIfEmpty();
+  }
+
+  #endIfEmpty(): void {
+    if (this.#placed !== null || this.#isRootSent) return;
+    if (!this.#isRunning || this.#store?.isEmpty !== true) return;
+    this.#isRootSent = true;
+    this.#link.sendOrdered(frameType.root, this.#digest!.root());
+  }
+
+  /** The rest is to be sent, again or for the first time. */
+  #takenOver({ sequence, payload }: Frame): void {
+    const placed = this.#placed;
+    if (placed === null)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination told what it has without being asked');
+    if (!placed.add(sequence, payload)) return;
+    try {
+      this.#store!.resync((block, page) => placed.has(block, page));
+    } catch (cause) {
+      return this.#fail(new RelayError('VMMIG_RELAY_VERIFY', (cause as Error).message, cause));
     }
+    this.#placed = null;
+    for (const fault of this.#waitingFaults.splice(0)) this.#fault(fault);
+    this.#pump();
+    this.#endIfEmpty();
   }
 
   /** The guest at the destination waits for this page. */
@@ -394,7 +614,7 @@ export class SwitchSource implements AsyncDisposable {
         'VMMIG_LINK_PROTOCOL',
         'the destination asked for what was not sent as a reference, or twice',
       );
-    this.#counters.pages.mismatched += run.count;
+    if (run.isHeld !== true) this.#counters.pages.mismatched += run.count;
     this.#counters.pages.sent += run.count;
     this.#link.sendUrgent(frameType.resend, Buffer.concat([payload, packPages(run.bytes)]), sequence);
   }
@@ -404,7 +624,15 @@ export class SwitchSource implements AsyncDisposable {
     if (!isEqual)
       return this.#fail(new RelayError('VMMIG_RELAY_VERIFY', "the destination's memory is not the source's"));
     this.#settled = true;
-    this.#settle.resolve();
+    void this.#giveBack().then(this.#settle.resolve);
+  }
+
+  /** The guest lives elsewhere, whole: this host need not keep its memory, however long the files are kept. */
+  async #giveBack(): Promise<void> {
+    for (const { place, lengthBytes } of this.#options.memory?.blocks ?? []) {
+      // Where the file system cannot do it, the memory is free when the file is removed.
+      await place?.file.release(place.fileOffset, lengthBytes).catch(() => {});
+    }
   }
 
   #fail(error: RelayError): void {
@@ -414,6 +642,11 @@ export class SwitchSource implements AsyncDisposable {
     this.#qemu?.close();
     this.#settle.reject(error);
   }
+}
+
+/** The destination's QEMU gets the memory that this stream leaves out. */
+function withoutFiles(head: Buffer, blocks: readonly RamBlock[]): Buffer {
+  return headForPostcopy({ configuration: head.subarray(headerBytes), blocks }, () => pageBytes).head;
 }
 
 function* pieces(bytes: Buffer): Generator<Buffer> {

@@ -35,6 +35,7 @@ export const reportDocument = z.strictObject({
   switchoverMs: milliseconds,
   releasedMs: milliseconds,
   exposureMs: milliseconds.nullable(),
+  capture: z.enum(['stream', 'memory file']).nullable(),
   recoveredAt: z.iso.datetime().nullable(),
   phases: z.array(z.strictObject({ name: z.enum(phaseNames), startMs: milliseconds, ms: milliseconds })),
   bytes: z.strictObject({ wire: count, stream: count, restored: count }),

@@ -36,6 +36,7 @@ export function reportOf(changes: Partial<MigrationReport> = {}): MigrationRepor
     switchoverMs: 1,
     releasedMs: 1,
     exposureMs: null,
+    capture: 'stream',
     recoveredAt: null,
     phases: [],
     bytes: { wire: 0, stream: 0, restored: 0 },

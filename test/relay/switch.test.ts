@@ -39,6 +39,7 @@ describe.each(versions)('QEMU %s', (version) => {
           qemuSocketPath: there.socketPath,
           qemuListens: Promise.resolve(new Map()),
           disks: [],
+          heldLimitBytes: 0,
         },
         {
           permitted: () => events.push('permitted'),
@@ -59,6 +60,7 @@ describe.each(versions)('QEMU %s', (version) => {
           bandwidthBps: 200e6,
           compress: true,
           store: { limitBytes: 512 * 2 ** 20, spillPath: null },
+          memory: null,
         },
         {
           ready: () => {

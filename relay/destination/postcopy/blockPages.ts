@@ -84,6 +84,17 @@ export class BlockPages {
     );
   }
 
+  /** First page and count of each run that is placed, ascending. */
+  placedRuns(): Uint32Array {
+    const runs: number[] = [];
+    for (let from = this.placed.find(true, 0, this.pages); from < this.pages; ) {
+      const to = this.placed.find(false, from, this.pages);
+      runs.push(from, to - from);
+      from = this.placed.find(true, to, this.pages);
+    }
+    return Uint32Array.from(runs);
+  }
+
   missingRuns(): PageRun[] {
     const present = (word: number) => this.placed.words[word]! | this.zero.words[word]!;
     const runs = this.#runs((word) => ~present(word) & this.#inside(word), present);

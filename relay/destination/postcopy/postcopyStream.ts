@@ -191,6 +191,11 @@ export class PostcopyStream implements AsyncDisposable {
     return this.#blocks.flatMap((pages) => pages.missingRuns());
   }
 
+  /** For each block, the pages that are placed: first page and count of each run, ascending. */
+  placedRuns(): Uint32Array[] {
+    return this.#blocks.map((pages) => pages.placedRuns());
+  }
+
   /** How long QEMU waited for what it asked; null before the switch. */
   get faults(): FaultStatistics | null {
     return this.#after?.faults.statistics ?? null;

@@ -25,6 +25,7 @@ export function scriptedReport(change: Partial<MigrationReport> = {}): Migration
     switchoverMs: 2100,
     releasedMs: 2305,
     exposureMs: null,
+    capture: 'stream',
     recoveredAt: null,
     phases: [
       { name: 'preflight', startMs: 0, ms: 120 },

@@ -99,7 +99,7 @@ async function takeStream(qmp: QmpClient, path: string): Promise<Omit<CapturedGu
  *
  * @param memory the object that provides it, if it is not to be plain memory
  */
-function memoryArguments(memory: readonly string[] = []): string[] {
+export function memoryArguments(memory: readonly string[] = []): string[] {
   const plain = ['-object', `memory-backend-ram,id=${ramName},size=${memoryMiB}M`];
   return ['-m', `${memoryMiB}M`, ...(memory.length > 0 ? memory : plain), '-machine', `memory-backend=${ramName}`];
 }
