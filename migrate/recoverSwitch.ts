@@ -10,7 +10,7 @@ import { outcome } from './outcome.js';
 import type { Recovery } from './recover.js';
 import type { MigrationReport } from './report.js';
 import { resolve } from './resolve.js';
-import { takeOver, takeOver } from './takeOver.js';
+import { takeOver } from './takeOver.js';
 import { tally } from './tally.js';
 import { pageBytes } from './units.js';
 
