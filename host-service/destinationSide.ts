@@ -17,6 +17,7 @@ import {
   type PreviousSettings,
   type ProcessId,
   parseRamBlocks,
+  type RecoveryGuard,
   startDestination,
   untilRecoverable,
   waitUntilLoaded,
@@ -65,7 +66,7 @@ export class DestinationSide implements AsyncDisposable {
   #timer: NodeJS.Timeout | null = null;
   #isLoaded = false;
   /** Kept on watch where this service ends before the guest has all of its memory. */
-  #recoveryGuard: Disposable | null = null;
+  #recoveryGuard: RecoveryGuard | null = null;
   /** Of a QEMU that another service started. */
   #adopting: Promise<void> = Promise.resolve();
   #starting: Promise<StartedProcess> | null = null;
@@ -133,6 +134,13 @@ export class DestinationSide implements AsyncDisposable {
     for (const disk of disks) this.#disks.push(await openDisk(disk));
   }
 
+  /** The relay has given up, and the guest may need another one. */
+  async #cutOff(): Promise<void> {
+    this.#stopSampling();
+    await this.#guest?.qmp.close();
+    this.#recoveryGuard?.alarm();
+  }
+
   #guardRecovery(guest: DestinationGuest, directory: string): void {
     this.#recoveryGuard = guest.guardRecovery({
       decisionPath: join(directory, 'decision-destination'),
@@ -176,6 +184,7 @@ export class DestinationSide implements AsyncDisposable {
           takesOver: true,
         },
         pulled: () => this.#whole!,
+        cutOff: () => this.#cutOff(),
       },
       async () => {
         this.#adopting = this.#adopt(process, ledger.guest.qmpPath, directory, needs);
@@ -208,6 +217,7 @@ export class DestinationSide implements AsyncDisposable {
       guest: () => this.#guest,
       relay: { ...this.#relayOptions(params), reconnectTimeoutMs, heldLimitBytes: heldLimitBytes() },
       pulled: () => this.#whole!,
+      cutOff: () => this.#cutOff(),
     });
     this.#switch = await this.#switching;
     this.#whole = this.#finishPull(this.#switch.relay);

@@ -1,6 +1,6 @@
 /** What is done to the destination's QEMU, from listening for the migration stream to letting the guest run. */
 import { type QmpClient, QmpCommandError, QmpInterruptedError } from '../qmp/index.js';
-import type { RecoveryPaths } from './direct/recoveryGuard.js';
+import type { RecoveryGuard, RecoveryPaths } from './direct/recoveryGuard.js';
 import { HypervisorError } from './errors.js';
 import type { ProcessId } from './inspection.js';
 import { applyMigrationSettings, type MigrationSettings, type PreviousSettings } from './migrationSettings.js';
@@ -17,7 +17,7 @@ export interface DestinationGuest extends ProcessId, AsyncDisposable {
    * Should this process end once it has been decided that the guest runs here, and before what is returned is disposed
    * of, QEMU is made to listen for another migration stream.
    */
-  guardRecovery(paths: RecoveryPaths): Disposable;
+  guardRecovery(paths: RecoveryPaths): RecoveryGuard;
   /** The last lines of what QEMU printed. */
   logTail(): Promise<string>;
 }

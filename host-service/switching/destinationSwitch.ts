@@ -42,6 +42,8 @@ export interface DestinationSwitchOptions {
   readonly guest: () => DestinationGuest | null;
   /** Resolves with what came of the pull. */
   readonly pulled: () => Promise<object>;
+  /** The relay has given up on a guest that may run here: another service is to be able to take over. */
+  readonly cutOff: () => Promise<void>;
 }
 
 export type TakeOverNeeds = Omit<NonNullable<Ledger['takeOver']>, 'ports' | 'reconnectTimeoutMs'>;
@@ -120,7 +122,8 @@ export class DestinationSwitch implements AsyncDisposable {
     this.relay.finished.catch(async (error) => {
       this.#isCutOff = true;
       this.#failure ??= await this.#explained(error);
-      void this.#driver.post('failed');
+      await this.#driver.post('failed');
+      if (this.mayRun) await this.#giveWay();
     });
     this.#control = await serveControl(runDir, migrationId, 'destination', {
       status: async () => ({
@@ -186,6 +189,14 @@ export class DestinationSwitch implements AsyncDisposable {
     await this.#driver.post('abandon');
     if (!this.mayRun) return;
     await this.relay.finished.catch(() => {});
+  }
+
+  /** Nobody is to take this for a service that is at work. */
+  async #giveWay(): Promise<void> {
+    const control = this.#control;
+    this.#control = null;
+    await control?.[Symbol.asyncDispose]();
+    await this.#options.cutOff();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -82,7 +82,7 @@ export class AdoptedGuest implements DestinationGuest {
     return new AdoptedGuest(process, monitor, qmp);
   }
 
-  guardRecovery(paths: RecoveryPaths): Disposable {
+  guardRecovery(paths: RecoveryPaths): RecoveryGuard {
     return new RecoveryGuard(this.process, this.monitor, paths);
   }
 

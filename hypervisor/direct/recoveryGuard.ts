@@ -32,7 +32,7 @@ const GUARD = `
     sleep 0.2
   done`;
 
-/** Disposing of it says that all is well. */
+/** Disposing of it says that all is well. Without that, the end of this process is the alarm. */
 export class RecoveryGuard implements Disposable {
   readonly #shell: ChildProcess;
 
@@ -46,6 +46,11 @@ export class RecoveryGuard implements Disposable {
     this.#shell.on('error', () => undefined);
     this.#shell.stdin!.on('error', () => undefined);
     this.#shell.unref();
+  }
+
+  /** The stream is broken for good, and this process holds the monitor no longer. */
+  alarm(): void {
+    this.#shell.stdin?.end();
   }
 
   [Symbol.dispose](): void {

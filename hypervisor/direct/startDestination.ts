@@ -153,7 +153,7 @@ class DirectDestination implements DestinationGuest {
     this.#options = options;
   }
 
-  guardRecovery(paths: RecoveryPaths): Disposable {
+  guardRecovery(paths: RecoveryPaths): RecoveryGuard {
     this.#recoveryGuard = new RecoveryGuard(this, this.#monitor, paths);
     return this.#recoveryGuard;
   }

@@ -36,6 +36,23 @@ export const switching = {
       nextStep:
         'See what to do after each failure in docs/switch.md; a guest whose memory is lost has to be started again from its disk.',
     },
+    VMMIG_TAKEN_OVER: {
+      summary:
+        'The destination’s service died during the pull and was replaced. The report’s `verified` is null: each page was checked on its way, but what the first one had placed cannot be compared as a whole.',
+      whereIsTheGuest: 'On the destination, running.',
+      nextStep: 'Nothing. What killed the service is worth finding out: memory that ran short, mostly.',
+    },
+    VMMIG_TAKEOVER: {
+      summary: 'The place of a service that died during the pull cannot be taken.',
+      whereIsTheGuest: 'On the destination; it stands still as soon as it touches memory that is not there.',
+      nextStep:
+        'The message says what is missing. Without the destination’s QEMU, or the source’s service, the guest has to be started again from its disk.',
+    },
+    VMMIG_DESTINATION_RECOVER: {
+      summary: 'The destination’s QEMU, whose migration stream broke, does not take another one.',
+      whereIsTheGuest: 'On the destination; it stands still as soon as it touches memory that is not there.',
+      nextStep: 'Run `vmmig recover GUEST` again. The message has QEMU’s own words.',
+    },
     VMMIG_HOST_SILENT: {
       summary: 'A host that has a part in the migration cannot be asked.',
       whereIsTheGuest: 'Where the report says; `unknown` when only that host could say it.',
