@@ -8,13 +8,14 @@ import { VmmigError } from './errors.js';
 import { history, readReport } from './history.js';
 import { Journal, type JournalEntry, readJournal } from './journal.js';
 import { guestNamed } from './locate.js';
+import type { Sides } from './prepare.js';
 import { Recorder } from './recorder.js';
 import { recoverSwitch } from './recoverSwitch.js';
 import { recoverTeleport } from './recoverTeleport.js';
 import type { MigrationMode, MigrationReport } from './report.js';
 import type { Hooks } from './requests.js';
 import { claim } from './running.js';
-import { Sessions } from './sessions.js';
+import type { Side } from './sides.js';
 import { journalIds } from './stateDirectory.js';
 import { type Part, survey } from './survey.js';
 
@@ -42,7 +43,8 @@ export interface Recovery {
   readonly unfinished: Unfinished;
   readonly inventory: Inventory;
   readonly guest: InventoryGuest;
-  readonly sessions: Sessions;
+  /** Opened as they are needed. */
+  readonly sides: Sides;
   readonly recorder: Recorder;
   readonly journal: Journal;
   /** The report that the command left which began; null when it left none here. */
@@ -89,10 +91,19 @@ async function recoverOne(
   const complete = (report: MigrationReport) => completed(report, before, unfinished.beganAt);
   const startedAtMs = hooks.startedAtMs ?? performance.now();
   const recorder = new Recorder(start, journal, hooks.onProgress ?? (() => {}), startedAtMs, complete);
-  await using sessions = new Sessions(from, to);
   const { leave } = hooks;
-  const recovery: Recovery = { unfinished, inventory, guest, sessions, recorder, journal, before, leave };
-  return mode === 'switch' ? await recoverSwitch(recovery) : await recoverTeleport(recovery);
+  const sides: Sides = { source: null, destination: null };
+  const recovery: Recovery = { unfinished, inventory, guest, sides, recorder, journal, before, leave };
+  let report: MigrationReport | null = null;
+  try {
+    report = mode === 'switch' ? await recoverSwitch(recovery) : await recoverTeleport(recovery);
+    return report;
+  } finally {
+    // One of the services that were started may have taken the place of one that the guest needs.
+    const isOver = report !== null && report.result !== 'interrupted';
+    const end = (side: Side | null) => (isOver ? side?.[Symbol.asyncDispose]() : side?.leave());
+    await Promise.all([end(sides.source), end(sides.destination)]);
+  }
 }
 
 /** Of a switch both hosts keep a ledger until it is over; the oldest first. */

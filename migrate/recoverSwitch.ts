@@ -3,43 +3,50 @@
  * still needs memory, watches the pull. The services pull by themselves, so leaving costs nothing but sight of it.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { call, type HostedMigration, type Pulled } from '../host-service/protocol.js';
+import { call, type HostedMigration } from '../host-service/protocol.js';
+import type { InventoryHost } from '../hosts/index.js';
+import { RemoteError } from '../hosts/rpc.js';
 import { toVmmigError, VmmigError } from './errors.js';
 import { addressOf } from './locate.js';
 import { outcome } from './outcome.js';
 import type { Recovery } from './recover.js';
 import type { MigrationReport } from './report.js';
 import { resolve } from './resolve.js';
+import { openSide, type Side } from './sides.js';
 import { takeOver } from './takeOver.js';
 import { tally } from './tally.js';
 import { pageBytes } from './units.js';
+import { watchPull } from './watchPull.js';
 
+const openTimeoutMs = 10_000;
 const askTimeoutMs = 20_000;
+/** For the session with a host that is lost during the pull to come back. */
+const reconnectTimeoutMs = 60_000;
 const watchIntervalMs = 500;
 const limits = { timeoutMs: askTimeoutMs };
 
 export async function recoverSwitch(recovery: Recovery): Promise<MigrationReport> {
-  const { recorder, unfinished, before, sessions } = recovery;
+  const { recorder, unfinished, before } = recovery;
   const { vm, to } = unfinished;
   if (unfinished.parts.length === 0) return await judgeByGuest(recovery);
   const failures: unknown[] = [];
-  if (needsTakeOver(recovery)) await noting(failures, () => replaceDestination(recovery)).catch(() => {});
+  // What cannot be replaced is looked at like everything else.
+  if (needsTakeOver(recovery)) await replaceDestination(recovery).catch((thrown) => failures.push(thrown));
   const end = await recorder.during('switch-over', () =>
     resolve({
-      postToSource: async (event) =>
-        await noting(failures, async () => {
-          const { rpc } = await sessions.side('source');
-          return (await call(rpc, 'source.post', { ...partOf(recovery, 'source'), event }, limits)).state;
-        }),
-      askDestination: async () =>
-        await noting(failures, async () => {
-          const { rpc } = await sessions.side('destination');
-          return (await call(rpc, 'destination.ask', partOf(recovery, 'destination'), limits)).state;
-        }),
+      postToSource: async (event) => {
+        const params = { ...partOn(recovery, unfinished.from), event };
+        return (await ask(recovery, 'source', failures, ({ rpc }) => call(rpc, 'source.post', params, limits))).state;
+      },
+      askDestination: async () => {
+        const params = partOn(recovery, to);
+        return (await ask(recovery, 'destination', failures, ({ rpc }) => call(rpc, 'destination.ask', params, limits)))
+          .state;
+      },
     }),
   );
   const { result, vmLocation } = outcome({ end, cancelled: false, mayBeHeld: true, complete: false });
-  if (vmLocation === 'destination') return await watchPull(recovery);
+  if (vmLocation === 'destination') return await watchToTheEnd(recovery);
   if (vmLocation === 'source') return await recorder.finish(result, vmLocation, stayed(recovery));
   const why = failures.length === 0 ? '' : `: ${failures.map((failure) => toVmmigError(failure).message).join('; ')}`;
   const text = `whether ${vm} runs on ${to.name} could not be found out${why}`;
@@ -55,28 +62,42 @@ function needsTakeOver({ unfinished }: Recovery): boolean {
 
 /** First of all: until it has memory again, the destination's QEMU may not be able to answer. */
 async function replaceDestination(recovery: Recovery): Promise<void> {
-  const { sessions } = recovery;
-  const [source, destination] = await Promise.all([sessions.side('source'), sessions.side('destination')]);
-  const { guest, migrationId } = partOf(recovery, 'destination');
-  await takeOver({ source, destination }, guest, migrationId);
+  const { unfinished } = recovery;
+  const { guest, migrationId } = partOn(recovery, unfinished.to);
+  await ask(recovery, 'source', [], async (source) => {
+    await ask(recovery, 'destination', [], (destination) => takeOver({ source, destination }, guest, migrationId));
+  });
 }
 
-/** What an error of the way was stays known, though the way goes on. */
-async function noting<T>(failures: unknown[], work: () => Promise<T>): Promise<T> {
+/**
+ * Asks a host, over a new session when there is none.
+ * @param failures - gets what an answer is missing for
+ */
+async function ask<T>(
+  { sides, unfinished }: Recovery,
+  which: 'source' | 'destination',
+  failures: unknown[],
+  work: (side: Side) => Promise<T>,
+): Promise<T> {
   try {
-    return await work();
+    const host = which === 'source' ? unfinished.from : unfinished.to;
+    sides[which] ??= await openSide(host, AbortSignal.timeout(openTimeoutMs));
+    return await work(sides[which]);
   } catch (thrown) {
     failures.push(thrown);
+    if (!(thrown instanceof RemoteError)) {
+      await sides[which]?.leave();
+      sides[which] = null;
+    }
     throw thrown;
   }
 }
 
-/** What a host finds its part by. */
-function partOf({ unfinished, guest }: Recovery, role: 'source' | 'destination') {
-  const { id: migrationId, from, to, parts } = unfinished;
-  const ledger = parts.find(({ hosted }) => hosted.ledger.role === role)?.hosted.ledger;
+/** What a service on that host finds its part by. */
+function partOn({ unfinished, guest }: Recovery, { name: host, runDir }: InventoryHost) {
+  const ledger = unfinished.parts.find((part) => part.host.name === host)?.hosted.ledger;
   const { name, qmpPath, agentPath } = ledger?.guest ?? addressOf(guest);
-  return { migrationId, runDir: (role === 'source' ? from : to).runDir, guest: { name, qmpPath, agentPath } };
+  return { migrationId: unfinished.id, runDir, guest: { name, qmpPath, agentPath } };
 }
 
 /** The guest runs on the source: why it was not moved, as far as that is known. */
@@ -88,14 +109,19 @@ function stayed({ before, unfinished }: Recovery): VmmigError {
   return new VmmigError(code, message, { phase: before?.error?.phase ?? null });
 }
 
-async function watchPull(recovery: Recovery): Promise<MigrationReport> {
-  const { recorder, leave, unfinished } = recovery;
+async function watchToTheEnd(recovery: Recovery): Promise<MigrationReport> {
+  const { recorder, leave, unfinished, sides } = recovery;
+  const { from: source, to: destination } = unfinished;
   const ended = new AbortController();
+  const watched = {
+    sides,
+    hosts: { source, destination },
+    migrationOn: (host: InventoryHost) => partOn(recovery, host),
+    reconnectTimeoutMs,
+  };
   try {
-    const pulled = await recorder.during('pull', async () => {
-      void watch(recovery, ended.signal);
-      return await Promise.race([untilPulled(recovery, ended.signal), whenAborted(leave, ended.signal)]);
-    });
+    void sampleUntil(ended.signal, recovery);
+    const { pulled } = await recorder.during('pull', () => watchPull(watched, leave));
     recorder.facts = {
       ...recorder.facts,
       verified: pulled === null || pulled.hasTakenOver ? null : true,
@@ -103,8 +129,10 @@ async function watchPull(recovery: Recovery): Promise<MigrationReport> {
     };
     return await recorder.finish('moved', 'destination', null);
   } catch (thrown) {
-    const { code, message } = toVmmigError(thrown);
-    const text = `${message}. ${unfinished.vm} runs on ${unfinished.to.name} and may still need memory from ${unfinished.from.name}`;
+    const { code, message } = leave?.aborted
+      ? { code: 'VMMIG_LEFT', message: 'The command was made to end' }
+      : toVmmigError(thrown);
+    const text = `${message}. ${unfinished.vm} runs on ${destination.name} and may still need memory from ${source.name}`;
     const error = new VmmigError(code, text, { phase: 'pull', vmLocation: 'destination' });
     return await recorder.finish('interrupted', 'destination', error);
   } finally {
@@ -112,59 +140,23 @@ async function watchPull(recovery: Recovery): Promise<MigrationReport> {
   }
 }
 
-/** Both hosts' services say so, or have gone in good order. A destination's service that was lost is replaced before. */
-async function untilPulled(recovery: Recovery, signal: AbortSignal): Promise<Pulled | null> {
-  const { sessions, unfinished } = recovery;
-  const [source, destination] = await Promise.all([sessions.side('source'), sessions.side('destination')]);
-  const part = partOf(recovery, 'destination');
-  // The guest may need this very service from here on.
-  sessions.leavesServices = true;
-  const failure = await takeOver({ source, destination }, part.guest, unfinished.id).then(
-    () => null,
-    (thrown: unknown) => thrown,
-  );
-  try {
-    const [, pulled] = await Promise.all([
-      call(source.rpc, 'source.pulled', partOf(recovery, 'source'), { signal }),
-      call(destination.rpc, 'destination.pulled', part, { signal }),
-    ]);
-    sessions.leavesServices = false;
-    return pulled;
-  } catch (thrown) {
-    throw failure ?? thrown;
-  }
-}
-
-/** Rejects when the operator leaves. */
-function whenAborted(leave: AbortSignal | undefined, until: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    const left = () => reject(new VmmigError('VMMIG_LEFT', 'the command was made to end'));
-    if (leave?.aborted) return left();
-    leave?.addEventListener('abort', left, { once: true, signal: until });
-  });
-}
-
-/** Tells the progress that the services are asked for. */
-async function watch(recovery: Recovery, signal: AbortSignal): Promise<void> {
-  const { unfinished, sessions } = recovery;
-  const ask = async (role: 'source' | 'destination') => {
-    const side = await sessions.side(role);
+/** Tells as progress what the services that are at work say when they are asked. */
+async function sampleUntil(signal: AbortSignal, recovery: Recovery): Promise<void> {
+  const { unfinished, sides } = recovery;
+  const askFor = async (side: Side, role: 'source' | 'destination') => {
     const found = await call(side.rpc, 'host.migrations', { runDir: side.host.runDir }, { signal, ...limits });
-    const { offsetMs } = await side.clock;
-    return {
-      hosted: found.find(({ ledger }) => ledger.migrationId === unfinished.id && ledger.role === role),
-      offsetMs,
-    };
+    return found.find(({ ledger }) => ledger.migrationId === unfinished.id && ledger.role === role);
   };
   while (!signal.aborted) {
-    try {
-      const [{ hosted: sending }, { hosted: receiving, offsetMs }] = await Promise.all([
-        ask('source'),
-        ask('destination'),
-      ]);
-      if (!signal.aborted) tell(recovery, sending?.source ?? null, receiving?.destination ?? null, offsetMs);
-    } catch {
-      // What is wrong is told by the wait for the end.
+    const { source, destination } = sides;
+    if (source !== null && destination !== null) {
+      try {
+        const [sending, receiving] = await Promise.all([askFor(source, 'source'), askFor(destination, 'destination')]);
+        const { offsetMs } = await destination.clock;
+        if (!signal.aborted) tell(recovery, sending?.source ?? null, receiving?.destination ?? null, offsetMs);
+      } catch {
+        // What is wrong is told by the wait for the end.
+      }
     }
     await delay(watchIntervalMs, undefined, { signal }).catch(() => {});
   }
@@ -208,12 +200,14 @@ function tell(
 
 /** Neither host keeps anything of it: it is over, and the guest is where it runs. */
 async function judgeByGuest(recovery: Recovery): Promise<MigrationReport> {
-  const { recorder, sessions, guest, unfinished, before } = recovery;
-  const runsOn = async (role: 'source' | 'destination') => {
-    const side = await sessions.side(role).catch(() => null);
-    if (side === null) return null;
-    const probe = await call(side.rpc, 'guest.probe', { ...addressOf(guest), agentPath: null }, limits);
-    return probe.state === 'running';
+  const { recorder, guest, unfinished, before } = recovery;
+  const runsOn = async (which: 'source' | 'destination') => {
+    const address = { ...addressOf(guest), agentPath: null };
+    const probing = ask(recovery, which, [], ({ rpc }) => call(rpc, 'guest.probe', address, limits));
+    return await probing.then(
+      ({ state }) => state === 'running',
+      () => null,
+    );
   };
   const [there, here] = await Promise.all([runsOn('destination'), runsOn('source')]);
   if (there === true && here === false) return await recorder.finish('moved', 'destination', null);

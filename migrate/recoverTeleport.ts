@@ -3,14 +3,13 @@ import * as z from 'zod';
 import { abandon } from './abandon.js';
 import { VmmigError } from './errors.js';
 import { addressOf } from './locate.js';
-import type { Sides } from './prepare.js';
 import type { Recovery } from './recover.js';
 import type { MigrationReport } from './report.js';
 
 const processSchema = z.object({ pid: z.number(), startTime: z.number(), bootId: z.string() });
 
 export async function recoverTeleport(recovery: Recovery): Promise<MigrationReport> {
-  const { unfinished, inventory, guest, recorder, journal, before } = recovery;
+  const { unfinished, inventory, guest, sides, recorder, journal, before } = recovery;
   const { id, vm, from, to } = unfinished;
   const committing = unfinished.journal.find(({ event }) => event === 'committing');
   const process = processSchema.safeParse(committing?.destinationProcess);
@@ -18,24 +17,21 @@ export async function recoverTeleport(recovery: Recovery): Promise<MigrationRepo
     const text = `the journal of ${id} does not say which QEMU on ${to.name} was asked to run ${vm}`;
     return await recorder.finish('unknown', 'unknown', new VmmigError('VMMIG_UNRESOLVED', text));
   }
-  const sides: Sides = { source: null, destination: null };
   const error =
     before?.error ?? ({ code: 'VMMIG_GIVEN_UP', message: 'the command ended before the migration did' } as const);
-  const migration = {
-    id,
-    intent: { inventory, guest, to },
-    request: { vm, to: to.name, from: from.name },
-    recorder,
-    journal,
-    sides,
-    commit: 'asked',
-    isHeld: true,
-    destinationProcess: process.data,
-    directoryOn: ({ host }) => ({ ...addressOf(guest), migrationId: id, runDir: host.runDir }),
-  } satisfies Parameters<typeof abandon>[0];
-  try {
-    return await abandon(migration, new VmmigError(error.code, error.message, { phase: 'verify' }));
-  } finally {
-    await Promise.all([sides.source, sides.destination].map((side) => side?.[Symbol.asyncDispose]()));
-  }
+  return await abandon(
+    {
+      id,
+      intent: { inventory, guest, to },
+      request: { vm, to: to.name, from: from.name },
+      recorder,
+      journal,
+      sides,
+      commit: 'asked',
+      isHeld: true,
+      destinationProcess: process.data,
+      directoryOn: ({ host }) => ({ ...addressOf(guest), migrationId: id, runDir: host.runDir }),
+    },
+    new VmmigError(error.code, error.message, { phase: 'verify' }),
+  );
 }

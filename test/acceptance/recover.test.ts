@@ -1,0 +1,158 @@
+/** A switch that nobody watches any more: what is said of it meanwhile, and how it is brought to its end. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { execa } from 'execa';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { labExec, labPaths, setWan } from '../../lab/index.js';
+import type { MigrationReport, StatusReport } from '../../migrate/index.js';
+import { reportDocument } from './reportSchema.js';
+import { expectNothingLeft, fastWan, Guest, useLab } from './rig.js';
+
+const main = fileURLToPath(new URL('../../dist/bin/vmmig.js', import.meta.url));
+/** Without an agent the page cache is memory as any other, and takes this link ten seconds. */
+const filesMiB = 24;
+const slowWan = { rttMs: 20, rateBps: 30e6 } as const;
+const unwatched = ['--no-agent', '--no-compress'] as const;
+
+describe('A switch that nobody watches', () => {
+  let guest: Guest;
+  let directory: string;
+
+  useLab(fastWan);
+
+  beforeAll(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'vmmig-recover-'));
+    guest = await Guest.start('vm1', { memoryMiB: 192, data: { contents: 'random', filesMiB, freeMiB: 16 } });
+    await guest.run('fill-cache');
+  });
+
+  afterAll(() => rm(directory, { recursive: true, force: true }));
+
+  /** On the host where the last command was, which knows its journal. */
+  const here = async (...args: string[]) =>
+    await labExec('hostA', ['vmmig', ...args, '--json'] as [string, ...string[]], { reject: false });
+
+  /** From a machine that has no part in it, and knows nothing but the inventory. */
+  async function third(...args: string[]) {
+    const env = { VMMIG_STATE_DIR: join(directory, 'state'), VMMIG_INVENTORY: labPaths.inventory() };
+    return await execa(process.execPath, [main, ...args, '--json'], { env, reject: false, stdin: 'ignore' });
+  }
+
+  async function status(ask: (...args: string[]) => Promise<{ stdout: string }>): Promise<StatusReport> {
+    return JSON.parse((await ask('status', 'vm1')).stdout) as StatusReport;
+  }
+
+  async function backHome(): Promise<void> {
+    await setWan(fastWan);
+    await guest.teleport();
+    await expectNothingLeft([guest]);
+  }
+
+  it('is not made when there is none, and there is nothing to recover then', async () => {
+    expect(await status(here)).toEqual({ schema: 'vmmig.status/1', migrations: [], silent: [] });
+    const recovered = await here('recover', 'vm1');
+    expect(recovered.exitCode).toBe(2);
+    expect(recovered.stderr).toContain('VMMIG_USAGE_NOTHING_TO_RECOVER');
+  });
+
+  it('is refused when its exposure would be too long, and the guest stays', { timeout: 60_000 }, async () => {
+    await setWan(slowWan);
+    const outcome = await guest.beginSwitch(...unwatched, '--max-exposure', '2s').ended;
+    expect(outcome.report).toMatchObject({ result: 'failed', vmLocation: 'source', error: { code: 'VMMIG_EXPOSURE' } });
+    expect(outcome.exitCode).toBe(1);
+    await guest.expectToRun(0);
+    await expectNothingLeft([guest]);
+  });
+
+  it('goes on when the operator leaves it, is told of by every machine, and recovered', {
+    timeout: 120_000,
+  }, async () => {
+    await setWan(slowWan);
+    const counted = await guest.count();
+    const move = guest.beginSwitch(...unwatched);
+    await move.untilPull();
+    guest.host = 'hostB';
+    await move.until((event) => event.type === 'sample' && event.pull !== undefined);
+    const watched = await status(here);
+    expect(watched.migrations).toMatchObject([
+      {
+        vm: 'vm1',
+        mode: 'switch',
+        from: 'hostA',
+        to: 'hostB',
+        phase: 'pull',
+        vmLocation: 'destination',
+        pid: expect.any(Number),
+        link: { isConnected: true, interruptedSince: null, reconnects: 0 },
+        problems: [],
+      },
+    ]);
+
+    move.signal('SIGINT');
+    // Two that come at once are one.
+    await sleep(500);
+    move.signal('SIGINT');
+    const { exitCode, report } = await move.ended;
+    expect(report).toMatchObject({ result: 'interrupted', vmLocation: 'destination', error: { code: 'VMMIG_LEFT' } });
+    expect(exitCode).toBe(6);
+
+    const [unwatchedStatus] = (await status(third)).migrations;
+    expect(unwatchedStatus).toMatchObject({ phase: 'pull', vmLocation: 'destination', pid: null, problems: [] });
+    expect(unwatchedStatus!.remaining!.bytes).toBeGreaterThan(0);
+    expect(unwatchedStatus!.faults!.count).toBeGreaterThan(0);
+    expect(Date.parse(unwatchedStatus!.exposedSince!)).toBeLessThan(Date.now());
+
+    const recovered = await here('recover', 'vm1', '--progress', 'none');
+    expect(recovered.exitCode, recovered.stderr).toBe(0);
+    const completed = JSON.parse(recovered.stdout) as MigrationReport;
+    expect(reportDocument.parse(completed)).toEqual(completed);
+    expect(completed).toMatchObject({ id: report.id, result: 'moved', error: null, verified: true });
+    expect(completed.startedAt).toBe(report.startedAt);
+    expect(completed.recoveredAt).not.toBeNull();
+    expect(completed.exposureMs).toBeGreaterThan(0);
+    expect(JSON.parse((await here('show', 'vm1')).stdout)).toEqual(completed);
+    await guest.expectToRun(counted);
+    expect(await guest.run('checksum')).toMatch(/failed 0$/);
+    await expectNothingLeft([guest]);
+    await backHome();
+  });
+
+  it('ends by itself, and is taken note of later', { timeout: 120_000 }, async () => {
+    await setWan(slowWan);
+    const move = guest.beginSwitch(...unwatched);
+    await move.untilPull();
+    move.signal('SIGKILL');
+    await move.ended;
+    guest.host = 'hostB';
+    await setWan(fastWan);
+    await expectNothingLeft([guest], { timeoutMs: 30_000 });
+    const recovered = await here('recover', 'vm1', '--progress', 'none');
+    expect(recovered.exitCode, recovered.stderr).toBe(0);
+    expect(JSON.parse(recovered.stdout)).toMatchObject({ result: 'moved', vmLocation: 'destination' });
+    await backHome();
+  });
+
+  it('is given up before its commit point, from anywhere', { timeout: 60_000 }, async () => {
+    await setWan(slowWan);
+    const counted = await guest.count();
+    // One that writes nothing QEMU would stop at the end of its first pass.
+    await guest.run('pattern start 16');
+    const move = guest.beginSwitch(...unwatched, '--after', '60s');
+    await move.untilPagesMove();
+    expect((await status(third)).migrations).toMatchObject([{ phase: 'precopy', vmLocation: 'source', pid: null }]);
+    const recovered = await third('recover', 'vm1', '--progress', 'none');
+    expect(recovered.exitCode, recovered.stderr).toBe(1);
+    expect(JSON.parse(recovered.stdout)).toMatchObject({
+      result: 'failed',
+      vmLocation: 'source',
+      error: { code: 'VMMIG_GIVEN_UP' },
+    });
+    expect((await move.ended).exitCode).toBe(1);
+    await guest.expectToRun(counted);
+    await setWan(fastWan);
+    await expectNothingLeft([guest]);
+  });
+});
