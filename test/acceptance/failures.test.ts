@@ -3,73 +3,10 @@ import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { cutWan, healWan, labExec, setWan } from '../../lab/index.js';
 import { reportDocument } from './reportSchema.js';
 import { expectNothingLeft, fastWan, Guest, kill, type Move, processes, processOn, useLab } from './rig.js';
+import { strikes } from './strikes.js';
 
 /** So slow that pre-copy lasts for as long as it takes to break something. */
 const slowWan = { rttMs: 10, rateBps: 20e6 } as const;
-
-interface Failure {
-  readonly name: string;
-  readonly exitCode: number;
-  readonly result: 'failed' | 'cancelled';
-  readonly code: RegExp;
-  readonly strike: (move: Move, guest: Guest) => Promise<unknown>;
-}
-
-const failures: Failure[] = [
-  {
-    name: 'Ctrl-C',
-    exitCode: 3,
-    result: 'cancelled',
-    code: /^VMMIG_CANCELLED$/,
-    strike: async (move) => move.signal('SIGINT'),
-  },
-  {
-    name: 'SIGTERM',
-    exitCode: 3,
-    result: 'cancelled',
-    code: /^VMMIG_CANCELLED$/,
-    strike: async (move) => move.signal('SIGTERM'),
-  },
-  {
-    name: '`vmmig cancel`',
-    exitCode: 3,
-    result: 'cancelled',
-    code: /^VMMIG_CANCELLED$/,
-    strike: async (move, { host }) => {
-      const { exitCode, stdout } = await labExec(host, ['vmmig', 'cancel', 'vm1', '--json'], { reject: false });
-      expect(exitCode).toBe(3);
-      expect(JSON.parse(stdout)).toEqual((await move.ended).report);
-    },
-  },
-  {
-    name: 'the time limit',
-    exitCode: 1,
-    result: 'failed',
-    code: /^VMMIG_TIMEOUT$/,
-    strike: async () => {},
-  },
-  {
-    name: "a kill of the source host's service, and with it of the source relay",
-    exitCode: 1,
-    result: 'failed',
-    code: /^VMMIG_(HOST_SERVICE_ENDED|LINK_LOST|RELAY_QEMU)$/,
-    strike: async (_, { host }) => kill(host, await processOn(host, processes.service)),
-  },
-  {
-    name: "a kill of the destination host's service, and with it of the destination relay",
-    exitCode: 1,
-    result: 'failed',
-    code: /^VMMIG_(HOST_SERVICE_ENDED|LINK_LOST)$/,
-    strike: async (_, { otherHost }) => kill(otherHost, await processOn(otherHost, processes.service)),
-  },
-  {
-    name: "a kill of the destination's QEMU",
-    exitCode: 1,
-    result: 'failed',
-    code: /^VMMIG_(RELAY_QEMU|DESTINATION_LOAD|QMP_INTERRUPTED)$/,
-    strike: async (_, { otherHost }) => kill(otherHost, await processOn(otherHost, processes.qemu)),
-  },
-];
 
 describe('A migration that fails', () => {
   let guest: Guest;
@@ -100,8 +37,8 @@ describe('A migration that fails', () => {
     await expectNothingLeft([guest]);
   }
 
-  it.each(failures)('by $name leaves the guest where it was', { timeout: 90_000 }, async (failure) => {
-    const move = await beginSlowly(...(failure.code.test('VMMIG_TIMEOUT') ? ['--timeout', '6s'] : []));
+  it.each(strikes)('by $name leaves the guest where it was', { timeout: 90_000 }, async (failure) => {
+    const move = await beginSlowly(...(failure.options ?? []));
     await failure.strike(move, guest);
     const { exitCode, report, stderr } = await move.ended;
     await guest.expectToRun(counted);
