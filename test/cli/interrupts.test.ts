@@ -57,6 +57,52 @@ describe('Ctrl-C', () => {
   });
 });
 
+describe('Ctrl-C during the pull of a switch', () => {
+  const pulling = [startEvent, phaseEvent('switch-over', 'begin', 20), phaseEvent('pull', 'begin', 30)];
+
+  function pressed(events: readonly ProgressEvent[], presses: number, before = 0) {
+    const said: string[] = [];
+    const exits: number[] = [];
+    const interrupts = new Interrupts({ say: (line) => said.push(line), forceExit: (code) => exits.push(code) });
+    for (let press = 0; press < before; press++) interrupts.interrupt();
+    for (const event of events) interrupts.observe(event);
+    for (let press = 0; press < presses; press++) interrupts.interrupt();
+    return { said, exits, left: interrupts.leave.aborted, aborted: interrupts.signal.aborted };
+  }
+
+  it('says that the guest runs on the destination, and that stopping would not stop the pull', () => {
+    const { said, left, aborted } = pressed(pulling, 1);
+    expect(said).toEqual([expect.stringMatching(/^Not cancelling: vm1 runs on hostB.*hostA.*would not stop the pull/)]);
+    expect([left, aborted]).toEqual([false, false]);
+  });
+
+  it('leaves the second time, so that a report is written, and at once the third time', () => {
+    expect(pressed(pulling, 2)).toMatchObject({ left: true, exits: [], aborted: false });
+    expect(pressed(pulling, 3).exits).toEqual([6]);
+  });
+
+  it('does not take what was pressed for cancelling as a wish to leave', () => {
+    expect(pressed(pulling, 0, 2)).toMatchObject({ left: false });
+    expect(pressed(pulling, 1, 2)).toMatchObject({ left: true });
+  });
+});
+
+describe('Ctrl-C during a recovery', () => {
+  it('cancels nothing, and leaves the second time without a claim where the guest is', () => {
+    const said: string[] = [];
+    const exits: number[] = [];
+    const hooks = { say: (line: string) => void said.push(line), forceExit: (code: number) => void exits.push(code) };
+    const interrupts = new Interrupts(hooks, 'resolving');
+    interrupts.observe(startEvent);
+    interrupts.observe(phaseEvent('switch-over', 'begin', 20));
+    interrupts.interrupt();
+    expect(said[0]).toMatch(/^Not stopping yet/);
+    expect(interrupts.signal.aborted).toBe(false);
+    interrupts.interrupt();
+    expect(exits).toEqual([7]);
+  });
+});
+
 describe('SIGTERM', () => {
   it('asks once, however often it comes', () => {
     const said: string[] = [];

@@ -5,7 +5,14 @@ import { advance, initialState, type ProgressState } from '../../../cli/progress
 import { TtyProgress } from '../../../cli/progress/tty.js';
 import { displayWidth, styleFor } from '../../../cli/render/style.js';
 import type { ProgressEvent } from '../../../migrate/progress.js';
-import { course, phaseEvent, sampleEvent, scriptedReport, startEvent } from '../support/scriptedMigration.js';
+import {
+  course,
+  phaseEvent,
+  pullSample,
+  sampleEvent,
+  scriptedReport,
+  startEvent,
+} from '../support/scriptedMigration.js';
 import { ScreenStream, sinkFor } from '../support/terminal.js';
 
 const uncoloured = styleFor({ LANG: 'C.UTF-8' }, {});
@@ -40,6 +47,24 @@ describe('a frame', () => {
   it('names the phase and its number where the list of phases does not fit', () => {
     const lines = frame(halfway(), 0, { columns: 60, rows: 24 }, uncoloured);
     expect(lines[1]).toBe('● precopy (phase 4 of 8)');
+  });
+
+  it('says of a guest whose memory is being pulled where it runs, what it still needs, and how long it waits', () => {
+    const events = [{ ...startEvent, mode: 'switch' } as const, phaseEvent('pull', 'begin', 100)];
+    const text = frame(stateAfter([...events, pullSample(3100)]), 3_100, { columns: 121, rows: 24 }, uncoloured).join(
+      '\n',
+    );
+    expect(text).toMatch(/● pull/);
+    expect(text).not.toMatch(/restore|verify|release source/);
+    expect(text).toMatch(/^runs on hostB since 0:03, still needs 123 MiB from hostA$/m);
+    expect(text).toMatch(/there .* 75 % {2}768 MiB of 1\.00 GiB/);
+    expect(text).toMatch(/faults 212 a second · p50 41 ms, p90 44 ms, p99 80 ms, longest 120 ms · waiting for 2/);
+    expect(text).not.toMatch(/link is lost/);
+    const lost = stateAfter([...events, pullSample(3100, { isConnected: false })]);
+    expect(frame(lost, 0, { columns: 121, rows: 24 }, uncoloured).join('\n')).toMatch(/the link is lost/);
+    for (let columns = 1; columns <= 130; columns++)
+      for (const line of frame(lost, 1000, { columns, rows: 24 }, uncoloured))
+        expect(displayWidth(line)).toBeLessThanOrEqual(Math.max(1, columns - 1));
   });
 
   it('fits every size of terminal', () => {

@@ -2,7 +2,7 @@
  * A migration told by events alone, so that tests of the command line can have any course and any end on demand.
  * The guest has 1 GiB of memory.
  */
-import type { ProgressEvent } from '../../../migrate/progress.js';
+import type { FaultStatistics, ProgressEvent, PullProgress } from '../../../migrate/progress.js';
 import { progressSchema } from '../../../migrate/progress.js';
 import { type MigrationReport, type PhaseName, reportSchema } from '../../../migrate/report.js';
 
@@ -79,6 +79,37 @@ export function sampleEvent(atMs: number, done: number): ProgressEvent {
     remainingBytes: Math.floor(2 ** 30 * (1 - done)),
     etaMs: atMs < 200 ? null : 4000 * (1 - done),
   };
+}
+
+const waits = { p50Ms: 41, p90Ms: 44, p99Ms: 80, maxMs: 120 };
+
+export const faultStatistics: FaultStatistics = {
+  ...waits,
+  count: 1204,
+  perSecond: 212,
+  waiting: 2,
+  answers: {
+    zero: { count: 0, p50Ms: 0, p90Ms: 0, p99Ms: 0, maxMs: 0 },
+    local: { count: 204, p50Ms: 0.04, p90Ms: 1.2, p99Ms: 2, maxMs: 3 },
+    remote: { ...waits, count: 1000, p50Ms: 42 },
+  },
+};
+
+/** The guest runs on hostB, and part of its memory is still on hostA. */
+export function pullSample(
+  atMs: number,
+  change: Partial<PullProgress> = {},
+): Extract<ProgressEvent, { type: 'sample' }> {
+  const pull: PullProgress = {
+    runningMs: 3_000,
+    neededBytes: 123 * 2 ** 20,
+    missingPages: pagesOfGuest / 4,
+    faults: faultStatistics,
+    isConnected: true,
+    reconnects: 0,
+    ...change,
+  };
+  return { ...(sampleEvent(atMs, 0.75) as Extract<ProgressEvent, { type: 'sample' }>), phase: 'pull', pull };
 }
 
 /** The whole course of a migration that succeeds, in order. */
