@@ -319,7 +319,7 @@ export class SwitchDestination implements AsyncDisposable {
   }
 
   /** Places what a batch brings, and tells the source once QEMU has all of it. */
-  #batch(sequence: number, payload: Buffer, stream: PostcopyStream, isUrgent = false): void {
+  #batch(sequence: number, payload: Buffer, stream: PostcopyStream): void {
     const batch = decodeBatch(payload, this.#pagesOfBlock);
     digestBatch(this.#digest!, this.#digester, batch);
     const restorer = this.#restorer!;
@@ -340,7 +340,8 @@ export class SwitchDestination implements AsyncDisposable {
         references++;
         if (!this.#hasSwitched) stream.remote(run.block, run.page, run.count);
         restorer.add(sequence, index, run);
-        if (isUrgent) restorer.hurry(run.block, run.page, run.count);
+        // Also what was asked for in vain: it was on its way already.
+        if (stream.isAwaited(run.block, run.page, run.count)) restorer.hurry(run.block, run.page, run.count);
       }
     }
     if (references === 0) stream.whenTaken(() => this.#acknowledgements.add(sequence));
@@ -396,7 +397,7 @@ export class SwitchDestination implements AsyncDisposable {
   #immediate({ type, sequence, payload }: Frame): void {
     if (this.#stream === null || this.#restorer === null)
       throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay answered before it was asked');
-    if (type === frameType.answer) return this.#batch(sequence, payload, this.#stream, true);
+    if (type === frameType.answer) return this.#batch(sequence, payload, this.#stream);
     if (type !== frameType.resend || payload.length < 3)
       throw new RelayError('VMMIG_LINK_PROTOCOL', `the source relay sent a frame of type ${type}`);
     this.#restorer.resent(sequence, payload.readUInt16BE(0), payload[2]!, payload.subarray(3));

@@ -100,6 +100,8 @@ export interface SwitchSourceState extends SourceRelayState {
 const pieceBytes = 1024 * 1024;
 /** So long after all has been sent ahead, what has changed since is. */
 const aheadIntervalMs = 1000;
+/** Digesting memory, before faults are looked at again. */
+const maxTurnMs = 2;
 /** Magic and version. */
 const headerBytes = 8;
 /** Answers overtake on the link, but not what the destination is busy with: less at a time once the guest runs there. */
@@ -154,6 +156,7 @@ export class SwitchSource implements AsyncDisposable {
   #isRunning = false;
   #isRootSent = false;
   #isPumping = false;
+  #isPumpDue = false;
   #settle!: { resolve: () => void; reject: (error: RelayError) => void };
   #settled = false;
 
@@ -470,10 +473,25 @@ export class SwitchSource implements AsyncDisposable {
     this.#isPumping = true;
     try {
       const limitPages = this.#isRunning ? pagesAtATime.after : pagesAtATime.before;
-      while (this.#link.isOpenForBulk && (this.#sendBatch(store, limitPages) || this.#sendAhead()));
+      // What the link need not wait for costs time all the same, and the guest may be asking for something meanwhile.
+      const untilMs = this.#files === null ? Infinity : performance.now() + maxTurnMs;
+      while (this.#link.isOpenForBulk && (this.#sendBatch(store, limitPages) || this.#sendAhead())) {
+        if (performance.now() < untilMs) continue;
+        this.#pumpSoon();
+        break;
+      }
     } finally {
       this.#isPumping = false;
     }
+  }
+
+  #pumpSoon(): void {
+    if (this.#isPumpDue) return;
+    this.#isPumpDue = true;
+    setImmediate(() => {
+      this.#isPumpDue = false;
+      this.#pump();
+    });
   }
 
   #sendBatch(store: GuestPages, limitPages: number): boolean {
@@ -503,7 +521,7 @@ export class SwitchSource implements AsyncDisposable {
     const sent = files.fillAhead(this.#builder, maxBatchPages);
     if (sent === null) {
       // There may be a lot of memory with nothing in it.
-      setImmediate(() => this.#pump());
+      this.#pumpSoon();
       return false;
     }
     const payload = this.#builder.take(this.#options.compress);

@@ -186,6 +186,11 @@ export class PostcopyStream implements AsyncDisposable {
     return this.#blocks[block]!.placed.has(page);
   }
 
+  /** Whether QEMU waits for any of these pages. */
+  isAwaited(block: number, page: number, count: number): boolean {
+    return this.#after !== null && this.#after.faults.within(block, page, count) !== null;
+  }
+
   /** The runs of pages that are missing, block by block. */
   missingRuns(): PageRun[] {
     return this.#blocks.flatMap((pages) => pages.missingRuns());
