@@ -31,6 +31,8 @@ const switchingSchema = z.object({
   /** Where what exceeds the page store's limit may go: a directory; null: nowhere. */
   spillDir: z.string().nullable(),
   reconnectTimeoutMs: z.number().positive(),
+  /** A QEMU that has stopped the guest before `source.allowDowntime` waits for it: the guest may have to stay. */
+  awaitsPermission: z.boolean(),
 });
 export type Switching = z.infer<typeof switchingSchema>;
 
@@ -115,7 +117,7 @@ export const methodParams = {
   /** Resolves when the source host holds nothing of the guest any more, also when another service is at work on it. */
   'source.pulled': migrationSchema,
   'destination.pulled': migrationSchema,
-  /** Sets the downtime, in milliseconds at memory speed, at which QEMU stops the guest. */
+  /** Permits the switch, and sets the downtime, in milliseconds at memory speed, at which QEMU stops the guest. */
   'source.allowDowntime': z.object({ downtimeLimitMs: z.number().int().positive() }),
   'destination.finished': z.object({}),
   'destination.commit': z.object({}),

@@ -170,6 +170,7 @@ export class SourceSide implements AsyncDisposable {
 
   /** From now on QEMU stops the guest as soon as the rest takes no longer than this at memory speed. */
   async allowDowntime({ downtimeLimitMs }: Params<'source.allowDowntime'>, signal: AbortSignal): Promise<null> {
+    this.#switch?.permit();
     await this.#qmp!.execute('migrate-set-parameters', { 'downtime-limit': downtimeLimitMs }, { signal });
     if (this.#memory !== null && !this.#hasSetOut) {
       this.#hasSetOut = true;

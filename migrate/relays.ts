@@ -14,6 +14,7 @@ export interface SwitchSettings {
   readonly pageStoreLimitBytes?: number;
   readonly spill: boolean;
   readonly reconnectTimeoutMs: number;
+  readonly maxExposureMs?: number;
 }
 
 /** As far as the relays are concerned. */
@@ -74,6 +75,7 @@ function switchingOf({ intent, switching }: RelayedMigration, { host }: Side, { 
     pageStoreLimitBytes: switching.pageStoreLimitBytes ?? null,
     spillDir: switching.spill ? host.stateDir : null,
     reconnectTimeoutMs: switching.reconnectTimeoutMs,
+    awaitsPermission: switching.maxExposureMs !== undefined,
   };
 }
 

@@ -230,10 +230,16 @@ class Switch extends Migration {
     const { after, maxExposureMs } = this.#request;
     const startMs = this.recorder.elapsedMs;
     const hasLasted = (ms: number) => this.recorder.elapsedMs - startMs >= ms;
+    // QEMU may have stopped a guest that writes little already: what is to be decided then is decided at once.
     if (after !== 'now')
-      await this.#until((sample) => (after === 'converged' ? isSent(sample) : hasLasted(after)) && isCaptured(sample));
+      await this.#until(
+        (sample) =>
+          sample.ramEnded || (isCaptured(sample) && (after === 'converged' ? isSent(sample) : hasLasted(after))),
+      );
     if (maxExposureMs === undefined) return;
-    await this.#until((sample) => isCaptured(sample) && (isSent(sample) || hasLasted(measuringMs)));
+    await this.#until(
+      (sample) => sample.ramEnded || (isCaptured(sample) && (isSent(sample) || hasLasted(measuringMs))),
+    );
     const { counters, bytesOnWire: wireBytes, remaining } = this.#latest!;
     const leftPages = remaining?.bytesPages ?? 0;
     const { capacityBytesPerSecond: linkBytesPerSecond } = this.#meter;

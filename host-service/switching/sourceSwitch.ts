@@ -46,6 +46,10 @@ export class SourceSwitch implements AsyncDisposable {
   readonly #options: SourceSwitchOptions;
   readonly #driver: CommitDriver<SourceState, SourceEvent, SourceAction>;
   #control: Control | null = null;
+  #permit!: () => void;
+  readonly #permitted = new Promise<void>((resolve) => {
+    this.#permit = resolve;
+  });
   #interruptedAtMs: number | null = null;
   #failure: unknown = null;
   /** The relay has given up: what the destination still needs it will not get. */
@@ -65,7 +69,7 @@ export class SourceSwitch implements AsyncDisposable {
     await writeLedger(runDir, await newLedger('source', { migrationId, guest, peer, link: null }, inspection.process));
     try {
       own.relay = await SwitchSource.listen(relayOptions(params, memory), {
-        ready: () => void own.#driver.post('guestStopped').then(() => own.#driver.post('commit')),
+        ready: () => void own.#commit(),
         running: () => void own.#driver.post('running'),
         refused: (message) => {
           const text = `the destination did not take over: ${message}`;
@@ -99,6 +103,17 @@ export class SourceSwitch implements AsyncDisposable {
       throw thrown;
     }
     return own;
+  }
+
+  /** The guest may go, as far as the command is concerned. */
+  permit(): void {
+    this.#permit();
+  }
+
+  async #commit(): Promise<void> {
+    await this.#driver.post('guestStopped');
+    if (this.#options.params.switching!.awaitsPermission) await this.#permitted;
+    await this.#driver.post('commit');
   }
 
   get state(): SourceState {
