@@ -13,6 +13,7 @@ import {
   cancelMigration,
   type GuestInspection,
   inspectGuest,
+  loadWorkingSet,
   type MigrationState,
   migrationState,
   type PreviousSettings,
@@ -20,7 +21,6 @@ import {
   type RamStretch,
   resumeAfterFailure,
   startMigration,
-  virtioRings,
   waitForMigrationEnd,
 } from '../hypervisor/index.js';
 import { QmpClient } from '../qmp/index.js';
@@ -159,7 +159,7 @@ export class SourceSide implements AsyncDisposable {
     this.#migrating = true;
     // QEMU would stop the guest at once where there is next to nothing to copy.
     if (this.#memory === null) await this.#setOut(signal);
-    else this.#hot = virtioRings(qmp, this.#inspection!.memory.gpaMap).catch(() => []);
+    else this.#hot = loadWorkingSet(qmp, this.#inspection!.memory.gpaMap).catch(() => []);
     this.#timer = setInterval(() => void this.#sample(), sampleIntervalMs);
     return null;
   }

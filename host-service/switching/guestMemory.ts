@@ -34,9 +34,9 @@ export async function openGuestMemory(qmp: QmpClient, process: GuestInspection['
   }
 }
 
-/** The pages of stretches, each once; blocks by their places. */
+/** The pages of stretches, each once; blocks by their places, as far as they are in files. */
 export function pagesOf(stretches: readonly RamStretch[], { blocks }: GuestMemory): PageRange[] {
-  const places = new Map(blocks.map(({ name }, at) => [name, at]));
+  const places = new Map(blocks.flatMap(({ name, place }, at) => (place === null ? [] : [[name, at]])));
   const ranges = stretches
     .flatMap(({ block, offset, lengthBytes }) => {
       const page = Math.floor(offset / pageBytes);

@@ -17,7 +17,7 @@ describe.each(['7.2', '10.0'] as const)('A guest in QEMU %s whose memory is a sh
       data: { contents: 'random', filesMiB },
     });
     await guest.run('fill-cache');
-    await guest.run('pattern start 16');
+    await guest.run('pattern start 16 1000');
     for (const to of ['hostB', 'hostA']) {
       const { report } = await guest.switch();
       expect(guest.host).toBe(to);

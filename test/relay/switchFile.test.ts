@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { openGuestMemory, pagesOf } from '../../host-service/switching/guestMemory.js';
-import { inspectGuest, virtioRings } from '../../hypervisor/index.js';
+import { inspectGuest, loadWorkingSet } from '../../hypervisor/index.js';
 import { type QemuVersion, startTinyGuest, waitForBoot } from '../../lab/index.js';
 import { QmpClient } from '../../qmp/index.js';
 import { SwitchDestination } from '../../relay/destination/switchDestination.js';
@@ -32,7 +32,7 @@ describe.each(versions)('QEMU %s', (version) => {
       await using qmp = await QmpClient.connect({ path: guest.qmpPath });
       const inspection = await inspectGuest({ name: 'source', qmpPath: guest.qmpPath, qmp });
       await using memory = await openGuestMemory(qmp, inspection.process);
-      const hot = pagesOf(await virtioRings(qmp, inspection.memory.gpaMap), memory!);
+      const hot = pagesOf(await loadWorkingSet(qmp, inspection.memory.gpaMap), memory!);
       expect(hot.length).toBeGreaterThan(0);
 
       const common = { credentials: { migrationId: 'switch', key: randomBytes(32) }, reconnectTimeoutMs: 10_000 };

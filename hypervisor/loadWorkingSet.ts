@@ -1,6 +1,9 @@
 /**
- * Where in the guest's memory its virtio devices have their rings: what QEMU reads when it loads their state. QEMU tells
- * from 7.2 on (`x-query-virtio…`, unstable by name), and the rest is in docs.oasis-open.org/virtio, "Split Virtqueues".
+ * What QEMU reads of the guest's memory while it loads the state of the devices, and the guest stands still:
+ *
+ * - the rings of virtio devices. QEMU tells where they are from 7.2 on (`x-query-virtio…`, unstable by name); how long
+ *   they are is in docs.oasis-open.org/virtio, "Split Virtqueues"
+ * - on a PC, the option ROMs, among which it looks for its own
  */
 import { type QmpClient, QmpCommandError } from '../qmp/index.js';
 import { findGpaRange, type GpaRange } from './gpaMap.js';
@@ -12,8 +15,23 @@ export interface RamStretch {
   readonly lengthBytes: number;
 }
 
-/** Of the queues that the guest's drivers have set up, as they are now; none where QEMU cannot tell. */
-export async function virtioRings(
+const optionRoms = { start: 0xc0000, lengthBytes: 0x20000 } as const;
+
+/** As it is now: drivers may set up other queues. */
+export async function loadWorkingSet(
+  qmp: QmpClient,
+  gpaMap: readonly GpaRange[],
+  signal?: AbortSignal,
+): Promise<readonly RamStretch[]> {
+  const rings = await virtioRings(qmp, gpaMap, signal);
+  const low = findGpaRange(gpaMap, 0);
+  if (low === undefined) return rings;
+  // What is write-protected is not in the map, but in the same block.
+  const { start, lengthBytes } = optionRoms;
+  return [{ block: low.block, offset: low.blockOffset + start, lengthBytes }, ...rings];
+}
+
+async function virtioRings(
   qmp: QmpClient,
   gpaMap: readonly GpaRange[],
   signal?: AbortSignal,
