@@ -5,6 +5,7 @@
  */
 import type { DiskReader } from '../../disk/diskReader.js';
 import { HeldPages } from '../../pager/index.js';
+import type { RamBlock } from '../../stream/handler.js';
 import { digestBatch } from '../batchDigest.js';
 import { newCounters, type RelayCounters } from '../counters.js';
 import { type BlockSize, MemoryDigest, pageBytes, RunDigester } from '../digest.js';
@@ -20,6 +21,7 @@ import { encodePlaced } from '../link/placed.js';
 import { decodeRemoteSet } from '../store/remoteSet.js';
 import { Acknowledgements } from './acknowledgements.js';
 import { parseCapture, parseMemory } from './blocksFrame.js';
+import { HostPageReceipts } from './hostPageReceipts.js';
 import type { PageRun } from './postcopy/blockPages.js';
 import type { FaultStatistics } from './postcopy/faults.js';
 import type { PostcopyBegin, PostcopyHandlers } from './postcopy/options.js';
@@ -80,6 +82,8 @@ const maxPieceBytes = 1024 * 1024;
 /** Read ahead of QEMU, and not yet taken by it: little once the guest runs, because its faults wait behind. */
 const reading = { before: 2 * 1024 * 1024, after: 512 * 1024 };
 const maxBacklogBytes = { before: 512 * 1024, after: 128 * 1024 };
+/** Of huge host pages that are not complete, while more of the kind is read from the disk. */
+const maxCollectedBytes = 64 * 1024 * 1024;
 /** A batch of references is shorter. */
 const waitingBytes = 64 * 1024;
 
@@ -93,6 +97,8 @@ export class SwitchDestination implements AsyncDisposable {
   readonly #digester: RunDigester;
   readonly #listener: Listener;
   readonly #acknowledgements = new Acknowledgements((payload) => this.#link?.send(frameType.acknowledge, 0, payload));
+  readonly #givenBack = new Acknowledgements((payload) => this.#link?.send(frameType.givenBack, 0, payload));
+  #receipts: HostPageReceipts | null = null;
   #link: DurableLink | null = null;
   #stream: PostcopyStream | null = null;
   #digest: MemoryDigest | null = null;
@@ -291,8 +297,25 @@ export class SwitchDestination implements AsyncDisposable {
     this.#counters.totalPages = pagesOfBlock.reduce((sum, pages) => sum + pages, 0);
     this.#restorer = this.#newRestorer(stream);
     this.#prefetcher = this.#newPrefetcher(stream, this.#restorer);
+    this.#receipts = this.#newReceipts(stream, ramBlocks);
     if (this.#options.takesOver === true) this.#takeOver(stream);
     else stream.begin(begin);
+  }
+
+  /** The source sends huge host pages as a whole when it knows of them. */
+  #newReceipts(stream: PostcopyStream, blocks: readonly RamBlock[]): HostPageReceipts {
+    const sizes = blocks.map(({ pageSizeBytes }) => (pageSizeBytes ?? pageBytes) / pageBytes);
+    if (sizes.some((size) => size > 1)) {
+      const payload = Buffer.alloc(4 * sizes.length);
+      for (const [at, size] of sizes.entries()) payload.writeUInt32BE(size, 4 * at);
+      this.#link!.sendUrgent(frameType.hostPages, payload);
+    }
+    const sink = {
+      acknowledge: (sequence: number) => stream.whenTaken(() => this.#acknowledgements.add(sequence)),
+      giveBack: (sequence: number) => this.#givenBack.add(sequence),
+    };
+    const isHere = (block: number, page: number) => stream.isHere(block, page);
+    return new HostPageReceipts(sizes, isHere, sink, this.#options.takesOver === true);
   }
 
   async #openStream(begin: PostcopyBegin): Promise<PostcopyStream> {
@@ -305,8 +328,10 @@ export class SwitchDestination implements AsyncDisposable {
         this.#prefetcher?.start();
       },
     };
-    if (takesOver === true) return await PostcopyStream.resume(qemuSocketPath, handlers, begin);
-    return await PostcopyStream.connect(qemuSocketPath, handlers);
+    // What is sent is not forgotten: the source would not send it again.
+    const options = { collectorBytes: Infinity };
+    if (takesOver === true) return await PostcopyStream.resume(qemuSocketPath, handlers, begin, options);
+    return await PostcopyStream.connect(qemuSocketPath, handlers, options);
   }
 
   /** The guest goes on: the source is told what QEMU has, and tells the rest. */
@@ -324,6 +349,8 @@ export class SwitchDestination implements AsyncDisposable {
     digestBatch(this.#digest!, this.#digester, batch);
     const restorer = this.#restorer!;
     const prefetcher = this.#prefetcher!;
+    const receipts = this.#receipts!;
+    receipts.expect(sequence, batch.records);
     let at = 0;
     let references = 0;
     for (const [index, run] of batch.records.entries()) {
@@ -335,6 +362,7 @@ export class SwitchDestination implements AsyncDisposable {
         stream.place(run.block, run.page, run.count, batch.pages, at);
         this.#counters.pages.sent += run.count;
         at += run.count * pageBytes;
+        this.#hurryRest(run);
       } else if (isInPlace) this.#counters.pages.restored += run.count;
       else {
         references++;
@@ -344,8 +372,19 @@ export class SwitchDestination implements AsyncDisposable {
         if (stream.isAwaited(run.block, run.page, run.count)) restorer.hurry(run.block, run.page, run.count);
       }
     }
-    if (references === 0) stream.whenTaken(() => this.#acknowledgements.add(sequence));
-    else restorer.start();
+    if (references === 0) receipts.done(sequence);
+    else receipts.look();
+    restorer.start();
+  }
+
+  /** Of a huge host page that was begun, what this host's disk has: what is not complete takes memory here. */
+  #hurryRest({ block, page, count }: PageRun): void {
+    if (!this.#hasSwitched || !this.#receipts!.isHuge(block)) return;
+    for (let at = page; at < page + count; ) {
+      const hostPage = this.#receipts!.hostPage(block, at);
+      this.#restorer!.hurry(block, hostPage.page, hostPage.count);
+      at = hostPage.page + hostPage.count;
+    }
   }
 
   #fill({ block, page, count, fill }: BatchRecord, stream: PostcopyStream): void {
@@ -386,6 +425,7 @@ export class SwitchDestination implements AsyncDisposable {
       (error) => this.#fail(error),
     );
     this.#device.length = 0;
+    this.#receipts!.switched();
   }
 
   /** The guest waits for these pages. */
@@ -450,10 +490,11 @@ export class SwitchDestination implements AsyncDisposable {
           payload.writeUInt16BE(record);
           this.#link!.send(frameType.resendRequest, sequence, payload);
         },
-        batchDone: (sequence) => stream.whenTaken(() => this.#acknowledgements.add(sequence)),
+        batchDone: (sequence) => this.#receipts!.done(sequence),
         mayRead: () =>
           !this.#isLoading &&
           !this.#isWaiting &&
+          stream.collectedBytes < maxCollectedBytes &&
           stream.backlogBytes < (this.#hasSwitched ? maxBacklogBytes.after : maxBacklogBytes.before),
       },
       reading.before,

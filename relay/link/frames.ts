@@ -44,6 +44,8 @@ export const frameType = {
   refused: 31,
   inPlace: 32,
   placed: 33,
+  hostPages: 34,
+  givenBack: 35,
 } as const;
 
 export const frameHeaderBytes = 9;

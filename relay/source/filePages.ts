@@ -134,6 +134,11 @@ export class FilePages implements GuestPages {
     return pages.acknowledged(Math.floor(token / 2));
   }
 
+  /** Only of what came through the stream: nothing of the files is placed before the switch. */
+  givenBack(token: number): boolean {
+    return token % 2 !== fromFiles && this.streamed.givenBack(Math.floor(token / 2));
+  }
+
   bytesOf(token: number, record: number): KeptRun | null {
     const pages = token % 2 === fromFiles ? this.#files : this.streamed;
     return pages.bytesOf(Math.floor(token / 2), record);

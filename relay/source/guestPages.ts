@@ -10,6 +10,7 @@ export type GuestPages = AsyncDisposable &
     | 'moveToFront'
     | 'prefer'
     | 'acknowledged'
+    | 'givenBack'
     | 'resync'
     | 'remoteSet'
     | 'unsent'

@@ -12,7 +12,7 @@ import { digestBatch } from '../batchDigest.js';
 import { newCounters } from '../counters.js';
 import { MemoryDigest, pageBytes, RunDigester } from '../digest.js';
 import { RelayError } from '../errors.js';
-import { BatchBuilder, maxBatchPages, packPages } from '../link/batch.js';
+import { BatchBuilder, type BatchRecord, maxBatchPages, packPages, recordKind } from '../link/batch.js';
 import { BulkWindow } from '../link/bulkWindow.js';
 import type { Endpoint, LinkConnection, LinkCredentials } from '../link/connection.js';
 import { DurableLink, durableConnections } from '../link/durableLink.js';
@@ -110,6 +110,8 @@ const pagesAtATime = { before: maxBatchPages, after: 32 };
 const maxHotPages = 256;
 /** Brought along with a page that was asked for. */
 const neighbourPages = 32;
+/** Of the destination's host, in pages: 32 MiB. */
+const maxHostPage = 8192;
 /** Tells the batches that answer faults from those that are sent in order. */
 const answerBit = 2 ** 31;
 
@@ -148,6 +150,8 @@ export class SwitchSource implements AsyncDisposable {
   #placed: PlacedPages | null = null;
   readonly #waitingFaults: Buffer[] = [];
   #isReconnecting = false;
+  /** For each block, how many pages a page of the destination's host has, where that is not one in all of them. */
+  #hostPages: readonly number[] | null = null;
   #blockCount = 0;
   #nextAnswer = 0;
   #ramEnded = false;
@@ -240,7 +244,7 @@ export class SwitchSource implements AsyncDisposable {
     if (this.#settled) return;
     this.#settled = true;
     void this.#openLink?.close();
-    this.#settle.resolve();
+    void this.#giveBack().then(this.#settle.resolve);
   }
 
   async #dial(endpoint: Endpoint): Promise<LinkConnection[]> {
@@ -297,7 +301,8 @@ export class SwitchSource implements AsyncDisposable {
   }
 
   get state(): SwitchSourceState {
-    const remaining = this.#store?.remaining;
+    // What lies in huge host pages is kept until the switch, however long the destination has had it.
+    const remaining = this.#hostPages !== null && !this.#hasGone ? this.#store?.unsent : this.#store?.remaining;
     return {
       counters: this.#counters,
       bytesOnWire: this.#past.bytesOnWire + (this.#openLink?.bytesOnWire ?? 0),
@@ -483,6 +488,15 @@ export class SwitchSource implements AsyncDisposable {
     } finally {
       this.#isPumping = false;
     }
+    if (this.#hostPages !== null && !this.#ramEnded) this.#requireRoom(store);
+  }
+
+  /** Nothing of huge host pages is acknowledged before the switch, so that waiting makes no room. */
+  #requireRoom({ isFull, unsent }: GuestPages): void {
+    if (!isFull || unsent.bytes + unsent.fill + unsent.reference > 0) return;
+    const message =
+      'the guest lies in huge pages, and all that is in use of them has to be kept until it has moved: give the page store more memory, or let it spill';
+    this.#fail(new RelayError('VMMIG_RELAY_STREAM', message));
   }
 
   #pumpSoon(): void {
@@ -500,9 +514,19 @@ export class SwitchSource implements AsyncDisposable {
 
   #launch(sent: SentSet | null): boolean {
     if (sent === null) return false;
+    const begun = this.#hasGone && this.#hostPages !== null ? this.#builder.contents().records : [];
     this.#tokens.set(this.#link.sendOrdered(frameType.batch, this.#takeBatch()), sent.token);
     this.#counters.pages.sent += sent.bytesPages;
+    for (const run of begun) this.#preferRest(run);
     return true;
+  }
+
+  /** QEMU takes a huge host page as a whole: until it has all of one that was begun, the rest takes memory there. */
+  #preferRest({ kind, block, page, count }: BatchRecord): void {
+    const size = this.#hostPages![block]!;
+    if (size === 1 || kind === recordKind.fill) return;
+    const from = page - (page % size);
+    this.#store!.moveToFront(block, from, Math.ceil((page + count - from) / size) * size);
   }
 
   /** Of memory that the guest may still write to: no part of what is compared in the end. */
@@ -546,6 +570,11 @@ export class SwitchSource implements AsyncDisposable {
         return this.#fault(frame.payload);
       case frameType.placed:
         return this.#takenOver(frame);
+      case frameType.hostPages:
+        return this.#learnHostPages(frame.payload);
+      case frameType.givenBack:
+        this.#settleBatches(frame.payload, (token) => this.#store!.givenBack(token));
+        return this.#pump();
       case frameType.running:
         this.#isRunning = true;
         this.#pump();
@@ -565,19 +594,30 @@ export class SwitchSource implements AsyncDisposable {
   }
 
   #acknowledged(sequences: Buffer): void {
-    const store = this.#store;
-    if (sequences.length % 4 !== 0 || store === null)
+    this.#settleBatches(sequences, (token) => this.#store!.acknowledged(token));
+    if (!this.#store!.isFull) this.#qemu?.resume();
+    this.#pump();
+    this.#endIfEmpty();
+  }
+
+  /** @param settle false when no such batch is under way */
+  #settleBatches(sequences: Buffer, settle: (token: number) => boolean): void {
+    if (sequences.length % 4 !== 0 || this.#store === null)
       throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination sent a malformed acknowledgement');
     for (let at = 0; at < sequences.length; at += 4) {
       const sequence = sequences.readUInt32BE(at);
       const token = this.#tokens.get(sequence);
-      if (token === undefined || !store.acknowledged(token))
+      if (token === undefined || !settle(token))
         throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination acknowledged what was not sent');
       this.#tokens.delete(sequence);
     }
-    if (!store.isFull) this.#qemu?.resume();
-    this.#pump();
-    this.#endIfEmpty();
+  }
+
+  #learnHostPages(payload: Buffer): void {
+    const sizes = this.#capturedBlocks.map((_, at) => (payload.length < 4 * at + 4 ? 0 : payload.readUInt32BE(4 * at)));
+    if (payload.length !== 4 * sizes.length || sizes.some((size) => size < 1 || size > maxHostPage))
+      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination has impossible pages');
+    this.#hostPages = sizes;
   }
 
   #endIfEmpty(): void {
@@ -611,15 +651,20 @@ export class SwitchSource implements AsyncDisposable {
     if (store === null || block >= this.#blockCount || !this.#hasGone)
       throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination asked for what there is not');
     this.#counters.pages.faulted += count;
-    const { sent } = store.takeNow(block, page, count, this.#builder);
-    if (sent !== null) {
-      const sequence = answerBit + this.#nextAnswer++;
-      this.#tokens.set(sequence, sent.token);
-      this.#link.sendUrgent(frameType.answer, this.#takeBatch(), sequence);
-      this.#counters.pages.sent += sent.bytesPages;
-    }
+    // A huge page takes several.
+    while (this.#answerNow(store, block, page, count) && count > maxBatchPages);
     store.moveToFront(block, page + count, neighbourPages);
     this.#pump();
+  }
+
+  #answerNow(store: GuestPages, block: number, page: number, count: number): boolean {
+    const { sent } = store.takeNow(block, page, count, this.#builder);
+    if (sent === null) return false;
+    const sequence = answerBit + this.#nextAnswer++;
+    this.#tokens.set(sequence, sent.token);
+    this.#link.sendUrgent(frameType.answer, this.#takeBatch(), sequence);
+    this.#counters.pages.sent += sent.bytesPages;
+    return true;
   }
 
   /** The destination's disk does not hold what the cache map says: the kept bytes go out. */

@@ -106,6 +106,13 @@ export class Flights {
     return { block, page: run.firstId - table.firstOfBlock[block]!, count, bytes };
   }
 
+  /** One that will not be acknowledged; null when no such batch is under way. */
+  take(token: number): Flight | null {
+    const flight = this.#flights.get(token) ?? null;
+    this.#flights.delete(token);
+    return flight;
+  }
+
   /** All that is under way, which will not be acknowledged any more. */
   abandon(): Flight[] {
     const flights = [...this.#flights.values()];

@@ -18,7 +18,7 @@ import { StoreError } from './errors.js';
 import { Flights, type SentSet } from './flights.js';
 import { runsOf } from './pageRuns.js';
 import { pageState } from './pageTable.js';
-import { resync } from './resync.js';
+import { land, resync } from './resync.js';
 import { Sender, type SendOrder, type Taken } from './sender.js';
 import { minLimitBytes, Slabs } from './slabs.js';
 import { SpillFile } from './spillFile.js';
@@ -131,6 +131,18 @@ export class PageStore implements AsyncDisposable {
    */
   acknowledged(token: number): boolean {
     return this.#flights.acknowledge(token);
+  }
+
+  /**
+   * The destination has what a batch brought no longer: its pages are unsent again, but for those that a later one
+   * carries.
+   *
+   * @returns false when no such batch is under way
+   */
+  givenBack(token: number): boolean {
+    const flight = this.#flights.take(token);
+    if (flight !== null) land(this.#contents, flight);
+    return flight !== null;
   }
 
   /**

@@ -4,25 +4,14 @@
  */
 import { type ReferenceRun, type StoreContents, waiting } from './contents.js';
 import { StoreError } from './errors.js';
-import type { Flights } from './flights.js';
+import type { Flight, Flights } from './flights.js';
 import { type PageTable, pageState } from './pageTable.js';
 
 /** @param isPlaced - by page id */
 export function resync(contents: StoreContents, flights: Flights, isPlaced: (id: number) => boolean): void {
   const { table, lists } = contents;
   requirePlaced(table, isPlaced);
-  for (const flight of flights.abandon()) {
-    for (let at = 0; at < flight.runs.length; at += 2) {
-      const first = flight.runs[at]!;
-      for (let id = first; id < first + flight.runs[at + 1]!; id++) {
-        if (!table.isCarriedBy(id, flight.token)) continue;
-        const isFill = table.state[id] === pageState.fillSent;
-        table.move(id, isFill ? pageState.fill : pageState.bytes);
-        lists.append(isFill ? waiting.cheap : waiting.front, id);
-      }
-    }
-    for (const run of flight.references.values()) landReference(contents, run, flight.token);
-  }
+  for (const flight of flights.abandon()) land(contents, flight);
   for (let id = 0; id < table.totalPages; id++) {
     const state = table.state[id]!;
     if (state === pageState.unknown || state === pageState.placed) continue;
@@ -35,6 +24,21 @@ export function resync(contents: StoreContents, flights: Flights, isPlaced: (id:
       lists.append(waiting.cheap, id);
     }
   }
+}
+
+/** What a batch carried, and no later one, is unsent again. */
+export function land(contents: StoreContents, flight: Flight): void {
+  const { table, lists } = contents;
+  for (let at = 0; at < flight.runs.length; at += 2) {
+    const first = flight.runs[at]!;
+    for (let id = first; id < first + flight.runs[at + 1]!; id++) {
+      if (!table.isCarriedBy(id, flight.token)) continue;
+      const isFill = table.state[id] === pageState.fillSent;
+      table.move(id, isFill ? pageState.fill : pageState.bytes);
+      lists.append(isFill ? waiting.cheap : waiting.front, id);
+    }
+  }
+  for (const run of flight.references.values()) landReference(contents, run, flight.token);
 }
 
 /** Before anything has changed: its bytes are gone. */

@@ -25,6 +25,10 @@ export class HostPageCollector {
     this.#limitBytes = limitBytes;
   }
 
+  get heldBytes(): number {
+    return this.#heldBytes;
+  }
+
   get(pages: BlockPages, page: number): HeldHostPage | undefined {
     return this.#held.get(pageKey(pages.block.index, page));
   }

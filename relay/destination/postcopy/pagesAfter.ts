@@ -45,6 +45,11 @@ export class PagesAfter {
     return this.#writer.pendingBytes;
   }
 
+  /** Of huge host pages that are not complete. */
+  get collectedBytes(): number {
+    return this.#collector.heldBytes;
+  }
+
   /** @returns how many pages are on their way to QEMU by this */
   place(pages: BlockPages, page: number, count: number, bytes: Buffer, start: number, answer: FaultAnswer): number {
     let placed = 0;

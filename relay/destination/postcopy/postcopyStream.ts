@@ -191,6 +191,16 @@ export class PostcopyStream implements AsyncDisposable {
     return this.#after !== null && this.#after.faults.within(block, page, count) !== null;
   }
 
+  /** Whether QEMU has the latest version of a page, or needs none because it is zero. */
+  isHere(block: number, page: number): boolean {
+    return this.isPlaced(block, page) || this.#blocks[block]!.zero.has(page);
+  }
+
+  /** Memory for pages of huge host pages that are not complete. */
+  get collectedBytes(): number {
+    return this.#after?.collectedBytes ?? 0;
+  }
+
   /** The runs of pages that are missing, block by block. */
   missingRuns(): PageRun[] {
     return this.#blocks.flatMap((pages) => pages.missingRuns());

@@ -1,4 +1,5 @@
 /** Real guests: one that is captured by a pre-copy, and the QEMUs that it is resumed on. */
+import { readFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -102,6 +103,11 @@ async function takeStream(qmp: QmpClient, path: string): Promise<Omit<CapturedGu
 export function memoryArguments(memory: readonly string[] = []): string[] {
   const plain = ['-object', `memory-backend-ram,id=${ramName},size=${memoryMiB}M`];
   return ['-m', `${memoryMiB}M`, ...(memory.length > 0 ? memory : plain), '-machine', `memory-backend=${ramName}`];
+}
+
+/** Of 2 MiB, that this machine can back memory with. */
+export function freeHugePages(): number {
+  return Number(/HugePages_Free:\s+(\d+)/.exec(readFileSync('/proc/meminfo', 'latin1'))?.[1] ?? 0);
 }
 
 /** A QEMU that waits, paused, for a post-copy on a socket. */

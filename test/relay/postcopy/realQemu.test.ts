@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,6 +9,7 @@ import { PostcopyStream } from '../../../relay/destination/postcopy/postcopyStre
 import {
   type CapturedGuest,
   captureGuest,
+  freeHugePages,
   give,
   health,
   letRun,
@@ -32,10 +32,6 @@ const memory = {
   shared: ['-object', `memory-backend-memfd,id=${ramName},size=${memoryMiB}M,share=on`],
   huge: ['-object', `memory-backend-memfd,id=${ramName},size=${memoryMiB}M,hugetlb=on,hugetlbsize=2M`],
 };
-
-function freeHugePages(): number {
-  return Number(/HugePages_Free:\s+(\d+)/.exec(readFileSync('/proc/meminfo', 'latin1'))?.[1] ?? 0);
-}
 
 describe.each(versions)('QEMU %s', (version) => {
   let captured: CapturedGuest;
