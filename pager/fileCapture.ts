@@ -22,10 +22,9 @@
  *     (aligned) at most one run; the newer       reference to a disk: final, as with any other guest
  *     replaces the older                         reference to heldDisk: final, what is held
  *
- * On the link these are ordinary batches. A destination tells hints by what they are: bytes of such a block that come
- * before the `switch` frame. References and fills of such a block are always final, so that those pages that were
- * confirmed during the guest's pause (`confirm`, for as long as the caller likes) can be told before `switch`; the
- * destination may place them before LISTEN. All other pages of the block are remote then, and to be discarded.
+ * A destination can tell hints from final pages by when they come. What is taken with `takeNow` during the pause it may
+ * place before QEMU is told to listen; all other pages of the block are remote then, and to be discarded. It does not pay to
+ * confirm more during the pause: QEMU loads a page more slowly than it is asked for from what is held.
  *
  * The order after the stop: what was hinted; holes of the file, which are zero pages; page cache, as references; bytes,
  * first those that `moveToFront` names, then what the guest has written since it was hinted, then by address. Page cache
@@ -135,24 +134,7 @@ export class FileCapture {
   }
 
   /**
-   * During the pause, before `switch`: hints that still hold. A millisecond for each 3 MB; so call it until `isConfirmed`,
-   * or as long as the pause allows.
-   *
-   * @returns null when none of those looked at still holds
-   */
-  confirm(builder: PageBatch, limitPages: number): SentSet | null {
-    const flight = new Flight();
-    this.#final.confirmHints(builder, limitPages, flight);
-    return this.#flights.launch(flight);
-  }
-
-  /** All hints have been looked at since the guest has stopped. */
-  get isConfirmed(): boolean {
-    return this.#final.isConfirmed;
-  }
-
-  /**
-   * A fault, after `freeze`: the unsent pages of a range at once, checked first where they were hinted. Stops when the
+   * A fault, or what will surely be one, after `freeze`: the unsent pages of a range at once, checked first where they were hinted. Stops when the
    * builder is full: a huge page takes several calls.
    */
   takeNow(block: number, page: number, count: number, builder: PageBatch): Taken {

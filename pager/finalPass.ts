@@ -50,13 +50,9 @@ export class FinalPass {
     this.#bytesAt = { block: 0, page: 0 };
   }
 
-  get isConfirmed(): boolean {
-    return this.#hintAt.block >= this.blocks.length;
-  }
-
   /** The next pages; nothing when all are sent. */
   fill(builder: PageBatch, limitPages: number, flight: Flight): void {
-    this.confirmHints(builder, limitPages, flight);
+    this.#confirmHints(builder, limitPages, flight);
     this.#tellHoles(builder, flight);
     this.#tellCache(builder, limitPages, flight);
     if (flight.pages === 0) this.#tellBytes(builder, limitPages, flight);
@@ -69,7 +65,7 @@ export class FinalPass {
   }
 
   /** Hints that still hold, for the time it takes to read `limitPages`. */
-  confirmHints(builder: PageBatch, limitPages: number, flight: Flight): void {
+  #confirmHints(builder: PageBatch, limitPages: number, flight: Flight): void {
     const limit = this.#teller.pagesRead + limitPages;
     const at = this.#hintAt;
     for (let block = this.blocks[at.block]; block !== undefined; block = this.blocks[++at.block]) {

@@ -91,23 +91,21 @@ describe('a capture from a memory file', () => {
     expect(destination.confirmedPages).toBe(256);
   });
 
-  test('confirms during the pause for as long as it is let, before the switch', async () => {
+  test('gives pages during the pause, before the switch, which are not remote then', async () => {
     await using one = await guest(256, range(0, 256));
     const { memory, capture, destination } = one;
     destination.drain();
     capture.freeze();
-    const sent = capture.confirm(destination.builder, 64)!;
-    destination.receive(sent);
-    expect(sent).toMatchObject({ referencePages: 64, bytesPages: 0, fillPages: 0 });
-    expect(capture.isConfirmed).toBe(false);
+    const { sent } = capture.takeNow(0, 0, 64, destination.builder);
+    destination.receive(sent!);
+    expect(sent).toMatchObject({ referencePages: 64, heldPages: 64, bytesPages: 0, fillPages: 0 });
     expect([...capture.remoteSet(0)]).toEqual([64, 192]);
     destination.isSwitched = true;
     destination.drain();
-    expect(capture.isConfirmed).toBe(true);
     expectAll(destination, memory, 256);
     expect(destination.confirmedPages).toBe(256);
     expect(capture.isEmpty).toBe(false);
-    capture.acknowledged(sent.token);
+    capture.acknowledged(sent!.token);
     expect(capture.isEmpty).toBe(true);
   });
 
@@ -260,7 +258,6 @@ describe('a capture from a memory file', () => {
       fc.record({ do: fc.constant('fault' as const), block, page, count: fc.constantFrom(1, 16, 64) }),
       fc.record({ do: fc.constant('front' as const), block, page, count: fc.constantFrom(1, 16, 64) }),
       fc.record({ do: fc.constant('send' as const), limit: fc.integer({ min: 1, max: 128 }) }),
-      fc.record({ do: fc.constant('confirm' as const), limit: fc.integer({ min: 1, max: 128 }) }),
       fc.constant({ do: 'acknowledge' as const }),
     );
     const run = async (first: Generated<typeof before>[], then: Generated<typeof after>[], limit: number) => {
@@ -292,8 +289,7 @@ describe('a capture from a memory file', () => {
       }
       capture.freeze();
       for (const step of then) {
-        if (step.do === 'confirm') send(capture.confirm(destination.builder, step.limit));
-        else if (step.do === 'acknowledge') capture.acknowledged(tokens.splice(tokens.length >> 1, 1)[0] ?? -1);
+        if (step.do === 'acknowledge') capture.acknowledged(tokens.splice(tokens.length >> 1, 1)[0] ?? -1);
         else {
           destination.isSwitched = true;
           if (step.do === 'fault') send(capture.takeNow(step.block, step.page, step.count, destination.builder).sent);
