@@ -6,13 +6,14 @@
 import { type Inventory, type InventoryGuest, type InventoryHost, loadInventory, resolveHost } from '../hosts/index.js';
 import { VmmigError } from './errors.js';
 import { history, readReport } from './history.js';
-import { Journal, type JournalEntry, readJournal } from './journal.js';
+import { Journal, readJournal } from './journal.js';
 import { guestNamed } from './locate.js';
 import type { Sides } from './prepare.js';
 import { Recorder } from './recorder.js';
 import { recoverSwitch } from './recoverSwitch.js';
 import { recoverTeleport } from './recoverTeleport.js';
-import type { MigrationMode, MigrationReport } from './report.js';
+import type { Recovery, Unfinished } from './recovery.js';
+import type { MigrationReport } from './report.js';
 import type { Hooks } from './requests.js';
 import { claim } from './running.js';
 import type { Side } from './sides.js';
@@ -22,35 +23,6 @@ import { type Part, survey } from './survey.js';
 export interface RecoverRequest {
   readonly vm: string;
   readonly inventoryPath?: string;
-}
-
-/** A migration that is to be brought to its end. */
-export interface Unfinished {
-  readonly id: string;
-  readonly vm: string;
-  readonly mode: MigrationMode;
-  readonly from: InventoryHost;
-  readonly to: InventoryHost;
-  /** ISO 8601, UTC. */
-  readonly beganAt: string;
-  /** What the hosts have noted, from both, from one or from none. */
-  readonly parts: readonly Part[];
-  readonly journal: readonly JournalEntry[];
-}
-
-/** What a recovery works with. */
-export interface Recovery {
-  readonly unfinished: Unfinished;
-  readonly inventory: Inventory;
-  readonly guest: InventoryGuest;
-  /** Opened as they are needed. */
-  readonly sides: Sides;
-  readonly recorder: Recorder;
-  readonly journal: Journal;
-  /** The report that the command left which began; null when it left none here. */
-  readonly before: MigrationReport | null;
-  /** The operator does not want to wait for the end. */
-  readonly leave: AbortSignal | undefined;
 }
 
 /**

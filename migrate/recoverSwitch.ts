@@ -9,7 +9,7 @@ import { RemoteError } from '../hosts/rpc.js';
 import { toVmmigError, VmmigError } from './errors.js';
 import { addressOf } from './locate.js';
 import { outcome } from './outcome.js';
-import type { Recovery } from './recover.js';
+import type { Recovery } from './recovery.js';
 import type { MigrationReport } from './report.js';
 import { resolve } from './resolve.js';
 import { openSide, type Side } from './sides.js';

@@ -3,7 +3,7 @@ import * as z from 'zod';
 import { abandon } from './abandon.js';
 import { VmmigError } from './errors.js';
 import { addressOf } from './locate.js';
-import type { Recovery } from './recover.js';
+import type { Recovery } from './recovery.js';
 import type { MigrationReport } from './report.js';
 
 const processSchema = z.object({ pid: z.number(), startTime: z.number(), bootId: z.string() });
