@@ -36,6 +36,7 @@ import { DestinationSwitch } from './switching/destinationSwitch.js';
 import { hintLimitBytes } from './switching/guestMemory.js';
 import { askDestination, type OrphanedMigration, pulledElsewhere } from './switching/orphans.js';
 import { AdoptedGuest, findAtWork, findRemains, type Remains } from './switching/takeover.js';
+import { Yielding } from './switching/yielding.js';
 
 const sampleIntervalMs = 200;
 const smallPageBytes = 4096;
@@ -69,6 +70,7 @@ export class DestinationSide implements AsyncDisposable {
   #recoveryGuard: RecoveryGuard | null = null;
   /** Of a QEMU that another service started. */
   #adopting: Promise<void> = Promise.resolve();
+  readonly #yielding = new Yielding();
   #starting: Promise<StartedProcess> | null = null;
   #listening!: (pageSizes: ReadonlyMap<string, number>) => void;
   /** The link may be there before QEMU is. With the host page size of its RAM blocks, where it is not the usual one. */
@@ -99,6 +101,7 @@ export class DestinationSide implements AsyncDisposable {
       qmpPath: params.qmpPath,
       signal,
     });
+    if (params.postcopy) for (const pid of [process.pid, this.#guest.pid]) this.#yielding.add(pid);
     const settings = params.postcopy ? { capabilities: { 'postcopy-ram': true, 'return-path': true } } : {};
     this.#previous = await acceptMigration(this.#guest, `unix:${join(directory, 'incoming')}`, { settings, signal });
     const disks = params.disks.map(({ path, format }) => ({ path, format }));
@@ -218,6 +221,7 @@ export class DestinationSide implements AsyncDisposable {
       relay: { ...this.#relayOptions(params), reconnectTimeoutMs, heldLimitBytes: heldLimitBytes() },
       pulled: () => this.#whole!,
       cutOff: () => this.#cutOff(),
+      permitted: () => this.#yielding.end(),
     });
     this.#switch = await this.#switching;
     this.#whole = this.#finishPull(this.#switch.relay);

@@ -44,6 +44,8 @@ export interface DestinationSwitchOptions {
   readonly pulled: () => Promise<object>;
   /** The relay has given up on a guest that may run here: another service is to be able to take over. */
   readonly cutOff: () => Promise<void>;
+  /** The guest is about to run here. */
+  readonly permitted?: () => void;
 }
 
 export type TakeOverNeeds = Omit<NonNullable<Ledger['takeOver']>, 'ports' | 'reconnectTimeoutMs'>;
@@ -109,7 +111,10 @@ export class DestinationSwitch implements AsyncDisposable {
     const options = this.#options;
     const { runDir, migrationId } = options;
     this.relay = await SwitchDestination.start(options.relay, {
-      permitted: () => void this.#driver.post('go'),
+      permitted: () => {
+        options.permitted?.();
+        void this.#driver.post('go');
+      },
       loaded,
       interrupted: () => {
         this.#interruptedAtMs = Date.now();
