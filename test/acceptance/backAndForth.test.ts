@@ -4,12 +4,16 @@ import { describe, expect, it } from 'vitest';
 import { expectNothingLeft, fastWan, Guest, isFull, useLab } from './rig.js';
 
 describe.each([
-  { qemu: '7.2', moves: 5 },
-  { qemu: '10.0', moves: isFull ? 5 : 2 },
-] as const)('In QEMU $qemu, a guest that checks its memory and its files all the time', ({ qemu, moves }) => {
+  { qemu: '7.2', mode: 'teleport', moves: 5 },
+  { qemu: '10.0', mode: 'teleport', moves: isFull ? 5 : 2 },
+  { qemu: '7.2', mode: 'switch', moves: isFull ? 11 : 4 },
+  { qemu: '10.0', mode: 'switch', moves: isFull ? 11 : 2 },
+] as const)('In QEMU $qemu, a guest that checks its memory and its files all the time', ({ qemu, mode, moves }) => {
   useLab({ ...fastWan, qemu });
 
-  it(`moves ${moves} times, back and forth, without an error`, { timeout: 60_000 + moves * 30_000 }, async () => {
+  it(`moves by ${mode} ${moves} times, back and forth, without an error`, {
+    timeout: 60_000 + moves * 30_000,
+  }, async () => {
     const guest = await Guest.start('vm1', {
       memoryMiB: 192,
       data: { contents: 'random', filesMiB: 16, freeMiB: 64 },
@@ -19,7 +23,9 @@ describe.each([
     let rounds = 0;
     for (let move = 0; move < moves; move++) {
       await sleep(500);
-      await guest.teleport();
+      // The last one shows that the other mode takes over from where this one ends.
+      if (mode === 'teleport' || move === moves - 1) await guest.teleport();
+      else await guest.switch();
       const [, pass, patternErrors] = /passes (\d+) errors (\d+)/.exec(await guest.run('pattern status'))!;
       const [, round, fileErrors] = /rounds (\d+) errors (\d+)/.exec(await guest.run('fswriter status'))!;
       expect([patternErrors, fileErrors]).toEqual(['0', '0']);

@@ -1,6 +1,9 @@
 /** Whatever fails before a switch is committed: the guest runs on the source, nothing is left behind, and the next works. */
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { cutWan, healWan, labExec, setWan } from '../../lab/index.js';
+import { parse, stringify } from 'yaml';
+import { cutWan, healWan, labExec, labPaths, setWan } from '../../lab/index.js';
 import { reportDocument } from './reportSchema.js';
 import { expectNothingLeft, fastWan, Guest, isFull, kill, type Move, processes, processOn, useLab } from './rig.js';
 import { strikes } from './strikes.js';
@@ -58,6 +61,21 @@ describe('A switch that fails before its commit point', () => {
     const move = await beginSlowly();
     await kill(guest.host, await processOn(guest.host, processes.commandLine));
     await move.ended;
+    await guest.expectToRun(counted);
+    await expectNothingLeft([guest]);
+    await expectNextMoveToWork();
+  });
+
+  it('because the destination refuses its devices, is told so and resumes it', { timeout: 60_000 }, async () => {
+    const inventory = join(labPaths.shared(), 'other-devices.yaml');
+    const { guests, ...rest } = parse(await readFile(labPaths.inventory(), 'utf8'));
+    guests['vm1'].destination = { options: ['-global', 'virtio-blk-device.discard=off'] };
+    await writeFile(inventory, stringify({ ...rest, guests }));
+    const { exitCode, report, stderr } = await guest.beginSwitch('--inventory', inventory).ended;
+    expect(report, stderr).toMatchObject({ result: 'failed', vmLocation: 'source', verified: null });
+    expect(exitCode).toBe(1);
+    expect(report.error!.code).toMatch(/^VMMIG_(SWITCH_REFUSED|DESTINATION_LOAD)$/);
+    expect(report.error!.message).toMatch(/virtio-blk/);
     await guest.expectToRun(counted);
     await expectNothingLeft([guest]);
     await expectNextMoveToWork();

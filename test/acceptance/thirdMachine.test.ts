@@ -148,4 +148,15 @@ describe('From a third machine', () => {
     expect(await json<MigrationReport>(0, 'show', 'vm1')).toEqual(report);
     expect((await json<GuestList>(0, 'list')).guests).toMatchObject([{ vm: 'vm1', host: 'hostB', state: 'running' }]);
   });
+
+  it('the guest is switched back', { timeout: 60_000 }, async () => {
+    const counted = await guest.count();
+    const report = await json<MigrationReport>(0, 'switch', 'vm1', '--from', 'hostB', '--to', 'hostA');
+    guest.host = 'hostA';
+    await guest.expectToRun(counted);
+    await expectNothingLeft([guest]);
+    expect(reportDocument.parse(report)).toMatchObject({ mode: 'switch', result: 'moved', from: 'hostB', to: 'hostA' });
+    expect(report.switchoverMs).toBeLessThan(report.releasedMs);
+    expect(report.bytes.wire).toBeLessThan(64 * 2 ** 20);
+  });
 });
