@@ -12,8 +12,8 @@ import { reportDocument } from './reportSchema.js';
 import { expectNothingLeft, fastWan, Guest, useLab } from './rig.js';
 
 const main = fileURLToPath(new URL('../../dist/bin/vmmig.js', import.meta.url));
-/** Without an agent the page cache is memory as any other, and takes this link ten seconds. */
-const filesMiB = 24;
+/** Without an agent the page cache is memory as any other, and takes this link some seconds. */
+const filesMiB = 12;
 const slowWan = { rttMs: 20, rateBps: 30e6 } as const;
 const unwatched = ['--no-agent', '--no-compress'] as const;
 
@@ -138,9 +138,8 @@ describe('A switch that nobody watches', () => {
   it('is given up before its commit point, from anywhere', { timeout: 60_000 }, async () => {
     await setWan(slowWan);
     const counted = await guest.count();
-    // One that writes nothing QEMU would stop at the end of its first pass.
-    await guest.run('pattern start 16');
-    const move = guest.beginSwitch(...unwatched, '--after', '60s');
+    // QEMU has to wait for the link: its first pass, before whose end it does not stop the guest, takes that long.
+    const move = guest.beginSwitch(...unwatched, '--page-store-limit', '8MiB');
     await move.untilPagesMove();
     expect((await status(third)).migrations).toMatchObject([{ phase: 'precopy', vmLocation: 'source', pid: null }]);
     const recovered = await third('recover', 'vm1', '--progress', 'none');
@@ -155,4 +154,24 @@ describe('A switch that nobody watches', () => {
     await setWan(fastWan);
     await expectNothingLeft([guest]);
   });
+
+  it('may have been a teleport whose command was killed when it had asked: the journal says whom', async () => {
+    await setWan({ rttMs: 200, rateBps: 1e9 });
+    const counted = await guest.count();
+    const move = guest.begin();
+    await move.until((event) => event.type === 'phase' && event.name === 'verify' && event.state === 'begin');
+    // It has been asked by now, and its answer is on the way.
+    await sleep(60);
+    move.signal('SIGKILL');
+    await move.ended;
+    const recovered = await here('recover', 'vm1', '--progress', 'none');
+    expect(recovered.exitCode, recovered.stderr).toBe(0);
+    const report = JSON.parse(recovered.stdout) as MigrationReport;
+    expect(reportDocument.parse(report)).toEqual(report);
+    expect(report).toMatchObject({ mode: 'teleport', result: 'moved', vmLocation: 'destination', error: null });
+    guest.host = 'hostB';
+    await setWan(fastWan);
+    await guest.expectToRun(counted);
+    await expectNothingLeft([guest]);
+  }, 60_000);
 });
