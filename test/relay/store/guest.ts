@@ -78,7 +78,11 @@ export class Destination {
   readonly arrived = new Map<string, number>();
   readonly placed = new Map<string, number>();
   readonly #sent = new Set<string>();
-  #underWay: { readonly token: number; readonly references: readonly Pending[] }[] = [];
+  #underWay: {
+    readonly token: number;
+    readonly references: readonly Pending[];
+    readonly carried: ReadonlyMap<string, number>;
+  }[] = [];
 
   constructor(
     private readonly guest: Guest,
@@ -94,6 +98,7 @@ export class Destination {
     const { records, pages } = decodeBatch(builder.take(sent.token % 2 === 0), this.pagesOfBlock);
     const counts: Record<Version['kind'], number> = { fill: 0, bytes: 0, reference: 0 };
     const references: Pending[] = [];
+    const carried = new Map<string, number>();
     let at = 0;
     records.forEach((record, index) => {
       const { block, page, count } = record;
@@ -116,6 +121,7 @@ export class Destination {
         }
         versions.push(number);
         this.arrived.set(key, number);
+        carried.set(key, number);
         if (kind !== 'reference') this.placed.set(key, number);
       }
       if (kind === 'reference') references.push({ record: index, block, page, versions });
@@ -125,7 +131,7 @@ export class Destination {
       bytesPages: counts.bytes,
       referencePages: counts.reference,
     });
-    this.#underWay.push({ token: sent.token, references });
+    this.#underWay.push({ token: sent.token, references, carried });
   }
 
   /** Settles any batch. @param isOnDisk - whether its references are found there, or asked for */
@@ -147,6 +153,19 @@ export class Destination {
     }
     expect(store.acknowledged(batch!.token)).toBe(true);
     expect(store.acknowledged(batch!.token)).toBe(false);
+  }
+
+  /** Has dropped what a batch brought. */
+  giveBack(index: number): void {
+    const [batch] = this.#underWay.splice(index % this.#underWay.length, 1);
+    for (const [key, version] of batch!.carried) {
+      if (this.arrived.get(key) !== version) continue;
+      this.arrived.delete(key);
+      this.placed.delete(key);
+      this.#sent.delete(`${key} ${version}`);
+    }
+    expect(this.guest.store.givenBack(batch!.token)).toBe(true);
+    expect(this.guest.store.givenBack(batch!.token)).toBe(false);
   }
 
   /** The relay has ended: what it had not placed is lost, and zero pages are never placed. */

@@ -56,6 +56,7 @@ const step = fc.oneof(
       order: fc.constantFrom('captured' as const, 'recent' as const),
     }),
   },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('giveBack' as const), index: fc.nat() }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('restart' as const) }) },
 );
 type Step = typeof step extends fc.Arbitrary<infer T> ? T : never;
@@ -82,7 +83,9 @@ function perform(step: Step, guest: Guest, destination: Destination, builder: Ba
     else guest.read(block, page, count);
   } else if (step.do === 'prefer') store.prefer(step.order);
   else if (step.do === 'restart') destination.restart();
-  else if (step.do === 'acknowledge') {
+  else if (step.do === 'giveBack') {
+    if (destination.underWay > 0) destination.giveBack(step.index);
+  } else if (step.do === 'acknowledge') {
     if (destination.underWay > 0) destination.acknowledge(step.index, step.isOnDisk);
   } else {
     const sent = store.fillBatch(builder, step.limit);
