@@ -11,6 +11,7 @@ import { AgentError } from '../guest-agent/errors.js';
 import {
   applyMigrationSettings,
   cancelMigration,
+  cpuStates,
   type GuestInspection,
   inspectGuest,
   loadWorkingSet,
@@ -30,6 +31,7 @@ import { eventTimeMs } from './clock.js';
 import type { GuestAddress, Params, Results, ScanSummary, SourceSample } from './protocol.js';
 import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
+import { cpuWorkingSet } from './switching/cpuWorkingSet.js';
 import { type OpenMemory, openGuestMemory, pagesOf } from './switching/guestMemory.js';
 import { type OrphanedMigration, postToSource, pulledElsewhere } from './switching/orphans.js';
 import { SourceSwitch } from './switching/sourceSwitch.js';
@@ -174,7 +176,9 @@ export class SourceSide implements AsyncDisposable {
     await this.#qmp!.execute('migrate-set-parameters', { 'downtime-limit': downtimeLimitMs }, { signal });
     if (this.#memory !== null && !this.#hasSetOut) {
       this.#hasSetOut = true;
-      this.#switch!.relay.endAhead(pagesOf(await this.#hot, this.#memory));
+      const { gpaMap } = this.#inspection!.memory;
+      const [read, cpus] = await Promise.all([this.#hot, cpuStates(this.#qmp!, signal).catch(() => [])]);
+      this.#switch!.relay.endAhead(pagesOf([...read, ...cpuWorkingSet(cpus, gpaMap, this.#memory)], this.#memory));
       await this.#setOut(signal);
     }
     return null;

@@ -6,6 +6,7 @@
 
 export { checkSource } from './checkSource.js';
 export { checkSwitch } from './checkSwitch.js';
+export { type CpuState, cpuStates } from './cpuState.js';
 export { acceptMigration, type DestinationGuest, letRun, waitUntilLoaded } from './destination.js';
 export * from './direct/commandLine/index.js';
 export { checkDestination, type DestinationDisk, type DestinationPlan } from './direct/preflight/index.js';

@@ -4,8 +4,9 @@ import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
+import { cpuWorkingSet } from '../../host-service/switching/cpuWorkingSet.js';
 import { openGuestMemory, pagesOf } from '../../host-service/switching/guestMemory.js';
-import { inspectGuest, loadWorkingSet } from '../../hypervisor/index.js';
+import { cpuStates, inspectGuest, loadWorkingSet } from '../../hypervisor/index.js';
 import { type QemuVersion, startTinyGuest, waitForBoot } from '../../lab/index.js';
 import { QmpClient } from '../../qmp/index.js';
 import { SwitchDestination } from '../../relay/destination/switchDestination.js';
@@ -32,8 +33,13 @@ describe.each(versions)('QEMU %s', (version) => {
       await using qmp = await QmpClient.connect({ path: guest.qmpPath });
       const inspection = await inspectGuest({ name: 'source', qmpPath: guest.qmpPath, qmp });
       await using memory = await openGuestMemory(qmp, inspection.process);
-      const hot = pagesOf(await loadWorkingSet(qmp, inspection.memory.gpaMap), memory!);
-      expect(hot.length).toBeGreaterThan(0);
+      const { gpaMap } = inspection.memory;
+      const read = await loadWorkingSet(qmp, gpaMap);
+      expect(read.length).toBeGreaterThan(3);
+      const touched = cpuWorkingSet(await cpuStates(qmp), gpaMap, memory!);
+      // The top page table, one of each level below, code and stack at least.
+      expect(touched.length).toBeGreaterThan(8);
+      const hot = pagesOf([...read, ...touched], memory!);
 
       const common = { credentials: { migrationId: 'switch', key: randomBytes(32) }, reconnectTimeoutMs: 10_000 };
       const events: string[] = [];
@@ -110,7 +116,6 @@ describe.each(versions)('QEMU %s', (version) => {
       expect(source.state.remaining).toEqual({ zeroPages: 0, bytesPages: 0, referencePages: 0 });
       // The file is still there, and takes no memory any more.
       expect((await stat(memoryFile)).blocks).toBe(0);
-      console.log(JSON.stringify({ ahead, pages, faults, status, wire: source.state.bytesOnWire }));
     } finally {
       await rm(dir, { recursive: true, force: true });
     }
