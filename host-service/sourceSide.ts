@@ -177,6 +177,7 @@ export class SourceSide implements AsyncDisposable {
     if (this.#memory !== null && !this.#hasSetOut) {
       this.#hasSetOut = true;
       const { gpaMap } = this.#inspection!.memory;
+      await this.#switch!.relay.warmedUp(signal);
       const [read, cpus] = await Promise.all([this.#hot, cpuStates(this.#qmp!, signal).catch(() => [])]);
       this.#switch!.relay.endAhead(pagesOf([...read, ...cpuWorkingSet(cpus, gpaMap, this.#memory)], this.#memory));
       await this.#setOut(signal);

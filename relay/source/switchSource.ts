@@ -4,6 +4,7 @@
  * over the device state and, when its owner says so, the permission to run. From then on it serves the guest at the
  * destination: what that asks for first, what is near to it next, and then all the rest.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { headForPostcopy } from '../../pager/index.js';
 import { StreamDecoder } from '../../stream/decoder.js';
 import { splitTail } from '../../stream/deviceState.js';
@@ -100,6 +101,9 @@ export interface SwitchSourceState extends SourceRelayState {
 const pieceBytes = 1024 * 1024;
 /** So long after all has been sent ahead, what has changed since is. */
 const aheadIntervalMs = 1000;
+/** TCP, and the window for bulk data, begin with little and double that each round trip. */
+const warmUpRoundTrips = 6;
+const warmUpPollMs = 2;
 /** Digesting memory, before faults are looked at again. */
 const maxTurnMs = 2;
 /** Magic and version. */
@@ -138,6 +142,7 @@ export class SwitchSource implements AsyncDisposable {
   readonly #released = new AbortController();
   #isAhead = false;
   #isSentAhead = false;
+  #aheadSinceMs = 0;
   #aheadAgain: NodeJS.Timeout | undefined;
   #surveyed: Promise<void> = Promise.resolve();
   #hot: readonly PageRange[] = [];
@@ -332,6 +337,13 @@ export class SwitchSource implements AsyncDisposable {
     else this.#files!.setCache(new TeleportMap(memory.blocks, map).runs());
   }
 
+  /** Resolves when what is sent ahead has made the line known: what the guest then waits for crosses it at full speed. */
+  async warmedUp(signal: AbortSignal): Promise<void> {
+    const sinceMs = this.#aheadSinceMs;
+    const isWarm = () => this.#isSentAhead || performance.now() - sinceMs >= warmUpRoundTrips * this.#link.rttMs;
+    while (!this.#settled && !isWarm()) await delay(warmUpPollMs, undefined, { signal });
+  }
+
   /**
    * QEMU is about to stop the guest, whose memory is kept in files: what is sent ahead ends, so that nothing queues before
    * what the guest then waits for.
@@ -340,7 +352,6 @@ export class SwitchSource implements AsyncDisposable {
   endAhead(hot: readonly PageRange[]): void {
     this.#isAhead = false;
     this.#hot = hot;
-    this.#bulkWindow.favourLatency();
   }
 
   /**
@@ -385,6 +396,7 @@ export class SwitchSource implements AsyncDisposable {
     const frame: MemoryFrame = { blocks: blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes })) };
     this.#link.sendOrdered(frameType.memory, Buffer.from(JSON.stringify(frame)));
     this.#isAhead = true;
+    this.#aheadSinceMs = performance.now();
     // What it does not find before the guest stops is found when it is read.
     this.#surveyed = this.#files!.survey(this.#released.signal).catch((cause) => this.#fail(streamError(cause)));
     void this.#surveyed.then(() => this.#pump());
