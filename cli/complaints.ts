@@ -4,9 +4,6 @@ import { nearest } from './suggest.js';
 import { UsageError } from './usageError.js';
 import { fullName, helpHint, type VerbPath } from './verbPath.js';
 
-/** Verbs that later versions will have, so that nobody takes a newer manual for a typing error. */
-const laterVerbs = ['switch', 'status', 'recover'];
-
 /** @param message what yargs says */
 export function explain(message: string, path: VerbPath): UsageError {
   if (path.unknown !== null) return unknownVerb(path.unknown, path);
@@ -33,9 +30,6 @@ export function explain(message: string, path: VerbPath): UsageError {
 }
 
 function unknownVerb(typed: string, path: VerbPath): UsageError {
-  if (path.group === null && laterVerbs.includes(typed)) {
-    return new UsageError(`"${typed}" comes in a later version of vmmig`, helpHint(path));
-  }
   const names = path.verbs.filter((verb) => verb.kind === 'group' || verb.describe !== false).map((verb) => verb.name);
   const meant = nearest(typed, names);
   const prefix = path.group === null ? '' : `${path.group.name} `;

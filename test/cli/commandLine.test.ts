@@ -16,8 +16,11 @@ async function inProcess(args: readonly string[]) {
 describe('a usage error', () => {
   it.each([
     [['telport', 'vm1'], /no verb "telport".*Did you mean "vmmig teleport"\?/s],
-    [['frobnicate'], /no verb "frobnicate".*The verbs are teleport, preflight/s],
-    [['switch', 'vm1', '--to', 'b'], /"switch" comes in a later version/],
+    [['frobnicate'], /no verb "frobnicate".*The verbs are teleport, switch, preflight/s],
+    [['switch', 'vm1', '--to', 'b', '--after', 'soon'], /--after: "soon" is neither now nor converged nor a time/],
+    [['switch', 'vm1', '--to', 'b', '--max-exposure', '60'], /--max-exposure: "60" has no unit/],
+    [['preflight', 'vm1', '--to', 'b', '--mode', 'copy'], /--mode: "copy" is none of "teleport", "switch"/],
+    [['recover'], /"recover" needs <vm>/],
     [['host', 'ad', 'x'], /no verb "host ad".*Did you mean "vmmig host add"\?/s],
     [['host'], /no verb was given after "host"/],
     [['teleport'], /"teleport" needs <vm>/],
