@@ -33,7 +33,6 @@ describe.each(['7.2', '10.0'] as const)('A guest in QEMU %s whose memory is a sh
       expect(await guest.run('pattern status')).toMatch(/errors 0/);
       const { stdout } = await labExec(guest.otherHost, ['stat', '-c', '%b', '/dev/shm/vm1.ram']);
       expect(stdout, 'blocks that the file still takes').toBe('0');
-      if (process.env.VMMIG_TEST_VERBOSE) console.log(JSON.stringify(report, null, 1));
     }
     expect(await guest.run('checksum')).toMatch(/failed 0$/);
     await expectNothingLeft([guest]);

@@ -120,8 +120,8 @@ describe('frames', () => {
 
   test('are ordered exactly when they build up the guest', () => {
     const ordered = types.filter(isOrdered);
-    const { blocks, raw, batch, endOfRam, tail, root, hints, remote, device, go } = frameType;
-    const wanted = [blocks, raw, batch, endOfRam, tail, root, hints, remote, device, go];
+    const { blocks, raw, batch, endOfRam, tail, root, hints, remote, device, go, memory, ahead } = frameType;
+    const wanted = [blocks, raw, batch, endOfRam, tail, root, hints, remote, device, go, memory, ahead];
     expect(ordered.toSorted((left, right) => left - right)).toEqual(wanted);
   });
 
