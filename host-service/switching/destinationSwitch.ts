@@ -98,12 +98,20 @@ export class DestinationSwitch implements AsyncDisposable {
     const own = new DestinationSwitch(options, 'doubtful');
     const { runDir, migrationId } = options;
     await updateLedger(runDir, { migrationId, role: 'destination' }, { service: await processId(process.pid) });
-    await own.#begin(() => {
-      own.#goingOn = goesOn().catch((error) => {
-        own.#failure ??= error;
-      });
-      void own.#goingOn.then(() => own.#driver.post('ask'));
+    let hasSettled = () => {};
+    own.#goingOn = new Promise((resolve) => {
+      hasSettled = resolve;
     });
+    await own.#begin(() => {
+      const failed = (error: unknown) => {
+        own.#failure ??= error;
+      };
+      goesOn()
+        .catch(failed)
+        .then(hasSettled)
+        .then(() => own.#driver.post('ask'));
+    });
+    own.relay.finished.finally(hasSettled).catch(() => {});
     return own;
   }
 

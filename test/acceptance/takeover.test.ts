@@ -1,6 +1,6 @@
 /** The destination's service is killed while the guest there still needs memory: another one takes its place. */
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { labExec, setWan } from '../../lab/index.js';
+import { cutWan, healWan, labExec, setWan } from '../../lab/index.js';
 import { reportDocument } from './reportSchema.js';
 import { expectNothingLeft, fastWan, Guest, kill, type Move, processes, processOn, useLab } from './rig.js';
 
@@ -23,8 +23,8 @@ describe("A destination's service that dies during the pull", () => {
     await setWan(slowWan);
   });
 
-  async function beginPull(): Promise<Move> {
-    const move = guest.beginSwitch('--no-agent', '--no-compress');
+  async function beginPull(...more: readonly string[]): Promise<Move> {
+    const move = guest.beginSwitch('--no-agent', '--no-compress', ...more);
     await move.untilPull();
     return move;
   }
@@ -59,6 +59,25 @@ describe("A destination's service that dies during the pull", () => {
     // Nobody can compare what the one that died had placed.
     expect(report).toMatchObject({ result: 'moved', vmLocation: 'destination', error: null, verified: null });
     expect(reportDocument.parse(report)).toEqual(report);
+    guest.host = guest.otherHost;
+    await expectWhole(counted);
+  });
+
+  it('ends when the network is gone for too long, and another goes on later', { timeout: 120_000 }, async () => {
+    const counted = await guest.count();
+    const move = await beginPull('--reconnect-timeout', '3s');
+    await move.until(({ type }) => type === 'sample');
+    await cutWan();
+    try {
+      const { exitCode, report, stderr } = await move.ended;
+      expect(exitCode, stderr).toBe(6);
+      expect(report).toMatchObject({ result: 'interrupted', vmLocation: 'destination' });
+    } finally {
+      await healWan();
+    }
+    await setWan(fastWan);
+    const recovered = await labExec(guest.host, ['vmmig', 'recover', 'vm1', '--json'], { reject: false });
+    expect(recovered.exitCode, recovered.stderr).toBe(0);
     guest.host = guest.otherHost;
     await expectWhole(counted);
   });
