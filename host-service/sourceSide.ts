@@ -4,6 +4,7 @@
  */
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { matchDisks } from '../disk/match.js';
 import type { CacheRuns } from '../guest-agent/cacheMap.js';
 import { AgentClient, type ScanResult } from '../guest-agent/client.js';
@@ -43,6 +44,7 @@ const iterateDowntimeLimitMs = 1;
 /** The longest that QEMU takes. */
 const finishDowntimeLimitMs = 2_000_000;
 const undoTimeoutMs = 15_000;
+const agentPatienceMs = 2_000;
 /** Above what any QEMU reaches: the link is what limits, by backpressure. */
 const unlimitedBytesPerSecond = 2 ** 40;
 
@@ -115,7 +117,11 @@ export class SourceSide implements AsyncDisposable {
   async connect(endpoint: Params<'source.connect'>): Promise<null> {
     if (this.#relay === null) throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no relay to connect');
     await this.#relay.connect(endpoint);
-    await this.#scanning.catch(() => {});
+    const answered = this.#scanning.catch(() => {});
+    // A switch is not kept waiting by a guest that is too busy for its agent.
+    await (this.#switch === null
+      ? answered
+      : Promise.race([answered, delay(agentPatienceMs, undefined, { ref: false })]));
     this.#relay.begin();
     return null;
   }

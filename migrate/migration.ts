@@ -77,6 +77,11 @@ export abstract class Migration implements AsyncDisposable {
   /** From the first byte of memory to the source's release. */
   protected abstract move(prepared: Prepared, scan: ScanSummary | null): Promise<void>;
 
+  /** Whether to move without what the agent has to say would cost more than to wait for it. */
+  protected get waitsForAgent(): boolean {
+    return true;
+  }
+
   /** What the relays need for a switch; null for what is not one. */
   get switching(): SwitchSettings | null {
     return null;
@@ -170,9 +175,10 @@ export abstract class Migration implements AsyncDisposable {
     const started = this.#startDestination(prepared);
     const { connected } = this.#relays!;
     // All are waited for also when one fails: none may still be at work when what it did is undone.
-    await Promise.allSettled([setOut, started, connected, this.#scanning]);
+    const scanning = this.waitsForAgent ? this.#scanning : Promise.resolve(null);
+    await Promise.allSettled([setOut, started, connected, scanning]);
     await Promise.all([setOut, started, connected]);
-    return await this.#scanning;
+    return await scanning;
   }
 
   async #startSource({ source }: Prepared): Promise<void> {

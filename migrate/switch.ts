@@ -71,6 +71,11 @@ class Switch extends Migration {
     return this.isStarted && !this.#isOver;
   }
 
+  /** A guest that is too busy for its agent is not to be kept where it is. */
+  protected override get waitsForAgent(): boolean {
+    return false;
+  }
+
   override get switching(): SwitchRequest {
     return this.#request;
   }
