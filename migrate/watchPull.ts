@@ -36,7 +36,7 @@ const graceMs = 3_000;
 /**
  * Resolves when the destination has all of the guest's memory.
  * @throws VmmigError VMMIG_MEMORY_LOST when the source's service has ended before that; RemoteError VMMIG_PULL_STOPPED
- *   when the destination's has, or what made a relay give up; the reason why a host cannot be reached; the signal's
+ *   when the destination's has, or what made a relay give up; VmmigError VMMIG_HOST_SILENT; the signal's reason
  */
 export async function watchPull(watched: WatchedPull, signal?: AbortSignal): Promise<PullEnd> {
   const stop = new AbortController();
@@ -89,7 +89,7 @@ async function follow<T>(
       await sides[which]?.leave();
       sides[which] = null;
       lostAtMs ??= performance.now();
-      if (performance.now() - lostAtMs > reconnectTimeoutMs) throw thrown;
+      if (performance.now() - lostAtMs > reconnectTimeoutMs) throw silent(hosts[which], thrown);
       await delay(pauseMs, undefined, { signal });
     }
   }
@@ -110,6 +110,11 @@ async function isTakenOver(watched: WatchedPull, signal: AbortSignal): Promise<b
     await delay(pauseMs, undefined, { signal });
   }
   return false;
+}
+
+function silent({ name }: InventoryHost, cause: unknown): VmmigError {
+  const message = `${name} could not be reached again: ${(cause as Error).message}`;
+  return new VmmigError('VMMIG_HOST_SILENT', message, { phase: 'pull', vmLocation: 'destination', cause });
 }
 
 function isStopped(thrown: unknown): boolean {

@@ -116,6 +116,34 @@ describe('While the memory of a guest that was switched is pulled,', () => {
     await expectMoved(move);
   });
 
+  it.skipIf(!isFull)(
+    'a link that is cut for longer than the relays look for each other loses nothing',
+    {
+      timeout: 90_000,
+    },
+    async () => {
+      const source = guest.host;
+      const move = await beginPull('--reconnect-timeout', '3s');
+      await cutWan();
+      const { exitCode, report } = await move.ended;
+      await healWan();
+      await setWan(fastWan);
+      expect(exitCode).toBe(6);
+      expect(reportDocument.parse(report)).toMatchObject({
+        result: 'interrupted',
+        vmLocation: 'destination',
+        verified: null,
+      });
+      expect(report.error).toMatchObject({
+        code: 'VMMIG_HOST_SILENT',
+        message: expect.stringMatching(/run "vmmig recover vm1"$/),
+      });
+      const recovered = await labExec(source, ['vmmig', 'recover', 'vm1'], { reject: false });
+      expect(recovered.exitCode, recovered.stderr).toBe(0);
+      await expectIntact();
+    },
+  );
+
   it('it is lost with the service on the source, and that is said', { timeout: 60_000 }, async () => {
     const source = guest.host;
     const move = await beginPull();
