@@ -29,7 +29,7 @@ describe.each(['7.2', '10.0'] as const)('A guest in QEMU %s with page cache', (q
 
     expect(reportDocument.parse(report)).toEqual(report);
     expect(report).toMatchObject({ vm: 'vm1', from: 'hostA', to: 'hostB', mode: 'teleport' });
-    expect(report.phases.map(({ name }) => name).sort()).toEqual([...phaseNames].sort());
+    expect(report.phases.map(({ name }) => name).sort()).toEqual(phaseNames.filter((name) => name !== 'pull').sort());
     const { agent, pages, bytes } = report;
     expect(agent!.pages).toBeGreaterThan(filesMiB * 256 * 0.99);
     expect(pages.teleported).toBeGreaterThan(agent!.pages * 0.99);
