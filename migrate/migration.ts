@@ -2,6 +2,7 @@
  * What every mode of migration has in common: looking before anything is changed, letting the relays meet, asking the
  * agent, and the way out when something fails. When and how the guest is switched over is the mode's.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { call, type Params, type ScanSummary, type StartedProcess } from '../host-service/protocol.js';
 import { abandon } from './abandon.js';
 import { toVmmigError, VmmigError } from './errors.js';
@@ -15,6 +16,9 @@ import type { Hooks, MigrateRequest } from './requests.js';
 import { claim } from './running.js';
 import type { Side } from './sides.js';
 import { newMigrationId } from './stateDirectory.js';
+
+/** Of a mode that does not wait for the agent. */
+const agentPatienceMs = 2_000;
 
 /** What a mode is made with. */
 export interface Task {
@@ -181,8 +185,11 @@ export abstract class Migration implements AsyncDisposable {
     return await scanning;
   }
 
+  /** After the agent has answered: QEMU's setting out holds up the guest, and so its answer, for longer than it saves. */
   async #startSource({ source }: Prepared): Promise<void> {
     await this.#relays!.listening;
+    const answered = this.#scanning.catch(() => {});
+    await (this.waitsForAgent ? answered : Promise.race([answered, delay(agentPatienceMs, undefined, { ref: false })]));
     await call(source.rpc, 'source.start', {}, { signal: this.signal });
   }
 
