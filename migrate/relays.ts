@@ -7,7 +7,7 @@ import type { Intent, Prepared } from './prepare.js';
 import type { MigrateRequest } from './requests.js';
 import type { Side } from './sides.js';
 
-/** See docs/benchmarks.md for what one, two and four make of a link. */
+/** One is slower to find the speed of the line, and a loss on it holds everything up; more have not been compared. */
 const defaultConnections = 2;
 
 export interface SwitchSettings {
