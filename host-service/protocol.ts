@@ -69,7 +69,8 @@ export const methodParams = {
   }),
   /** Where the destination's relay listens. */
   'source.connect': z.object({ host: z.string(), port: z.number().int() }),
-  'source.start': z.object({}),
+  /** `isHeldBack`: QEMU must not stop the guest before `source.allowDowntime`, however little is left. */
+  'source.start': z.object({ isHeldBack: z.boolean() }),
   'source.switchOver': z.object({}),
   'source.finished': z.object({}),
   'source.hold': z.object({}),

@@ -30,7 +30,7 @@ export async function serve(version: string): Promise<void> {
     'source.scan': (params, signal) => source.scan(params, signal),
     'source.listen': (params) => source.listen(params),
     'source.connect': (params) => source.connect(params),
-    'source.start': (_, signal) => source.start(signal),
+    'source.start': (params, signal) => source.start(params, signal),
     'source.switchOver': (_, signal) => source.switchOver(signal),
     'source.allowDowntime': (params, signal) => source.allowDowntime(params, signal),
     'source.switched': (_, signal) => source.switched(signal),

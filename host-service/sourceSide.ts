@@ -47,6 +47,8 @@ const undoTimeoutMs = 15_000;
 const agentPatienceMs = 2_000;
 /** Above what any QEMU reaches: the link is what limits, by backpressure. */
 const unlimitedBytesPerSecond = 2 ** 40;
+/** With a limit of 1 ms less than a page counts as little enough: a guest that hardly writes would be stopped otherwise. */
+const heldBackBytesPerSecond = 3_000_000;
 
 export class SourceSide implements AsyncDisposable {
   readonly #notify: (sample: SourceSample) => void;
@@ -142,8 +144,9 @@ export class SourceSide implements AsyncDisposable {
   }
 
   /** Lets QEMU migrate into the relay. */
-  async start(signal: AbortSignal): Promise<null> {
+  async start({ isHeldBack }: Params<'source.start'>, signal: AbortSignal): Promise<null> {
     const qmp = this.#qmp!;
+    const bytesPerSecond = isHeldBack ? heldBackBytesPerSecond : unlimitedBytesPerSecond;
     this.#previous = await applyMigrationSettings(
       qmp,
       {
@@ -158,7 +161,7 @@ export class SourceSide implements AsyncDisposable {
           'x-ignore-shared': this.#memory !== null,
           'pause-before-switchover': false,
         },
-        parameters: { 'max-bandwidth': unlimitedBytesPerSecond, 'downtime-limit': iterateDowntimeLimitMs },
+        parameters: { 'max-bandwidth': bytesPerSecond, 'downtime-limit': iterateDowntimeLimitMs },
       },
       { signal },
     );
@@ -179,7 +182,8 @@ export class SourceSide implements AsyncDisposable {
   /** From now on QEMU stops the guest as soon as the rest takes no longer than this at memory speed. */
   async allowDowntime({ downtimeLimitMs }: Params<'source.allowDowntime'>, signal: AbortSignal): Promise<null> {
     this.#switch?.permit();
-    await this.#qmp!.execute('migrate-set-parameters', { 'downtime-limit': downtimeLimitMs }, { signal });
+    const parameters = { 'downtime-limit': downtimeLimitMs, 'max-bandwidth': unlimitedBytesPerSecond };
+    await this.#qmp!.execute('migrate-set-parameters', parameters, { signal });
     if (this.#memory !== null && !this.#hasSetOut) {
       this.#hasSetOut = true;
       const { gpaMap } = this.#inspection!.memory;

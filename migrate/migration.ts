@@ -86,6 +86,11 @@ export abstract class Migration implements AsyncDisposable {
     return true;
   }
 
+  /** Whether QEMU must not stop the guest by itself before the mode allows it. */
+  protected get isHeldBack(): boolean {
+    return false;
+  }
+
   /** What the relays need for a switch; null for what is not one. */
   get switching(): SwitchSettings | null {
     return null;
@@ -190,7 +195,7 @@ export abstract class Migration implements AsyncDisposable {
     await this.#relays!.listening;
     const answered = this.#scanning.catch(() => {});
     await (this.waitsForAgent ? answered : Promise.race([answered, delay(agentPatienceMs, undefined, { ref: false })]));
-    await call(source.rpc, 'source.start', {}, { signal: this.signal });
+    await call(source.rpc, 'source.start', { isHeldBack: this.isHeldBack }, { signal: this.signal });
   }
 
   async #startDestination({ destination, plan }: Prepared): Promise<void> {

@@ -76,6 +76,10 @@ class Switch extends Migration {
     return false;
   }
 
+  protected override get isHeldBack(): boolean {
+    return this.#request.after !== 'now';
+  }
+
   override get switching(): SwitchRequest {
     return this.#request;
   }
