@@ -33,6 +33,16 @@ export interface BlockSize {
   readonly lengthBytes: number;
 }
 
+/** How many pages each block has. */
+export function pagesOfBlocks(blocks: readonly Pick<BlockSize, 'lengthBytes'>[]): number[] {
+  return blocks.map(({ lengthBytes }) => Math.ceil(lengthBytes / pageBytes));
+}
+
+/** How many pages the guest has. */
+export function totalPagesOf(blocks: readonly Pick<BlockSize, 'lengthBytes'>[]): number {
+  return pagesOfBlocks(blocks).reduce((sum, pages) => sum + pages, 0);
+}
+
 const wordsPerPage = digestBytes / 4;
 const fillMark = 0x66696c6c;
 

@@ -5,7 +5,7 @@
 import type { DiskReader } from '../../disk/diskReader.js';
 import type { RamBlock } from '../../stream/handler.js';
 import { newCounters, type RelayCounters } from '../counters.js';
-import { MemoryDigest, pageBytes, RunDigester } from '../digest.js';
+import { MemoryDigest, pageBytes, pagesOfBlocks, RunDigester, totalPagesOf } from '../digest.js';
 import { RelayError } from '../errors.js';
 import { decodeBatch, recordKind } from '../link/batch.js';
 import type { LinkCredentials } from '../link/connection.js';
@@ -13,8 +13,10 @@ import { type Frame, frameType } from '../link/frames.js';
 import { type Listener, type ListenOptions, listen } from '../link/handshake.js';
 import { decodeHints, encodeInPlace } from '../link/hints.js';
 import { Link } from '../link/link.js';
+import { decodeResend, encodeResendRequest } from '../link/resend.js';
 import { Acknowledgements } from './acknowledgements.js';
 import { parseBlocks } from './blocksFrame.js';
+import { FrameQueue } from './frameQueue.js';
 import { Prefetcher } from './prefetcher.js';
 import { QemuStream } from './qemuStream.js';
 import { Restorer } from './restorer.js';
@@ -39,8 +41,6 @@ export interface DestinationRelayState {
   readonly pendingRestores: number;
 }
 
-/** More than a source that keeps to its window can have under way. */
-const maxQueuedBytes = 96 * 1024 * 1024;
 /** Written and not yet taken by QEMU, beyond which no more is read from disk. */
 const maxBacklogBytes = 4 * 1024 * 1024;
 /** Written ahead of the stream and not yet taken by QEMU: little, because the stream's own pages wait behind it. */
@@ -60,9 +60,11 @@ export class DestinationRelay implements AsyncDisposable {
   #restorer: Restorer | null = null;
   #prefetcher: Prefetcher | null = null;
   #pagesOfBlock: number[] = [];
-  readonly #queue: Frame[] = [];
-  #queuedBytes = 0;
-  #isWorking = false;
+  readonly #queue = new FrameQueue({
+    handle: (frame) => this.#work(frame),
+    failed: (error) => this.#fail(error),
+    hasEnded: () => this.#settled,
+  });
   readonly #acknowledgements = new Acknowledgements((payload) => this.#link?.send(frameType.acknowledge, 0, payload));
   #settle!: { resolve: () => void; reject: (error: RelayError) => void };
   #settled = false;
@@ -107,13 +109,7 @@ export class DestinationRelay implements AsyncDisposable {
     this.#link = new Link(
       peers,
       {
-        ordered: (frame) => {
-          this.#queue.push(frame);
-          this.#queuedBytes += frame.payload.length;
-          if (this.#queuedBytes > maxQueuedBytes)
-            throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay ignores the window');
-          if (!this.#isWorking) void this.#work();
-        },
+        ordered: (frame) => this.#queue.add(frame),
         immediate: (frame) => this.#resent(frame),
         lost: (cause) => this.#fail(cause),
       },
@@ -121,27 +117,24 @@ export class DestinationRelay implements AsyncDisposable {
     );
   }
 
-  /** Handles the ordered frames, one at a time, no faster than QEMU takes the pages. */
-  async #work(): Promise<void> {
-    this.#isWorking = true;
-    try {
-      await this.#options.qemuListens;
-      if (this.#settled) return;
-      this.#qemu ??= await QemuStream.connect(this.#options.qemuSocketPath, (error) => this.#fail(error));
-      if (this.#settled) this.#qemu.destroy();
-      this.#qemu.onProgress = () => {
-        this.#restorer?.start();
-        this.#prefetcher?.start();
-      };
-      for (let frame = this.#queue.shift(); frame !== undefined && !this.#settled; frame = this.#queue.shift()) {
-        this.#queuedBytes -= frame.payload.length;
-        await this.#handle(frame, this.#qemu);
-        await this.#qemu.drained();
-      }
-    } catch (thrown) {
-      this.#fail(thrown instanceof RelayError ? thrown : new RelayError('VMMIG_LINK_PROTOCOL', String(thrown), thrown));
-    }
-    this.#isWorking = false;
+  /** No faster than QEMU takes the pages. */
+  async #work(frame: Frame): Promise<void> {
+    const qemu = this.#qemu ?? (await this.#openStream());
+    if (this.#settled) return;
+    await this.#handle(frame, qemu);
+    await qemu.drained();
+  }
+
+  async #openStream(): Promise<QemuStream> {
+    await this.#options.qemuListens;
+    const qemu = await QemuStream.connect(this.#options.qemuSocketPath, (error) => this.#fail(error));
+    this.#qemu = qemu;
+    if (this.#settled) qemu.destroy();
+    qemu.onProgress = () => {
+      this.#restorer?.start();
+      this.#prefetcher?.start();
+    };
+    return qemu;
   }
 
   async #handle(frame: Frame, qemu: QemuStream): Promise<void> {
@@ -183,10 +176,10 @@ export class DestinationRelay implements AsyncDisposable {
     if (this.#restorer !== null) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay named its blocks twice');
     const { sectionId, blocks } = parseBlocks(payload);
     this.#digest = new MemoryDigest(blocks);
-    this.#pagesOfBlock = blocks.map(({ lengthBytes }) => Math.ceil(lengthBytes / pageBytes));
+    this.#pagesOfBlock = pagesOfBlocks(blocks);
     this.#restorer = this.#newRestorer(qemu);
     this.#prefetcher = this.#newPrefetcher(qemu, this.#restorer);
-    this.#counters.totalPages = this.#pagesOfBlock.reduce((sum, pages) => sum + pages, 0);
+    this.#counters.totalPages = totalPagesOf(blocks);
     const ramBlocks: RamBlock[] = blocks.map((block, index) => ({ ...block, index, pageSizeBytes: null, gpa: null }));
     qemu.useBlocks(sectionId, ramBlocks);
   }
@@ -243,11 +236,7 @@ export class DestinationRelay implements AsyncDisposable {
         qemu.pages(run.block, run.page + from, to - from, bytes, from * pageBytes);
         qemu.flush();
       },
-      askAgain: (sequence, record) => {
-        const payload = Buffer.alloc(2);
-        payload.writeUInt16BE(record);
-        this.#link!.send(frameType.resendRequest, sequence, payload);
-      },
+      askAgain: (sequence, record) => this.#link!.send(frameType.resendRequest, sequence, encodeResendRequest(record)),
       batchDone: (sequence) => this.#acknowledgements.add(sequence),
       mayRead: () => qemu.backlogBytes < maxBacklogBytes,
     });
@@ -256,9 +245,8 @@ export class DestinationRelay implements AsyncDisposable {
   #resent({ type, sequence, payload }: Frame): void {
     if (type !== frameType.resend)
       throw new RelayError('VMMIG_LINK_PROTOCOL', `the source relay sent a frame of type ${type}`);
-    if (payload.length < 3 || this.#restorer === null)
-      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay resent nothing');
-    this.#restorer.resent(sequence, payload.readUInt16BE(0), payload[2]!, payload.subarray(3));
+    if (this.#restorer === null) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay resent nothing');
+    this.#restorer.resent(sequence, decodeResend(payload));
   }
 
   async #compare(root: Buffer, qemu: QemuStream): Promise<void> {

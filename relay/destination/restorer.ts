@@ -9,6 +9,7 @@ import type { RelayCounters } from '../counters.js';
 import { pageBytes, type RunDigester } from '../digest.js';
 import { RelayError } from '../errors.js';
 import { type BatchRecord, maxReferencePages, unpackPages } from '../link/batch.js';
+import type { Resend } from '../link/resend.js';
 import { type Restore, Restores } from './restores.js';
 
 /** What restoring does to the rest of the relay. */
@@ -115,7 +116,7 @@ export class Restorer {
   }
 
   /** The source's bytes of a run that was asked for again. @throws RelayError when nobody asked, or they are others */
-  resent(sequence: number, record: number, encoding: number, packed: Buffer): void {
+  resent(sequence: number, { record, encoding, packed }: Resend): void {
     const restore = this.#asked.get(key(sequence, record));
     if (restore === undefined)
       throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay resent what nobody asked for');

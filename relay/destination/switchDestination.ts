@@ -8,7 +8,7 @@ import { HeldPages } from '../../pager/index.js';
 import type { RamBlock } from '../../stream/handler.js';
 import { digestBatch } from '../batchDigest.js';
 import { newCounters, type RelayCounters } from '../counters.js';
-import { type BlockSize, MemoryDigest, pageBytes, RunDigester } from '../digest.js';
+import { MemoryDigest, pageBytes, pagesOfBlocks, RunDigester, totalPagesOf } from '../digest.js';
 import { RelayError } from '../errors.js';
 import { type BatchRecord, decodeBatch, recordKind, unpackPages } from '../link/batch.js';
 import type { LinkCredentials } from '../link/connection.js';
@@ -18,9 +18,11 @@ import { type Frame, frameType } from '../link/frames.js';
 import { type Listener, type ListenOptions, listen } from '../link/handshake.js';
 import { decodeHints } from '../link/hints.js';
 import { encodePlaced } from '../link/placed.js';
+import { decodeResend, encodeResendRequest } from '../link/resend.js';
 import { decodeRemoteSet } from '../store/remoteSet.js';
 import { Acknowledgements } from './acknowledgements.js';
 import { parseCapture, parseMemory } from './blocksFrame.js';
+import { FrameQueue } from './frameQueue.js';
 import { HostPageReceipts } from './hostPageReceipts.js';
 import type { PageRun } from './postcopy/blockPages.js';
 import type { FaultStatistics } from './postcopy/faults.js';
@@ -74,8 +76,6 @@ export interface SwitchDestinationState {
   readonly faults: FaultStatistics | null;
 }
 
-/** More than a source that keeps to its window can have under way. */
-const maxQueuedBytes = 96 * 1024 * 1024;
 const maxDeviceBytes = 256 * 1024 * 1024;
 const maxRemoteBytes = 64 * 1024 * 1024;
 const maxPieceBytes = 1024 * 1024;
@@ -106,9 +106,11 @@ export class SwitchDestination implements AsyncDisposable {
   #prefetcher: Prefetcher | null = null;
   readonly #held: HeldPages;
   #pagesOfBlock: number[] = [];
-  readonly #queue: Frame[] = [];
-  #queuedBytes = 0;
-  #isWorking = false;
+  readonly #queue = new FrameQueue({
+    handle: (frame) => this.#work(frame),
+    failed: (error) => this.#fail(error),
+    hasEnded: () => this.#settled,
+  });
   /** A frame's pages wait for QEMU: restoring, which comes after it, does not add to what it waits for. */
   #isWaiting = false;
   readonly #remote: Buffer[] = [];
@@ -185,13 +187,7 @@ export class SwitchDestination implements AsyncDisposable {
     const peers = await this.#listener.joined;
     const handlers = this.#handlers;
     this.#link = new DurableLink(peers, {
-      ordered: (frame) => {
-        this.#queue.push(frame);
-        this.#queuedBytes += frame.payload.length;
-        if (this.#queuedBytes > maxQueuedBytes)
-          throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay ignores the window');
-        if (!this.#isWorking) void this.#work();
-      },
+      ordered: (frame) => this.#queue.add(frame),
       immediate: (frame) => this.#immediate(frame),
       lost: (cause) => this.#fail(cause),
       interrupted: (cause) => handlers.interrupted?.(cause),
@@ -205,22 +201,13 @@ export class SwitchDestination implements AsyncDisposable {
     this.#link!.endure({ reconnectTimeoutMs, by: { accept: this.#listener } });
   }
 
-  /** Handles the ordered frames, one at a time, no faster than QEMU takes the pages. */
-  async #work(): Promise<void> {
-    this.#isWorking = true;
-    try {
-      for (let frame = this.#queue.shift(); frame !== undefined && !this.#settled; frame = this.#queue.shift()) {
-        this.#queuedBytes -= frame.payload.length;
-        await this.#handle(frame);
-        // Only what brings bytes has to wait for QEMU; least of all the permission to run.
-        this.#isWaiting = frame.payload.length >= waitingBytes;
-        if (this.#isWaiting) await this.#stream?.drained();
-        this.#isWaiting = false;
-      }
-    } catch (thrown) {
-      this.#fail(thrown instanceof RelayError ? thrown : new RelayError('VMMIG_LINK_PROTOCOL', String(thrown), thrown));
-    }
-    this.#isWorking = false;
+  /** No faster than QEMU takes the pages. */
+  async #work(frame: Frame): Promise<void> {
+    await this.#handle(frame);
+    // Only what brings bytes has to wait for QEMU; least of all the permission to run.
+    this.#isWaiting = frame.payload.length >= waitingBytes;
+    if (this.#isWaiting) await this.#stream?.drained();
+    this.#isWaiting = false;
   }
 
   async #handle({ type, sequence, payload }: Frame): Promise<void> {
@@ -259,7 +246,7 @@ export class SwitchDestination implements AsyncDisposable {
   #announce(payload: Buffer): void {
     if (this.#pagesOfBlock.length > 0)
       throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay named its blocks twice');
-    this.#pagesOfBlock = pagesOf(parseMemory(payload).blocks);
+    this.#pagesOfBlock = pagesOfBlocks(parseMemory(payload).blocks);
   }
 
   /** What is the guest's in the end is told by digests, after it has stopped. */
@@ -278,7 +265,7 @@ export class SwitchDestination implements AsyncDisposable {
   async #begin(payload: Buffer): Promise<void> {
     if (this.#stream !== null) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay named its blocks twice');
     const { head, section, blocks } = parseCapture(payload);
-    const pagesOfBlock = pagesOf(blocks);
+    const pagesOfBlock = pagesOfBlocks(blocks);
     if (this.#pagesOfBlock.length > 0 && String(pagesOfBlock) !== String(this.#pagesOfBlock))
       throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay sent ahead pages of other blocks');
     const pageSizes = await this.#options.qemuListens;
@@ -294,7 +281,7 @@ export class SwitchDestination implements AsyncDisposable {
     this.#stream = stream;
     this.#digest = new MemoryDigest(blocks);
     this.#pagesOfBlock = pagesOfBlock;
-    this.#counters.totalPages = pagesOfBlock.reduce((sum, pages) => sum + pages, 0);
+    this.#counters.totalPages = totalPagesOf(blocks);
     this.#restorer = this.#newRestorer(stream);
     this.#prefetcher = this.#newPrefetcher(stream, this.#restorer);
     this.#receipts = this.#newReceipts(stream, ramBlocks);
@@ -438,9 +425,9 @@ export class SwitchDestination implements AsyncDisposable {
     if (this.#stream === null || this.#restorer === null)
       throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay answered before it was asked');
     if (type === frameType.answer) return this.#batch(sequence, payload, this.#stream);
-    if (type !== frameType.resend || payload.length < 3)
+    if (type !== frameType.resend)
       throw new RelayError('VMMIG_LINK_PROTOCOL', `the source relay sent a frame of type ${type}`);
-    this.#restorer.resent(sequence, payload.readUInt16BE(0), payload[2]!, payload.subarray(3));
+    this.#restorer.resent(sequence, decodeResend(payload));
   }
 
   /** The source has nothing left. */
@@ -485,11 +472,8 @@ export class SwitchDestination implements AsyncDisposable {
       {
         place: (run, from, to, bytes) =>
           void stream.place(run.block, run.page + from, to - from, bytes, from * pageBytes, 'local'),
-        askAgain: (sequence, record) => {
-          const payload = Buffer.alloc(2);
-          payload.writeUInt16BE(record);
-          this.#link!.send(frameType.resendRequest, sequence, payload);
-        },
+        askAgain: (sequence, record) =>
+          this.#link!.send(frameType.resendRequest, sequence, encodeResendRequest(record)),
         batchDone: (sequence) => this.#receipts!.done(sequence),
         mayRead: () =>
           !this.#isLoading &&
@@ -513,10 +497,6 @@ export class SwitchDestination implements AsyncDisposable {
     this.#held.clear();
     this.#settle.reject(error);
   }
-}
-
-function pagesOf(blocks: readonly BlockSize[]): number[] {
-  return blocks.map(({ lengthBytes }) => Math.ceil(lengthBytes / pageBytes));
 }
 
 function tooLong(what: string): RelayError {

@@ -8,14 +8,17 @@ import { BufferPool } from '../bufferPool.js';
 import { newCounters, type RelayCounters } from '../counters.js';
 import { pageBytes, RunDigester } from '../digest.js';
 import { RelayError } from '../errors.js';
-import { maxReferencePages, packPages } from '../link/batch.js';
+import { maxReferencePages } from '../link/batch.js';
 import type { Endpoint, LinkCredentials } from '../link/connection.js';
 import { type Frame, frameHeaderBytes, frameType } from '../link/frames.js';
 import { dial } from '../link/handshake.js';
 import { decodeInPlace } from '../link/hints.js';
 import { Link } from '../link/link.js';
+import { decodeResendRequest, encodeResend } from '../link/resend.js';
+import { decodeSequences } from '../link/sequences.js';
 import { TokenBucket } from '../link/tokenBucket.js';
 import { QemuInput } from './qemuInput.js';
+import { streamError } from './streamError.js';
 import { StreamToFrames } from './streamToFrames.js';
 import type { CacheMap } from './teleportMap.js';
 import { maxRetainedBytes, SendWindow } from './window.js';
@@ -196,10 +199,8 @@ export class SourceRelay implements AsyncDisposable {
   }
 
   #acknowledged(sequences: Buffer): void {
-    if (sequences.length % 4 !== 0)
-      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination sent a malformed acknowledgement');
-    for (let at = 0; at < sequences.length; at += 4) {
-      const runs = this.#window.acknowledge(sequences.readUInt32BE(at), this.#link!.rttMs);
+    for (const sequence of decodeSequences(sequences)) {
+      const runs = this.#window.acknowledge(sequence, this.#link!.rttMs);
       if (runs === null) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination acknowledged what was not sent');
       for (const { bytes } of runs) this.#pool.release(Buffer.from(bytes.buffer));
     }
@@ -207,8 +208,7 @@ export class SourceRelay implements AsyncDisposable {
 
   /** The destination's disk does not hold what the cache map says: the kept bytes go out. */
   #resend(frame: Frame): void {
-    const record = frame.payload.length === 2 ? frame.payload.readUInt16BE(0) : -1;
-    const run = this.#window.takeForResend(frame.sequence, record);
+    const run = this.#window.takeForResend(frame.sequence, decodeResendRequest(frame.payload));
     if (run === null)
       throw new RelayError(
         'VMMIG_LINK_PROTOCOL',
@@ -216,7 +216,7 @@ export class SourceRelay implements AsyncDisposable {
       );
     this.#counters.pages.mismatched += run.count;
     this.#counters.pages.sent += run.count;
-    this.#link!.send(frameType.resend, frame.sequence, Buffer.concat([frame.payload, packPages(run.bytes)]));
+    this.#link!.send(frameType.resend, frame.sequence, encodeResend(frame.payload, run.bytes));
   }
 
   #conclude(isEqual: boolean): void {
@@ -236,9 +236,4 @@ export class SourceRelay implements AsyncDisposable {
     this.#qemu?.close();
     this.#settle.reject(error);
   }
-}
-
-function streamError(cause: unknown): RelayError {
-  const message = cause instanceof Error ? cause.message : String(cause);
-  return new RelayError('VMMIG_RELAY_STREAM', `QEMU's migration stream cannot be relayed: ${message}`, cause);
 }

@@ -7,7 +7,7 @@ import type { RamBlock, Section, StreamConfiguration, StreamHandler, TailReason 
 import { digestBatch } from '../batchDigest.js';
 import type { BufferPool } from '../bufferPool.js';
 import type { RelayCounters } from '../counters.js';
-import { MemoryDigest, pageBytes, type RunDigester } from '../digest.js';
+import { MemoryDigest, type RunDigester, totalPagesOf } from '../digest.js';
 import { BatchBuilder } from '../link/batch.js';
 import { frameType } from '../link/frames.js';
 import { encodeHints, type RunInPlace } from '../link/hints.js';
@@ -108,7 +108,7 @@ export class StreamToFrames implements StreamHandler {
   ramBlocks(blocks: readonly RamBlock[], raw: Buffer): void {
     this.#blocks = blocks;
     this.#digest = new MemoryDigest(blocks);
-    this.#counters.totalPages = blocks.reduce((sum, block) => sum + Math.ceil(block.lengthBytes / pageBytes), 0);
+    this.#counters.totalPages = totalPagesOf(blocks);
     if (this.#cacheMap !== null) this.#teleportMap = new TeleportMap(blocks, this.#cacheMap);
     this.#encoder.raw(raw);
   }

@@ -4,26 +4,15 @@
  */
 import type { RamBlock, Section, StreamConfiguration, StreamHandler, TailReason } from '../../stream/handler.js';
 import type { RelayCounters } from '../counters.js';
-import { pageBytes, type RunDigester } from '../digest.js';
+import { pageBytes, type RunDigester, totalPagesOf } from '../digest.js';
 import { RelayError } from '../errors.js';
 import { maxReferencePages } from '../link/batch.js';
+import type { PageStore } from '../store/pageStore.js';
 import { RunCollector } from './runCollector.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
 
-/** Where pages go: see `PageStore`. */
-export interface PageSink {
-  putPage(block: number, page: number, source: Buffer, start: number): void;
-  putFill(block: number, page: number, count: number, fill: number): void;
-  putReference(
-    block: number,
-    page: number,
-    count: number,
-    disk: number,
-    diskOffsetBytes: number,
-    digest: Buffer,
-    bytes: Buffer,
-  ): void;
-}
+/** Where pages go. */
+export type PageSink = Pick<PageStore, 'putPage' | 'putFill' | 'putReference'>;
 
 export interface CaptureStart {
   /** Header and configuration. */
@@ -86,7 +75,7 @@ export class StreamToStore implements StreamHandler {
 
   ramBlocks(blocks: readonly RamBlock[]): void {
     this.#blocks = blocks;
-    this.#counters.totalPages = blocks.reduce((sum, block) => sum + Math.ceil(block.lengthBytes / pageBytes), 0);
+    this.#counters.totalPages = totalPagesOf(blocks);
     if (this.#cacheMap !== null) this.#map = new TeleportMap(blocks, this.#cacheMap);
   }
 

@@ -11,7 +11,7 @@ import { splitTail } from '../../stream/deviceState.js';
 import type { RamBlock } from '../../stream/handler.js';
 import { digestBatch } from '../batchDigest.js';
 import { newCounters } from '../counters.js';
-import { MemoryDigest, pageBytes, RunDigester } from '../digest.js';
+import { MemoryDigest, pageBytes, pagesOfBlocks, RunDigester } from '../digest.js';
 import { RelayError } from '../errors.js';
 import { BatchBuilder, type BatchRecord, maxBatchPages, packPages, recordKind } from '../link/batch.js';
 import { BulkWindow } from '../link/bulkWindow.js';
@@ -22,6 +22,8 @@ import { type Frame, frameType } from '../link/frames.js';
 import { dial } from '../link/handshake.js';
 import { encodeHints } from '../link/hints.js';
 import { PlacedPages } from '../link/placed.js';
+import { decodeResendRequest, encodeResend } from '../link/resend.js';
+import { decodeSequences } from '../link/sequences.js';
 import { TokenBucket } from '../link/tokenBucket.js';
 import type { SentSet } from '../store/flights.js';
 import { PageStore, type PageStoreOptions } from '../store/pageStore.js';
@@ -30,6 +32,7 @@ import { FilePages, type GuestMemory, type PageRange } from './filePages.js';
 import type { GuestPages } from './guestPages.js';
 import { QemuInput } from './qemuInput.js';
 import type { SourceRelayState } from './sourceRelay.js';
+import { streamError } from './streamError.js';
 import { type CaptureStart, type PageSink, StreamToStore } from './streamToStore.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
 
@@ -284,7 +287,7 @@ export class SwitchSource implements AsyncDisposable {
     this.#waitingFaults.length = 0;
     this.#isRootSent = false;
     this.#digest = new MemoryDigest(this.#capturedBlocks);
-    this.#placed = new PlacedPages(this.#capturedBlocks.map(({ lengthBytes }) => Math.ceil(lengthBytes / pageBytes)));
+    this.#placed = new PlacedPages(pagesOfBlocks(this.#capturedBlocks));
     this.#endure();
     this.#link.sendOrdered(frameType.blocks, this.#blocksFrame);
   }
@@ -614,10 +617,7 @@ export class SwitchSource implements AsyncDisposable {
 
   /** @param settle false when no such batch is under way */
   #settleBatches(sequences: Buffer, settle: (token: number) => boolean): void {
-    if (sequences.length % 4 !== 0 || this.#store === null)
-      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination sent a malformed acknowledgement');
-    for (let at = 0; at < sequences.length; at += 4) {
-      const sequence = sequences.readUInt32BE(at);
+    for (const sequence of decodeSequences(sequences)) {
       const token = this.#tokens.get(sequence);
       if (token === undefined || !settle(token))
         throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination acknowledged what was not sent');
@@ -682,8 +682,7 @@ export class SwitchSource implements AsyncDisposable {
   /** The destination's disk does not hold what the cache map says: the kept bytes go out. */
   #resend({ payload, sequence }: Frame): void {
     const token = this.#tokens.get(sequence);
-    const record = payload.length === 2 ? payload.readUInt16BE(0) : -1;
-    const run = token === undefined ? null : this.#store!.bytesOf(token, record);
+    const run = token === undefined ? null : this.#store!.bytesOf(token, decodeResendRequest(payload));
     if (run === null)
       throw new RelayError(
         'VMMIG_LINK_PROTOCOL',
@@ -691,7 +690,7 @@ export class SwitchSource implements AsyncDisposable {
       );
     if (run.isHeld !== true) this.#counters.pages.mismatched += run.count;
     this.#counters.pages.sent += run.count;
-    this.#link.sendUrgent(frameType.resend, Buffer.concat([payload, packPages(run.bytes)]), sequence);
+    this.#link.sendUrgent(frameType.resend, encodeResend(payload, run.bytes), sequence);
   }
 
   #conclude(isEqual: boolean): void {
@@ -726,10 +725,4 @@ function withoutFiles(head: Buffer, blocks: readonly RamBlock[]): Buffer {
 
 function* pieces(bytes: Buffer): Generator<Buffer> {
   for (let at = 0; at < bytes.length; at += pieceBytes) yield bytes.subarray(at, at + pieceBytes);
-}
-
-function streamError(cause: unknown): RelayError {
-  if (cause instanceof RelayError) return cause;
-  const message = cause instanceof Error ? cause.message : String(cause);
-  return new RelayError('VMMIG_RELAY_STREAM', `QEMU's migration stream cannot be relayed: ${message}`, cause);
 }
