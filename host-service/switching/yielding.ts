@@ -1,34 +1,60 @@
 /**
  * Until a guest runs here, others do, and its own is still running elsewhere: what puts it together yields to them. It
  * needs root to be undone, so without root it is not begun.
+ *
+ * Where the kernel shares its time between sessions first (autogroup, sched(7)), a niceness counts for nothing beyond the
+ * session that a process is in, and the session has one of its own.
  */
+import { readFileSync, writeFileSync } from 'node:fs';
 import { getPriority, setPriority } from 'node:os';
 
 const yieldingNiceness = 10;
 
 export class Yielding {
-  /** Niceness before, by process. */
-  readonly #before = new Map<number, number>();
+  readonly #undo: (() => void)[] = [];
 
-  /** Of the process's main thread, which is the one that loads or relays. */
+  /** Of the process's main thread, which is the one that loads or relays, and of its session. */
   add(pid: number): void {
     if (process.getuid?.() !== 0) return;
-    unlessGone(() => {
-      this.#before.set(pid, getPriority(pid));
-      setPriority(pid, yieldingNiceness);
-    });
+    this.#change(mainThreadNiceness(pid), (niceness) => setPriority(pid, niceness));
+    const path = `/proc/${pid}/autogroup`;
+    this.#change(sessionNiceness(path), (niceness) => writeFileSync(path, String(niceness)));
   }
 
   end(): void {
-    for (const [pid, niceness] of this.#before) unlessGone(() => setPriority(pid, niceness));
-    this.#before.clear();
+    for (const undo of this.#undo.splice(0).reverse()) undo();
+  }
+
+  #change(before: number | null, set: (niceness: number) => void): void {
+    if (before === null || !succeeds(() => set(yieldingNiceness))) return;
+    this.#undo.push(() => succeeds(() => set(before)));
   }
 }
 
-function unlessGone(work: () => void): void {
+function mainThreadNiceness(pid: number): number | null {
   try {
-    work();
+    return getPriority(pid);
   } catch {
-    // The process has ended.
+    return null;
+  }
+}
+
+/** @returns null where the kernel knows no such thing */
+function sessionNiceness(path: string): number | null {
+  try {
+    const niceness = /nice (-?\d+)/.exec(readFileSync(path, 'utf8'))?.[1];
+    return niceness === undefined ? null : Number(niceness);
+  } catch {
+    return null;
+  }
+}
+
+/** A process that has ended needs no niceness. */
+function succeeds(change: () => void): boolean {
+  try {
+    change();
+    return true;
+  } catch {
+    return false;
   }
 }
