@@ -36,6 +36,10 @@ static uint32_t get_u32(const uint8_t *at) {
     return at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
 
+uint64_t get_u64(const uint8_t *at) {
+    return get_u32(at) | (uint64_t)get_u32(at + 4) << 32;
+}
+
 uint8_t *put_varint(uint8_t *at, uint64_t value) {
     while (value >= 0x80) {
         *at++ = (uint8_t)(value | 0x80);
@@ -88,7 +92,7 @@ int command_next(struct command_reader *reader, struct command *command) {
             continue;
         }
         command->type = frame[5];
-        command->session = get_u32(frame + 8) | (uint64_t)get_u32(frame + 12) << 32;
+        command->session = get_u64(frame + 8);
         command->request = get_u32(frame + 16);
         command->length = length;
         memcpy(command->payload, frame + FRAME_HEADER, length);

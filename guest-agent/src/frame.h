@@ -21,6 +21,7 @@ enum frame_type {
     FRAME_SCAN = 0x02,
     FRAME_CANCEL = 0x03,
     FRAME_PING = 0x04,
+    FRAME_READ = 0x05,
     /* from the agent */
     FRAME_HELLO_ACK = 0x81,
     FRAME_DISKS = 0x82,
@@ -41,6 +42,8 @@ struct command {
     uint32_t length;
     uint8_t payload[COMMAND_MAX_PAYLOAD];
 };
+
+uint64_t get_u64(const uint8_t *at);
 
 /* Collects the host's bytes and finds commands in them, whatever else is in between. */
 struct command_reader {

