@@ -12,15 +12,12 @@ import { AgentError } from '../guest-agent/errors.js';
 import {
   applyMigrationSettings,
   cancelMigration,
-  cpuStates,
   type GuestInspection,
   inspectGuest,
-  loadWorkingSet,
   type MigrationState,
   migrationState,
   type PreviousSettings,
   quitSource,
-  type RamStretch,
   resumeAfterFailure,
   startMigration,
   waitForMigrationEnd,
@@ -32,8 +29,8 @@ import { eventTimeMs } from './clock.js';
 import type { GuestAddress, Params, Results, ScanSummary, SourceSample } from './protocol.js';
 import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
-import { cpuWorkingSet } from './switching/cpuWorkingSet.js';
-import { type OpenMemory, openGuestMemory, pagesOf } from './switching/guestMemory.js';
+import { expectedUse } from './switching/expectedUse.js';
+import { type OpenMemory, openGuestMemory } from './switching/guestMemory.js';
 import { type OrphanedMigration, postToSource, pulledElsewhere } from './switching/orphans.js';
 import { SourceSwitch } from './switching/sourceSwitch.js';
 import { reconnectSource } from './switching/takeover.js';
@@ -60,7 +57,6 @@ export class SourceSide implements AsyncDisposable {
   #switch: SourceSwitch | null = null;
   /** Of a switch, where the guest's memory is kept in files: QEMU has next to nothing to copy. */
   #memory: OpenMemory | null = null;
-  #hot: Promise<readonly RamStretch[]> = Promise.resolve([]);
   #hasSetOut = false;
   #diskIndexes: readonly number[] = [];
   #directory: string | null = null;
@@ -140,7 +136,12 @@ export class SourceSide implements AsyncDisposable {
       endQemu: () => this.#endQemu(limits()),
       pulled: () => this.#pulled(),
     });
+    void this.#expectUse();
     return this.#switch;
+  }
+
+  async #expectUse(signal?: AbortSignal): Promise<void> {
+    this.#switch!.relay.expectUse(await expectedUse(this.#qmp!, this.#inspection!, signal));
   }
 
   /** Lets QEMU migrate into the relay. */
@@ -166,11 +167,10 @@ export class SourceSide implements AsyncDisposable {
       { signal },
     );
     this.#stopped = qmp.waitFor('STOP').then(eventTimeMs);
-    this.#stopped.catch(() => {});
+    this.#stopped.then(() => this.#switch?.relay.guestStopped()).catch(() => {});
     this.#migrating = true;
     // QEMU would stop the guest at once where there is next to nothing to copy.
     if (this.#memory === null) await this.#setOut(signal);
-    else this.#hot = loadWorkingSet(qmp, this.#inspection!.memory.gpaMap).catch(() => []);
     this.#timer = setInterval(() => void this.#sample(), sampleIntervalMs);
     return null;
   }
@@ -186,10 +186,9 @@ export class SourceSide implements AsyncDisposable {
     await this.#qmp!.execute('migrate-set-parameters', parameters, { signal });
     if (this.#memory !== null && !this.#hasSetOut) {
       this.#hasSetOut = true;
-      const { gpaMap } = this.#inspection!.memory;
-      await this.#switch!.relay.warmedUp(signal);
-      const [read, cpus] = await Promise.all([this.#hot, cpuStates(this.#qmp!, signal).catch(() => [])]);
-      this.#switch!.relay.endAhead(pagesOf([...read, ...cpuWorkingSet(cpus, gpaMap, this.#memory)], this.#memory));
+      const { relay } = this.#switch!;
+      await relay.warmedUp(signal);
+      await Promise.all([relay.endAhead(signal), this.#expectUse(signal)]);
       await this.#setOut(signal);
     }
     return null;

@@ -21,6 +21,7 @@ export { loadWorkingSet, type RamStretch } from './loadWorkingSet.js';
 export { isInFiles, type MemoryBackendFile, memoryBackends } from './memoryBackends.js';
 export { applyMigrationSettings, type MigrationSettings, type PreviousSettings } from './migrationSettings.js';
 export { type MigrationState, migrationState, waitForMigrationEnd } from './migrationStatus.js';
+export { PhysicalMemory } from './physicalMemory.js';
 export { isRunning, processId } from './process.js';
 export { parseRamBlocks, type RamBlockInfo } from './ramBlocks.js';
 export { type RecoveryOptions, untilRecoverable } from './recovery.js';

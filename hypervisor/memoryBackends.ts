@@ -3,13 +3,12 @@
  * command line says is not enough: the file may have been removed or replaced, `mem-path` may be a directory, and all
  * memfds have one name. So each block's address in QEMU is asked for, and /proc tells what is mapped there.
  *
- * The `info ramblock` of older versions has no addresses. HMP `gpa2hva` has, for memory that the guest can see:
- *
- *     Host virtual address for 0x100000 (m0) is 0x7fa4280ff000
+ * The `info ramblock` of older versions has no addresses. HMP `gpa2hva` has, for memory that the guest can see.
  */
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { type QmpClient, QmpCommandError } from '../qmp/index.js';
 import { type GpaRange, parseGpaMap } from './gpaMap.js';
+import { hostAddress } from './physicalMemory.js';
 import { parseRamBlocks } from './ramBlocks.js';
 
 export interface MemoryBackendFile {
@@ -80,7 +79,7 @@ export async function memoryBackends(
     const common = { block: name, lengthBytes, pageSizeBytes };
     const none = { ...common, path: null, fileOffset: 0, shared: false, kind: 'anonymous', pmem: false } as const;
     const backend = backends.find(({ block }) => block === name);
-    const address = addresses.get(name) ?? (backend && addressInGuest(await firstRange(monitor, gpaMap, name)));
+    const address = addresses.get(name) ?? (backend && (await addressInGuest(qmp, gpaMap, name, signal)));
     const mapping = mappings.find(({ start, end }) => address !== undefined && address >= start && address < end);
     if (backend === undefined || address === undefined || mapping === undefined) {
       result.push({ ...none, leftOut: false });
@@ -146,20 +145,16 @@ function parseAddresses(ramblock: string): Map<string, number> {
   return new Map(Array.from(rows, ([, name, address]) => [name!, Number.parseInt(address!, 16)]));
 }
 
-/** What QEMU says about the first address of the block that the guest can see. */
-async function firstRange(
-  monitor: (line: string) => Promise<string>,
+/** By the first address of the block that the guest can see. */
+async function addressInGuest(
+  qmp: QmpClient,
   gpaMap: readonly GpaRange[],
   block: string,
-): Promise<{ readonly answer: string; readonly blockOffset: number } | undefined> {
+  signal?: AbortSignal,
+): Promise<number | undefined> {
   const range = gpaMap.find((one) => one.block === block);
-  if (range === undefined) return undefined;
-  return { answer: await monitor(`gpa2hva 0x${range.gpaStart.toString(16)}`), blockOffset: range.blockOffset };
-}
-
-function addressInGuest(told: Awaited<ReturnType<typeof firstRange>>): number | undefined {
-  const [, address] = /^Host virtual address for .* is 0x([0-9a-f]+)/.exec(told?.answer ?? '') ?? [];
-  return address === undefined ? undefined : Number.parseInt(address, 16) - told!.blockOffset;
+  const address = range === undefined ? null : await hostAddress(qmp, range.gpaStart, signal);
+  return address === null ? undefined : address - range!.blockOffset;
 }
 
 /** `7fa427fff000-7fa42bfff000 rw-s 00000000 fe:00 2171032    /dev/shm/vm1.ram (deleted)` (proc_pid_maps(5)) */

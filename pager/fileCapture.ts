@@ -35,10 +35,13 @@ import { FinalPass } from './finalPass.js';
 import { Flight, Flights, type SentSet } from './flights.js';
 import { HintPass } from './hintPass.js';
 import type { Digester, PageBatch } from './pageTeller.js';
+import { WriteWatch, type WrittenPage } from './writeWatch.js';
 
 export interface FileCaptureOptions {
   /** How much the destination will hold as hints; 0: send none. */
   readonly hintLimitBytes: number;
+  /** Until `hintAll` only what is favoured is hinted: of the rest it is not known yet what is page cache. */
+  readonly awaitsCache?: boolean;
 }
 
 export interface Taken {
@@ -69,16 +72,18 @@ export class FileCapture {
   readonly #hints: HintPass;
   readonly #final: FinalPass;
   readonly #flights = new Flights();
+  readonly #watch: WriteWatch;
   #isFrozen = false;
 
   /** @param blocks those that are in files; the files stay the caller's */
-  constructor(blocks: readonly FileBlock[], digester: Digester, { hintLimitBytes }: FileCaptureOptions) {
+  constructor(blocks: readonly FileBlock[], digester: Digester, options: FileCaptureOptions) {
     this.#blocks = blocks.map((block) => new CaptureBlock(block));
     this.#byIndex = new Map(this.#blocks.map((block) => [block.index, block]));
     this.#final = new FinalPass(this.#blocks, digester);
-    this.#hints = new HintPass(this.#blocks, digester, hintLimitBytes, (block, group) =>
-      this.#final.changed(block, group),
-    );
+    this.#watch = new WriteWatch(this.#blocks, digester);
+    const changed = (block: CaptureBlock, group: number) => this.#final.changed(block, group);
+    const { hintLimitBytes, awaitsCache = false } = options;
+    this.#hints = new HintPass(this.#blocks, digester, hintLimitBytes, changed, awaitsCache);
   }
 
   /** Whether a block is kept in a file; others come through QEMU's stream. */
@@ -102,8 +107,35 @@ export class FileCapture {
     return this.#hints.isOver;
   }
 
+  /** Nothing more can be hinted before `hintAll`. */
+  get awaitsAll(): boolean {
+    return this.#hints.isWaiting;
+  }
+
   hintAgain(): void {
     this.#hints.restart();
+  }
+
+  /** These are hinted first. After `freeze` they are told before other bytes. */
+  favour({ block, page, count }: { readonly block: number; readonly page: number; readonly count: number }): void {
+    const { found, from, end } = this.#clip(block, page, count);
+    this.#hints.favour(found, from, end);
+    this.#final.favoured.push({ block: found, page: from, end });
+  }
+
+  /** The page cache is known, as far as it will be. */
+  hintAll(): void {
+    this.#hints.open();
+  }
+
+  /** Looks for what the guest keeps writing to, for so long at most. @returns whether there is more to look at */
+  watch(timeMs: number): boolean {
+    return this.#watch.look(timeMs);
+  }
+
+  /** What it was seen to write to, what was found last first. */
+  get written(): WrittenPage[] {
+    return this.#watch.written;
   }
 
   /**

@@ -15,6 +15,8 @@ const maxFrontRanges = 1024;
 export class FinalPass {
   /** What is wanted before all other bytes. */
   readonly front = new RangeStack(maxFrontRanges);
+  /** What the guest will need early: before the rest, after what it has just written to. */
+  readonly favoured = new RangeStack(maxFrontRanges);
   readonly #changed: RangeStack;
   readonly #teller: PageTeller;
   // how far each pass has come
@@ -118,7 +120,7 @@ export class FinalPass {
   #tellBytes(builder: PageBatch, limitPages: number, flight: Flight): void {
     const limit = this.#teller.pagesRead + maxPagesRead;
     while (flight.bytesPages < limitPages && this.#teller.pagesRead < limit && !builder.isFull) {
-      const next = this.front.next() ?? this.#changed.next() ?? this.#nextByAddress();
+      const next = this.front.next() ?? this.#changed.next() ?? this.favoured.next() ?? this.#nextByAddress();
       if (next === null) return;
       const { block, page, end } = next;
       this.#teller.pages(block, page, Math.min(end, groupEnd(page)), builder, flight);

@@ -9,21 +9,44 @@ export class HintPass {
   readonly #bytes = Buffer.allocUnsafeSlow(groupPages * pageBytes);
   #block = 0;
   #group = 0;
+  /** What is worth more than the rest. */
+  readonly #favoured: { readonly block: CaptureBlock; readonly group: number }[] = [];
+  #nextFavoured = 0;
+  #isOpen: boolean;
 
   constructor(
     private readonly blocks: readonly CaptureBlock[],
     private readonly digester: Digester,
     private readonly limitBytes: number,
     private readonly changed: (block: CaptureBlock, group: number) => void,
-  ) {}
+    awaitsCache: boolean,
+  ) {
+    this.#isOpen = !awaitsCache;
+  }
 
   /** All groups have been visited. */
   get isOver(): boolean {
     return this.limitBytes < pageBytes || this.#block >= this.blocks.length;
   }
 
+  /** The groups of these pages go first. */
+  favour(block: CaptureBlock, from: number, end: number): void {
+    for (let group = Math.floor(from / groupPages); group * groupPages < end; group++)
+      this.#favoured.push({ block, group });
+  }
+
+  /** Of what is not favoured it is known now what is page cache. */
+  open(): void {
+    this.#isOpen = true;
+  }
+
+  /** There is nothing to do before `open`. */
+  get isWaiting(): boolean {
+    return !this.#isOpen && this.#nextFavoured >= this.#favoured.length;
+  }
+
   restart(): void {
-    this.#block = this.#group = 0;
+    this.#block = this.#group = this.#nextFavoured = 0;
   }
 
   /** @returns how many pages were put in the batch; 0 may mean that there was none among the next ones */
@@ -34,6 +57,13 @@ export class HintPass {
       !this.isOver && read < maxPagesRead && pages + groupPages <= limitPages && !batch.isFull;
       read += groupPages
     ) {
+      const favoured = this.#favoured[this.#nextFavoured];
+      if (favoured !== undefined) {
+        this.#nextFavoured++;
+        pages += this.#hint(favoured.block, favoured.group, batch);
+        continue;
+      }
+      if (!this.#isOpen) break;
       const block = this.blocks[this.#block]!;
       if (this.#group < block.hints.groups) pages += this.#hint(block, this.#group++, batch);
       else {

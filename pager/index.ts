@@ -7,3 +7,4 @@ export { HeldPages } from './heldPages.js';
 export { type FileRun, MemoryFile } from './memoryFile.js';
 export { type Digester, heldDisk, type PageBatch } from './pageTeller.js';
 export { headForPostcopy, type PostcopyHead } from './postcopyHead.js';
+export type { WrittenPage } from './writeWatch.js';

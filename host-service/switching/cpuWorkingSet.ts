@@ -1,88 +1,47 @@
 /**
- * The pages that a guest's processors touch before anything else when they go on: what their registers point to, the code
- * of a few interrupts, and the page tables by which all of it is found. Each would cost the guest a round trip, one after
- * the other. Guesses throughout: the guest runs while this looks at its memory.
+ * The pages that a guest's processors touch when they go on, the first of which would cost it a round trip each, one after
+ * the other. Guesses throughout: the guest runs while its memory is looked at.
  *
- * x86-64 page tables: Intel SDM volume 3, 4.5; interrupt gates: 6.14.1.
+ * Interrupt gates: Intel SDM volume 3, 6.14.1.
  */
-import { type CpuState, findGpaRange, type GpaRange, type RamStretch } from '../../hypervisor/index.js';
-import type { GuestMemory } from '../../relay/source/filePages.js';
+import type { CpuState, RamStretch } from '../../hypervisor/index.js';
+import { type LookedAt, PageTables } from './pageTables.js';
 
-const pageBytes = 4096;
-const entryBytes = 8;
-const present = 1n;
-const large = 1n << 7n;
-const addressMask = 0xf_ffff_ffff_f000n;
+export interface WorkingSet {
+  /** What the registers point to, the code of a few interrupts, and the page tables by which all of it is found. */
+  readonly now: readonly RamStretch[];
+  /** The other tables of the kernel, and the kernel itself: all that is mapped around its interrupts' code. */
+  readonly soon: readonly RamStretch[];
+}
+
 /** Page fault, and the timer's and the other processors' interrupts in Linux. */
 const vectors = [14, 0xec, 0xfb, 0xfd];
 const gateBytes = 16;
+const maxTables = 1024;
+/** Linux takes some 50 MiB, data included. */
+const kernelBytes = 64 * 2 ** 20;
 
-export function cpuWorkingSet(
-  cpus: readonly CpuState[],
-  gpaMap: readonly GpaRange[],
-  memory: GuestMemory,
-): RamStretch[] {
-  const reader = new Reader(gpaMap, memory);
-  for (const { pageTable, levels, interrupts, addresses } of cpus) {
-    for (const address of addresses) reader.walk(pageTable, levels, address);
-    for (const vector of vectors) {
-      const gate = reader.walk(pageTable, levels, interrupts + BigInt(vector * gateBytes));
-      const low = gate === null ? null : reader.entry(gate);
-      const high = gate === null ? null : reader.entry(gate + entryBytes);
-      if (low === null || high === null) continue;
-      const handler = (low & 0xffffn) | ((low >> 32n) & 0xffff_0000n) | ((high & 0xffff_ffffn) << 32n);
-      reader.walk(pageTable, levels, handler);
-    }
+export function cpuWorkingSet(cpus: readonly CpuState[], memory: LookedAt): WorkingSet {
+  const now: RamStretch[] = [];
+  const soon: RamStretch[] = [];
+  for (const [index, { pageTable, levels, interrupts, addresses }] of cpus.entries()) {
+    const tables = new PageTables(memory, pageTable, levels);
+    for (const address of addresses) tables.walk(address);
+    const handlers = vectors.map((vector) => handlerOf(tables, interrupts + BigInt(vector * gateBytes)));
+    for (const handler of handlers) if (handler !== null) tables.walk(handler);
+    now.push(...tables.touched());
+    const [pageFault] = handlers;
+    // All processors share one kernel.
+    if (index === 0 && pageFault != null)
+      soon.push(...tables.upperTables(maxTables), ...tables.around(pageFault, kernelBytes));
   }
-  return reader.touched();
+  return { now, soon };
 }
 
-class Reader {
-  readonly #pages = new Set<number>();
-  readonly #buffer = Buffer.alloc(entryBytes);
-
-  constructor(
-    private readonly gpaMap: readonly GpaRange[],
-    private readonly memory: GuestMemory,
-  ) {}
-
-  /** Goes from table to table. @returns the guest physical address, or null where there is nothing */
-  walk(pageTable: number, levels: number, address: bigint): number | null {
-    let table = pageTable;
-    for (let level = levels; level > 0; level--) {
-      const shift = BigInt(12 + 9 * (level - 1));
-      const entry = this.entry(table + Number((address >> shift) & 0x1ffn) * entryBytes);
-      if (entry === null || (entry & present) === 0n) return null;
-      const below = (1n << shift) - 1n;
-      if (level === 1 || ((level === 2 || level === 3) && (entry & large) !== 0n)) {
-        const found = Number((entry & addressMask & ~below) | (address & below));
-        this.#touch(found);
-        return found;
-      }
-      table = Number(entry & addressMask);
-    }
-    return null;
-  }
-
-  /** Eight bytes at a guest physical address. */
-  entry(gpa: number): bigint | null {
-    const range = findGpaRange(this.gpaMap, gpa);
-    const place = this.memory.blocks.find(({ name }) => name === range?.block)?.place;
-    if (range === undefined || !place || gpa - range.gpaStart + entryBytes > range.lengthBytes) return null;
-    place.file.read(place.fileOffset + range.blockOffset + gpa - range.gpaStart, entryBytes, this.#buffer);
-    this.#touch(gpa);
-    return this.#buffer.readBigUInt64LE();
-  }
-
-  touched(): RamStretch[] {
-    return [...this.#pages].flatMap((gpa) => {
-      const range = findGpaRange(this.gpaMap, gpa);
-      if (range === undefined) return [];
-      return [{ block: range.block, offset: range.blockOffset + gpa - range.gpaStart, lengthBytes: pageBytes }];
-    });
-  }
-
-  #touch(gpa: number): void {
-    this.#pages.add(gpa - (gpa % pageBytes));
-  }
+function handlerOf(tables: PageTables, gateAddress: bigint): bigint | null {
+  const gate = tables.walk(gateAddress);
+  const low = gate === null ? null : tables.word(gate);
+  const high = gate === null ? null : tables.word(gate + 8);
+  if (low === null || high === null) return null;
+  return (low & 0xffffn) | ((low >> 32n) & 0xffff_0000n) | ((high & 0xffff_ffffn) << 32n);
 }

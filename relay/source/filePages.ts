@@ -14,6 +14,7 @@ import {
   FileCapture,
   type SentSet as FileSentSet,
   type MemoryFile,
+  type WrittenPage,
 } from '../../pager/index.js';
 import type { RelayCounters } from '../counters.js';
 import { pageBytes } from '../digest.js';
@@ -22,6 +23,7 @@ import type { SentSet } from '../store/flights.js';
 import { type PageCounts, PageStore, type PageStoreOptions } from '../store/pageStore.js';
 import type { Taken } from '../store/sender.js';
 import type { GuestPages, KeptRun } from './guestPages.js';
+import type { PageRange } from './memoryStretch.js';
 
 /** A RAM block, and where it is kept. */
 export interface GuestBlock {
@@ -40,13 +42,6 @@ export interface GuestMemory {
   readonly hintLimitBytes: number;
 }
 
-/** Pages of RAM that are worth more than others. */
-export interface PageRange {
-  readonly block: number;
-  readonly page: number;
-  readonly count: number;
-}
-
 const fromFiles = 1;
 
 export class FilePages implements GuestPages {
@@ -61,7 +56,7 @@ export class FilePages implements GuestPages {
     const kept = blocks.flatMap(({ lengthBytes, place }, block) =>
       place === null ? [] : [{ block, lengthBytes, ...place }],
     );
-    this.#files = new FileCapture(kept, digester, { hintLimitBytes });
+    this.#files = new FileCapture(kept, digester, { hintLimitBytes, awaitsCache: true });
     this.streamed = new PageStore(
       blocks.map(({ name, lengthBytes, place }) => ({ name, lengthBytes: place === null ? lengthBytes : 0 })),
       options,
@@ -88,6 +83,30 @@ export class FilePages implements GuestPages {
   /** Before `freeze`. @returns null also when there was nothing among the pages looked at: see `isHinted` */
   fillAhead(builder: BatchBuilder, limitPages: number): SentSet | null {
     return own(this.#files.fillBatch(builder, limitPages));
+  }
+
+  /** These first; of the files nothing else until `hintAll`. */
+  favour(range: PageRange): void {
+    if (this.#files.has(range.block)) this.#files.favour(range);
+    else this.streamed.favour(range);
+  }
+
+  get awaitsAll(): boolean {
+    return this.#files.awaitsAll;
+  }
+
+  hintAll(): void {
+    this.#files.hintAll();
+  }
+
+  /** Looks for what the guest keeps writing to. @returns whether there is more to look at */
+  watch(timeMs: number): boolean {
+    return this.#files.watch(timeMs);
+  }
+
+  /** What it was seen to write to, what was found last first. */
+  get written(): readonly WrittenPage[] {
+    return this.#files.written;
   }
 
   /** Looks for what the guest has written to since it was hinted. */

@@ -1,5 +1,6 @@
 /** What a switch sends from: the page store, or memory files together with one. */
 import type { PageStore } from '../store/pageStore.js';
+import type { PageRange } from './memoryStretch.js';
 import type { RetainedRun } from './window.js';
 
 export type GuestPages = AsyncDisposable &
@@ -20,6 +21,8 @@ export type GuestPages = AsyncDisposable &
     | 'heldBytes'
     | 'spilledBytes'
   > & {
+    /** These go before the rest. */
+    favour(range: PageRange): void;
     bytesOf(token: number, record: number): KeptRun | null;
   };
 

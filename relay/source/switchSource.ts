@@ -28,8 +28,9 @@ import { TokenBucket } from '../link/tokenBucket.js';
 import type { SentSet } from '../store/flights.js';
 import { PageStore, type PageStoreOptions } from '../store/pageStore.js';
 import { encodeRemoteSet } from '../store/remoteSet.js';
-import { FilePages, type GuestMemory, type PageRange } from './filePages.js';
+import { FilePages, type GuestMemory } from './filePages.js';
 import type { GuestPages } from './guestPages.js';
+import { type MemoryStretch, pagesOf } from './memoryStretch.js';
 import { QemuInput } from './qemuInput.js';
 import type { SourceRelayState } from './sourceRelay.js';
 import { streamError } from './streamError.js';
@@ -77,6 +78,14 @@ export interface CaptureFrame {
   }[];
 }
 
+/** What the guest will look at first when it goes on. */
+export interface ExpectedUse {
+  /** While it stands still, or as soon as it does not: goes with the device state. */
+  readonly now: readonly MemoryStretch[];
+  /** Goes before the rest. */
+  readonly soon: readonly MemoryStretch[];
+}
+
 /** What the destination is sent ahead of QEMU's stream is told by: the blocks that this will have. */
 export interface MemoryFrame {
   readonly blocks: readonly { readonly name: string; readonly lengthBytes: number }[];
@@ -107,6 +116,9 @@ const aheadIntervalMs = 1000;
 /** TCP, and the window for bulk data, begin with little and double that each round trip. */
 const warmUpRoundTrips = 6;
 const warmUpPollMs = 2;
+/** What is still under way then takes no time to speak of. */
+const freeLineBytes = 64 * 1024;
+const watchIntervalMs = 50;
 /** Digesting memory, before faults are looked at again. */
 const maxTurnMs = 2;
 /** Magic and version. */
@@ -148,7 +160,12 @@ export class SwitchSource implements AsyncDisposable {
   #aheadSinceMs = 0;
   #aheadAgain: NodeJS.Timeout | undefined;
   #surveyed: Promise<void> = Promise.resolve();
-  #hot: readonly PageRange[] = [];
+  /** Of the guest's memory: see `expectUse`. */
+  #expected: ExpectedUse = { now: [], soon: [] };
+  #watching: NodeJS.Timeout | undefined;
+  #isWatched = false;
+  /** QEMU says so before its stream does. */
+  #hasStopped = false;
   #digest: MemoryDigest | null = null;
   #capturedBlocks: CaptureFrame['blocks'] = [];
   #blocksFrame: Buffer = Buffer.alloc(0);
@@ -214,6 +231,7 @@ export class SwitchSource implements AsyncDisposable {
     this.#openLink = this.#newLink(peers);
     if (this.#settled) return await this.#openLink.close();
     this.#link.ping();
+    if (this.#files !== null) this.#beginAhead(this.#options.memory!);
   }
 
   /**
@@ -300,7 +318,37 @@ export class SwitchSource implements AsyncDisposable {
   /** Lets QEMU's stream in, once the relay is connected and has its cache map. */
   begin(): void {
     this.#qemu?.begin();
-    if (this.#files !== null) this.#beginAhead(this.#options.memory!);
+    if (this.#files === null) return;
+    this.#files.hintAll();
+    this.#pump();
+    void this.#surveyed.then(() => this.#watch());
+  }
+
+  /** May be called again, with what is known by then. */
+  expectUse(expected: ExpectedUse): void {
+    this.#expected = expected;
+    this.#favourExpected();
+    this.#pump();
+  }
+
+  #favourExpected(): void {
+    for (const range of this.#rangesOf(this.#expected.soon)) this.#store?.favour(range);
+  }
+
+  #rangesOf(stretches: readonly MemoryStretch[]) {
+    return pagesOf(stretches, this.#options.memory?.blocks ?? this.#capturedBlocks);
+  }
+
+  /** QEMU says that the guest has stopped: what its memory holds follows, and nothing else is to be in its way. */
+  guestStopped(): void {
+    this.#hasStopped = true;
+  }
+
+  /** Looks for what the guest keeps writing to, a little at a time. */
+  #watch(): void {
+    if (!this.#isAhead || this.#settled) return;
+    this.#isWatched ||= !this.#files!.watch(maxTurnMs);
+    this.#watching = setTimeout(() => this.#watch(), this.#isWatched ? watchIntervalMs : 0);
   }
 
   /** Nothing is sent before it is there: QEMU's stream waits for it. */
@@ -344,17 +392,19 @@ export class SwitchSource implements AsyncDisposable {
   async warmedUp(signal: AbortSignal): Promise<void> {
     const sinceMs = this.#aheadSinceMs;
     const isWarm = () => this.#isSentAhead || performance.now() - sinceMs >= warmUpRoundTrips * this.#link.rttMs;
-    while (!this.#settled && !isWarm()) await delay(warmUpPollMs, undefined, { signal });
+    while (!this.#settled && !(isWarm() && this.#isWatched)) await delay(warmUpPollMs, undefined, { signal });
   }
 
   /**
    * QEMU is about to stop the guest, whose memory is kept in files: what is sent ahead ends, so that nothing queues before
-   * what the guest then waits for.
-   * @param hot pages that will be needed while the guest stands still
+   * what the guest then waits for. Resolves when the line is free.
    */
-  endAhead(hot: readonly PageRange[]): void {
+  async endAhead(signal: AbortSignal): Promise<void> {
     this.#isAhead = false;
-    this.#hot = hot;
+    clearTimeout(this.#watching);
+    this.#files!.watch(maxTurnMs);
+    while (!this.#settled && this.#bulkWindow.inFlightBytes > freeLineBytes)
+      await delay(warmUpPollMs, undefined, { signal });
   }
 
   /**
@@ -381,6 +431,7 @@ export class SwitchSource implements AsyncDisposable {
     if (!this.#settled) this.abort();
     this.#released.abort();
     clearTimeout(this.#aheadAgain);
+    clearTimeout(this.#watching);
     await this.#surveyed;
     await this.#qemu?.[Symbol.asyncDispose]();
     await this.#openLink?.close();
@@ -423,6 +474,7 @@ export class SwitchSource implements AsyncDisposable {
     if (this.#files !== null) return this.#files.streamed;
     const store = new PageStore(blocks, this.#options.store);
     this.#store = store;
+    this.#favourExpected();
     return store;
   }
 
@@ -479,7 +531,10 @@ export class SwitchSource implements AsyncDisposable {
     const { seen } = this.#counters.pages;
     let left = Math.min(maxHotPages, seen - this.#counters.totalPages);
     for (; left > 0; left -= pagesAtATime.after) if (!this.#sendBatch(store, Math.min(left, pagesAtATime.after))) break;
-    for (const { block, page, count } of this.#hot) this.#launch(store.takeNow(block, page, count, this.#builder).sent);
+    const { now } = this.#expected;
+    const written = this.#files?.written.slice(0, maxHotPages).map((page) => ({ ...page, count: 1 })) ?? [];
+    for (const { block, page, count } of [...this.#rangesOf(now), ...written])
+      this.#launch(store.takeNow(block, page, count, this.#builder).sent);
   }
 
   /** Sends as much as the link takes without a queue; while the guest stands still, only what that waits for is sent. */
@@ -489,7 +544,8 @@ export class SwitchSource implements AsyncDisposable {
     if (store === null || this.#settled || this.#isPumping || this.#openLink === null) return;
     // What follows from files is told by digests at first, which wait for nothing and are soon needed.
     const mayFollow = this.#files === null ? this.#isRunning : this.#hasGone;
-    if (this.#ramEnded && !mayFollow) return;
+    // Where there is no room, the end of QEMU's stream waits for what is sent.
+    if ((this.#ramEnded || (this.#hasStopped && !store.isFull)) && !mayFollow) return;
     this.#isPumping = true;
     try {
       const limitPages = this.#isRunning ? pagesAtATime.after : pagesAtATime.before;
@@ -547,7 +603,7 @@ export class SwitchSource implements AsyncDisposable {
   /** Of memory that the guest may still write to: no part of what is compared in the end. */
   #sendAhead(): boolean {
     const files = this.#files;
-    if (files === null || !this.#isAhead) return false;
+    if (files === null || !this.#isAhead || files.awaitsAll) return false;
     if (files.isHinted) {
       this.#isSentAhead = true;
       this.#aheadAgain ??= setTimeout(() => {

@@ -34,6 +34,8 @@ export class StoreContents {
   readonly lists: PageLists;
   readonly #runs: (ReferenceRun | undefined)[] = [];
   readonly #freeRuns: number[] = [];
+  /** Pages, by id, whose bytes go first; one bit each. */
+  readonly #favoured: Uint8Array;
 
   constructor(
     blocks: readonly BlockSize[],
@@ -41,13 +43,25 @@ export class StoreContents {
   ) {
     this.table = new PageTable(blocks);
     this.lists = new PageLists(this.table.totalPages, Object.keys(waiting).length);
+    this.#favoured = new Uint8Array(Math.ceil(this.table.totalPages / 8));
+  }
+
+  /** The bytes of these pages go before others from now on. */
+  favour(from: number, to: number): void {
+    for (let id = from; id < to; id++) {
+      this.#favoured[id >>> 3]! |= 1 << (id & 7);
+      if (this.table.state[id] !== pageState.bytes) continue;
+      this.lists.unlink(id);
+      this.lists.append(waiting.front, id);
+    }
   }
 
   putPage(id: number, source: Buffer, start: number): void {
     const slot = this.slabs.put(source, start);
     this.supersede(id);
     this.table.set(id, pageState.bytes, slot);
-    this.lists.append(waiting.bytes, id);
+    const isFavoured = (this.#favoured[id >>> 3]! & (1 << (id & 7))) !== 0;
+    this.lists.append(isFavoured ? waiting.front : waiting.bytes, id);
   }
 
   putFill(id: number, fill: number): void {

@@ -119,6 +119,12 @@ export class PageStore implements AsyncDisposable {
     this.#sender.moveToFront(from, to);
   }
 
+  /** These go before any other pages of bytes whenever they are put in; `moveToFront` overtakes them. */
+  favour({ block, page, count }: { readonly block: number; readonly page: number; readonly count: number }): void {
+    const { from, to } = this.#contents.table.clip(block, page, count);
+    this.#contents.favour(from, to);
+  }
+
   /** The order of pages of bytes that were not moved to the front; `captured` at first. */
   prefer(order: SendOrder): void {
     this.#sender.order = order;

@@ -53,6 +53,59 @@ describe('a capture from a memory file', () => {
     expectAll(one.destination, one.memory, 600);
   });
 
+  test('hints what is favoured first, and before the page cache is known nothing else', async () => {
+    const memory = await TestMemory.create([512]);
+    await using _memory = memory;
+    for (const page of range(0, 256)) memory.write(0, page, pageOf(page, 1));
+    const capture = new FileCapture(memory.blocks, digester, { hintLimitBytes: 64 * MiB, awaitsCache: true });
+    const destination = new TestDestination(capture, [512], 64 * MiB);
+    await capture.survey();
+    expect(capture.awaitsAll).toBe(true);
+    capture.favour({ block: 0, page: 130, count: 20 });
+    expect(capture.awaitsAll).toBe(false);
+    destination.receive(capture.fillBatch(destination.builder, 128)!);
+    expect(capture.fillBatch(destination.builder, 128)).toBe(null);
+    expect(capture.awaitsAll).toBe(true);
+    expect(destination.hintedPages).toBe(32);
+    capture.hintAll();
+    destination.drain();
+    expect(destination.hintedPages).toBe(256);
+  });
+
+  test('tells what is favoured before other bytes', async () => {
+    await using one = await guest(512, range(0, 256));
+    one.capture.favour({ block: 0, page: 200, count: 3 });
+    one.capture.freeze();
+    one.destination.isSwitched = true;
+    one.destination.receive(one.capture.fillBatch(one.destination.builder, 3)!);
+    expect(one.destination.order.filter((page) => Number(page.split('/')[1]) < 256)).toEqual([
+      '0/200',
+      '0/201',
+      '0/202',
+    ]);
+  });
+
+  test('finds the pages that are written to again and again', async () => {
+    await using one = await guest(512, range(0, 256));
+    const { memory, capture } = one;
+    await capture.survey();
+    let version = 2;
+    const write = () => {
+      for (const page of [7, 100]) memory.write(0, page, pageOf(page, version));
+      version++;
+    };
+    do write();
+    while (capture.watch(0));
+    write();
+    expect(capture.watch(0)).toBe(false);
+    memory.write(0, 100, pageOf(100, version));
+    capture.watch(0);
+    expect(capture.written).toEqual([
+      { block: 0, page: 100 },
+      { block: 0, page: 7 },
+    ]);
+  });
+
   test('sends what was hinted and has not changed as digests, and what has changed first of all bytes', async () => {
     await using one = await guest(512, range(0, 256));
     const { memory, capture, destination } = one;

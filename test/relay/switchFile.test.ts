@@ -4,9 +4,9 @@ import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
-import { cpuWorkingSet } from '../../host-service/switching/cpuWorkingSet.js';
-import { openGuestMemory, pagesOf } from '../../host-service/switching/guestMemory.js';
-import { cpuStates, inspectGuest, loadWorkingSet } from '../../hypervisor/index.js';
+import { expectedUse } from '../../host-service/switching/expectedUse.js';
+import { openGuestMemory } from '../../host-service/switching/guestMemory.js';
+import { inspectGuest } from '../../hypervisor/index.js';
 import { type QemuVersion, startTinyGuest, waitForBoot } from '../../lab/index.js';
 import { QmpClient } from '../../qmp/index.js';
 import { SwitchDestination } from '../../relay/destination/switchDestination.js';
@@ -33,13 +33,11 @@ describe.each(versions)('QEMU %s', (version) => {
       await using qmp = await QmpClient.connect({ path: guest.qmpPath });
       const inspection = await inspectGuest({ name: 'source', qmpPath: guest.qmpPath, qmp });
       await using memory = await openGuestMemory(qmp, inspection.process);
-      const { gpaMap } = inspection.memory;
-      const read = await loadWorkingSet(qmp, gpaMap);
-      expect(read.length).toBeGreaterThan(3);
-      const touched = cpuWorkingSet(await cpuStates(qmp), gpaMap, memory!);
-      // The top page table, one of each level below, code and stack at least.
-      expect(touched.length).toBeGreaterThan(8);
-      const hot = pagesOf([...read, ...touched], memory!);
+      const expected = await expectedUse(qmp, inspection);
+      // The rings, the top page table, one of each level below, code and stack at least.
+      expect(expected.now.length).toBeGreaterThan(12);
+      const kernelBytes = expected.soon.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
+      expect(kernelBytes).toBeGreaterThan(16 * 2 ** 20);
 
       const common = { credentials: { migrationId: 'switch', key: randomBytes(32) }, reconnectTimeoutMs: 10_000 };
       const events: string[] = [];
@@ -95,7 +93,8 @@ describe.each(versions)('QEMU %s', (version) => {
         capabilities: [{ capability: 'x-ignore-shared', state: true }],
       });
       await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40 });
-      source.endAhead(hot);
+      source.expectUse(expected);
+      await source.endAhead(AbortSignal.timeout(10_000));
       await qmp.execute('migrate', { uri: `unix:${socketPath}` });
       await Promise.all([source.finished, destination.finished]);
       expect(events).toEqual(['ready', 'permitted', 'loaded', 'running']);

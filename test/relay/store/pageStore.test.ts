@@ -68,6 +68,18 @@ describe('what is sent', () => {
     expect(pagesSent(all, 3)).toEqual([0, 500, 501]);
   });
 
+  test('are those that are favoured, whenever they are captured', () => {
+    const all = rig();
+    all.guest.write(0, 0, 100);
+    all.store.favour({ block: 0, page: 98, count: 4 });
+    all.guest.write(0, 100, 100);
+    all.store.moveToFront(0, 150, 1);
+    expect(pagesSent(all, 1)).toEqual([150]);
+    expect(pagesSent(all, 4)).toEqual([98, 99, 100, 101]);
+    all.guest.write(0, 99, 1);
+    expect(pagesSent(all, 2)).toEqual([0, 99]);
+  });
+
   test('takes no harm from a range to move that the guest does not have', () => {
     const all = rig();
     all.guest.write(0, 9999, 1);
