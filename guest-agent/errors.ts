@@ -14,7 +14,13 @@ export type AgentErrorCode =
   /** What arrived is not what an agent may send; the connection was closed. */
   | 'VMMIG_AGENT_PROTOCOL'
   /** The connection ended. */
-  | 'VMMIG_AGENT_DISCONNECTED';
+  | 'VMMIG_AGENT_DISCONNECTED'
+  /** qemu-guest-agent answers, and is not allowed to run programs. */
+  | 'VMMIG_AGENT_BLOCKED'
+  /** qemu-guest-agent could not do what it was asked to. */
+  | 'VMMIG_AGENT_COMMAND'
+  /** The agent that qemu-guest-agent was given does not run in the guest. */
+  | 'VMMIG_AGENT_START';
 
 /** An error of the guest agent's connection. The guest itself is not affected by any of them. */
 export class AgentError extends Error {

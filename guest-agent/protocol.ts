@@ -27,6 +27,8 @@ export const frameType = {
   scan: 0x02,
   cancel: 0x03,
   ping: 0x04,
+  /** How many bytes have arrived altogether, for an agent that writes to a file: u64. Of no session. */
+  read: 0x05,
   helloAck: 0x81,
   disks: 0x82,
   groups: 0x83,
