@@ -13,6 +13,8 @@ export interface DiskReader extends AsyncDisposable {
    * @throws DiskError VMMIG_DISK_RANGE, VMMIG_DISK_READ, VMMIG_DISK_CLOSED, or the reason of the aborted signal
    */
   read(offsetBytes: number, lengthBytes: number, allocate?: () => Buffer): Promise<Buffer>;
+  /** What was read lately turned out to be out of date: the reader is to look at the image anew, where that helps. */
+  doubt?(): void;
   /** What the storage was asked (`reads`, `readBytes`) for how many calls of `read` (`requests`). */
   readonly counters: { readonly readBytes: number; readonly reads: number; readonly requests: number };
 }
@@ -24,6 +26,10 @@ export interface OpenDiskOptions {
   readonly maxReadBytes?: number;
   /** Bypass the page cache: insist (true), don't (false), or where the file system allows it ('auto', the default). */
   readonly direct?: boolean | 'auto';
+  /** Opens the image with the first read, if it is one that a program has to be started for; `lengthBytes` is 0 until then. */
+  readonly lazy?: boolean;
+  /** Where such a program's socket is made. Default: the system's directory for temporary files. */
+  readonly runDirectory?: string;
   /** Aborting rejects all that is queued; the reader still has to be disposed of. */
   readonly signal?: AbortSignal;
 }

@@ -1,25 +1,27 @@
 import type { DiskReader, OpenDiskOptions } from './diskReader.js';
 import { DiskError } from './errors.js';
+import { type DiskImage, isPath, isServedFormat } from './nbd/image.js';
+import { openNbdDisk } from './nbd/nbdDisk.js';
 import { openRawDisk } from './rawDisk.js';
 
-/** Image formats a reader exists for, by QEMU's names for them. */
-const readers: Readonly<Record<string, typeof openRawDisk>> = { raw: openRawDisk };
-
-/** Whether `openDisk` can read images of this format. */
+/** Whether `openDisk` can read images of this format (QEMU's name for it), given that qemu-nbd is installed. */
 export function isReadableFormat(format: string): boolean {
-  return Object.hasOwn(readers, format);
+  return format === 'raw' || isServedFormat(format);
+}
+
+/** Whether it takes qemu-nbd to read an image: all but raw files and block devices. */
+export function needsQemuNbd({ path, format }: DiskImage): boolean {
+  return format !== 'raw' || !isPath(path);
 }
 
 /**
- * Opens a disk image of the given format (QEMU's name for it, such as `raw`).
- * @throws DiskError VMMIG_DISK_FORMAT, VMMIG_DISK_OPEN
+ * Opens a disk image; what is read are the guest's offsets, whatever the format.
+ * @throws DiskError VMMIG_DISK_FORMAT, VMMIG_DISK_OPEN; and, where it takes qemu-nbd and not `lazy`, VMMIG_DISK_QEMU_NBD,
+ * VMMIG_DISK_ENCRYPTED, VMMIG_DISK_SERVER
  */
-export async function openDisk(
-  image: { readonly path: string; readonly format: string },
-  options?: OpenDiskOptions,
-): Promise<DiskReader> {
-  if (!isReadableFormat(image.format)) {
+export async function openDisk(image: DiskImage, options?: OpenDiskOptions): Promise<DiskReader> {
+  const isReadable = isReadableFormat(image.format) || image.secrets !== undefined;
+  if (!isReadable)
     throw new DiskError('VMMIG_DISK_FORMAT', `${image.path}: cannot read disk images of format ${image.format}`);
-  }
-  return await readers[image.format]!(image.path, options);
+  return needsQemuNbd(image) ? await openNbdDisk(image, options) : await openRawDisk(image.path, options);
 }
