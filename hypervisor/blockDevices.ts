@@ -1,9 +1,10 @@
 /** The guest's disks as QEMU sees them: images, and where they are attached. */
 import { stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import type { BlockInfo, PciDeviceInfo, QmpClient } from '../qmp/index.js';
+import type { BlockInfo, PciDeviceInfo } from '../qmp/index.js';
 import { QmpCommandError } from '../qmp/index.js';
 import type { BlockDevice } from './inspection.js';
+import type { QmpMonitor } from './qmpMonitor.js';
 
 /** Drivers whose nodes are plain images: a disk on one of them is a raw one. */
 const RAW_DRIVERS = new Set(['raw', 'file', 'host_device']);
@@ -15,7 +16,7 @@ const ROOT_BUS = /^(pci|pcie)\.0$/;
 /**
  * @param cwd QEMU's working directory, which relative image paths start from
  */
-export async function inspectBlockDevices(qmp: QmpClient, cwd: string, signal?: AbortSignal): Promise<BlockDevice[]> {
+export async function inspectBlockDevices(qmp: QmpMonitor, cwd: string, signal?: AbortSignal): Promise<BlockDevice[]> {
   const [blocks, buses] = await Promise.all([
     qmp.execute('query-block', {}, { signal }),
     // Machines without PCI do not know the command's result.
@@ -60,11 +61,11 @@ function imagePathOf(filename: string, cwd: string): string | null {
 
 /** Answers from QEMU's object tree. */
 class DeviceTree {
-  readonly #qmp: QmpClient;
+  readonly #qmp: QmpMonitor;
   readonly #pciDevices: readonly PciDeviceInfo[];
   readonly #signal: AbortSignal | undefined;
 
-  constructor(qmp: QmpClient, pciDevices: readonly PciDeviceInfo[], signal: AbortSignal | undefined) {
+  constructor(qmp: QmpMonitor, pciDevices: readonly PciDeviceInfo[], signal: AbortSignal | undefined) {
     this.#qmp = qmp;
     this.#pciDevices = pciDevices;
     this.#signal = signal;

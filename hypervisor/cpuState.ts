@@ -10,7 +10,7 @@
  *     IDT=     fffffe0000000000 00000fff
  *     CR0=80050033 CR2=… CR3=000000000e6b2000 CR4=000006f0
  */
-import type { QmpClient } from '../qmp/index.js';
+import type { QmpMonitor } from './qmpMonitor.js';
 
 export interface CpuState {
   /** Guest physical address of the top page table. */
@@ -27,7 +27,7 @@ const fiveLevels = 1n << 12n;
 const tableMask = 0xf_ffff_ffff_f000n;
 
 /** Those in long mode with paging; none where HMP says it in another way. */
-export async function cpuStates(qmp: QmpClient, signal?: AbortSignal): Promise<CpuState[]> {
+export async function cpuStates(qmp: QmpMonitor, signal?: AbortSignal): Promise<CpuState[]> {
   const text = await qmp.execute('human-monitor-command', { 'command-line': 'info registers -a' }, { signal });
   return text.split(/^CPU#/m).flatMap((cpu) => {
     const find = (pattern: RegExp) => {

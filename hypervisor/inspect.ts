@@ -6,6 +6,7 @@ import { parseGpaMap } from './gpaMap.js';
 import type { GuestInspection } from './inspection.js';
 import { qemuPid } from './monitorProcess.js';
 import { inspectProcess } from './process.js';
+import type { QmpMonitor } from './qmpMonitor.js';
 import { parseRamBlocks } from './ramBlocks.js';
 
 /** The name of the virtio-serial port that the guest agent speaks on. */
@@ -18,7 +19,9 @@ export interface InspectOptions {
   /** The host's end of the guest agent's port, if the operator named it. */
   readonly agentPath?: string | null;
   /** A connection to the monitor, for who has one: a monitor serves one client at a time. */
-  readonly qmp?: QmpClient;
+  readonly qmp?: QmpMonitor;
+  /** Finds QEMU by one of its threads, where the monitor's socket is another program's. */
+  readonly findPid?: (threadId: number) => Promise<number>;
   readonly signal?: AbortSignal;
 }
 
@@ -47,7 +50,8 @@ export async function inspectGuest(options: InspectOptions): Promise<GuestInspec
   if (cpu === undefined || typeof machineType !== 'string') {
     throw new HypervisorError('VMMIG_INSPECT', `what QEMU says of ${name} makes no sense: no CPU or no machine type`);
   }
-  const process = await inspectProcess(await qemuPid(qmpPath, cpu['thread-id']));
+  const findPid = options.findPid ?? ((threadId: number) => qemuPid(qmpPath, threadId));
+  const process = await inspectProcess(await findPid(cpu['thread-id']));
   const [cpuType, disks, devices, agentPath] = await Promise.all([
     qmp.execute('qom-get', { path: cpu['qom-path'], property: 'type' }, { signal }),
     inspectBlockDevices(qmp, process.cwd, signal),
@@ -90,7 +94,7 @@ interface AddedDevice {
 }
 
 /** Devices of `-device` and `device_add`, with an id or without. */
-async function addedDevices(qmp: QmpClient, signal?: AbortSignal): Promise<AddedDevice[]> {
+async function addedDevices(qmp: QmpMonitor, signal?: AbortSignal): Promise<AddedDevice[]> {
   const folders = ['/machine/peripheral', '/machine/peripheral-anon'];
   const listed = await Promise.all(
     folders.map(async (folder) => {
@@ -106,7 +110,7 @@ async function addedDevices(qmp: QmpClient, signal?: AbortSignal): Promise<Added
 
 /** The unix socket behind the guest agent's port, or null when the guest has no such port. */
 async function findAgentPath(
-  qmp: QmpClient,
+  qmp: QmpMonitor,
   devices: readonly AddedDevice[],
   signal?: AbortSignal,
 ): Promise<string | null> {

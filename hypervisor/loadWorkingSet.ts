@@ -5,8 +5,9 @@
  *   they are is in docs.oasis-open.org/virtio, "Split Virtqueues"
  * - on a PC, the option ROMs, among which it looks for its own
  */
-import { type QmpClient, QmpCommandError } from '../qmp/index.js';
+import { QmpCommandError } from '../qmp/index.js';
 import { findGpaRange, type GpaRange } from './gpaMap.js';
+import type { QmpMonitor } from './qmpMonitor.js';
 
 /** A stretch of a RAM block, in bytes. */
 export interface RamStretch {
@@ -19,7 +20,7 @@ const optionRoms = { start: 0xc0000, lengthBytes: 0x20000 } as const;
 
 /** As it is now: drivers may set up other queues. */
 export async function loadWorkingSet(
-  qmp: QmpClient,
+  qmp: QmpMonitor,
   gpaMap: readonly GpaRange[],
   signal?: AbortSignal,
 ): Promise<readonly RamStretch[]> {
@@ -32,7 +33,7 @@ export async function loadWorkingSet(
 }
 
 async function virtioRings(
-  qmp: QmpClient,
+  qmp: QmpMonitor,
   gpaMap: readonly GpaRange[],
   signal?: AbortSignal,
 ): Promise<readonly RamStretch[]> {
@@ -50,7 +51,7 @@ async function virtioRings(
   }
 }
 
-async function queuesOf(qmp: QmpClient, path: string, signal?: AbortSignal) {
+async function queuesOf(qmp: QmpMonitor, path: string, signal?: AbortSignal) {
   const { 'num-vqs': count } = await qmp.execute('x-query-virtio-status', { path }, { signal });
   const queues = await Promise.all(
     Array.from({ length: count }, (_, queue) =>

@@ -1,5 +1,6 @@
 /** QEMU's migration capabilities and parameters, changed for one migration and put back afterwards. */
-import type { MigrationCapability, MigrationParameters, QmpClient } from '../qmp/index.js';
+import type { MigrationCapability, MigrationParameters } from '../qmp/index.js';
+import type { QmpMonitor } from './qmpMonitor.js';
 
 export interface MigrationSettings {
   readonly capabilities?: Readonly<Partial<Record<MigrationCapability, boolean>>>;
@@ -17,7 +18,7 @@ export interface PreviousSettings {
  * @throws QmpCommandError when this QEMU does not know or does not take a setting
  */
 export async function applyMigrationSettings(
-  qmp: QmpClient,
+  qmp: QmpMonitor,
   settings: MigrationSettings,
   options: { signal?: AbortSignal | undefined } = {},
 ): Promise<PreviousSettings> {
@@ -47,7 +48,7 @@ function pick<T extends object>(wanted: T, valueIn: (name: keyof T) => unknown):
 }
 
 async function setAll(
-  qmp: QmpClient,
+  qmp: QmpMonitor,
   settings: MigrationSettings,
   options: { signal?: AbortSignal | undefined },
 ): Promise<void> {

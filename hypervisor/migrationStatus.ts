@@ -1,5 +1,6 @@
 /** How far a migration is, as QEMU tells it on either side. */
-import type { MigrationStatus, QmpClient } from '../qmp/index.js';
+import type { MigrationStatus } from '../qmp/index.js';
+import type { QmpMonitor } from './qmpMonitor.js';
 
 export interface MigrationState {
   readonly status: MigrationStatus;
@@ -27,7 +28,7 @@ const POLL_INTERVAL_MS = 100;
 const finalStates: ReadonlySet<MigrationStatus> = new Set(['none', 'completed', 'failed', 'cancelled']);
 
 export async function migrationState(
-  qmp: QmpClient,
+  qmp: QmpMonitor,
   options: { signal?: AbortSignal | undefined } = {},
 ): Promise<MigrationState> {
   const info = await qmp.execute('query-migrate', {}, options);
@@ -60,7 +61,7 @@ export async function migrationState(
  * @throws QmpInterruptedError when the monitor goes away
  */
 export async function waitForMigrationEnd(
-  qmp: QmpClient,
+  qmp: QmpMonitor,
   options: { signal?: AbortSignal | undefined; listening?: boolean } = {},
 ): Promise<MigrationState> {
   const { signal, listening = false } = options;

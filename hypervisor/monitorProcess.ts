@@ -38,7 +38,7 @@ export function listenerPid(socketPath: string): number | null {
 }
 
 /** The process that a thread belongs to. */
-async function processOfThread(threadId: number): Promise<number | null> {
+export async function processOfThread(threadId: number): Promise<number | null> {
   const status = await readFile(`/proc/${threadId}/status`, 'utf8').catch(() => '');
   const pid = /^Tgid:\s+(\d+)$/m.exec(status)?.[1];
   return pid === undefined ? null : Number(pid);

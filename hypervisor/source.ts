@@ -3,11 +3,12 @@
  * verb leaves the guest in doubt: each ends with a state that QEMU itself has confirmed.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { type QmpClient, QmpCommandError, QmpError } from '../qmp/index.js';
+import { QmpCommandError, QmpError } from '../qmp/index.js';
 import { HypervisorError } from './errors.js';
 import type { ProcessId } from './inspection.js';
 import { type MigrationState, waitForMigrationEnd } from './migrationStatus.js';
 import { sendSignal, waitForEnd } from './process.js';
+import type { QmpMonitor } from './qmpMonitor.js';
 
 const DEFAULT_CANCEL_TIMEOUT_MS = 10_000;
 const DEFAULT_QUIT_STEP_TIMEOUT_MS = 5_000;
@@ -24,7 +25,7 @@ interface Limits {
  * `migrationState` and `waitForMigrationEnd`.
  * @throws HypervisorError VMMIG_SOURCE_MIGRATION when QEMU refuses
  */
-export async function startMigration(qmp: QmpClient, uri: string, limits: Limits = {}): Promise<void> {
+export async function startMigration(qmp: QmpMonitor, uri: string, limits: Limits = {}): Promise<void> {
   try {
     await qmp.execute('migrate', { uri }, limits);
   } catch (cause) {
@@ -40,7 +41,7 @@ export async function startMigration(qmp: QmpClient, uri: string, limits: Limits
  * @throws HypervisorError VMMIG_SOURCE_MIGRATION when it does not end in time, VMMIG_RESUME when the guest does not run
  */
 export async function cancelMigration(
-  qmp: QmpClient,
+  qmp: QmpMonitor,
   options: Limits & { readonly wasRunning: boolean; readonly timeoutMs?: number },
 ): Promise<MigrationState> {
   const { wasRunning, timeoutMs = DEFAULT_CANCEL_TIMEOUT_MS, signal } = options;
@@ -64,7 +65,7 @@ export async function cancelMigration(
  * @throws HypervisorError VMMIG_RESUME when the guest does not run afterwards
  */
 export async function resumeAfterFailure(
-  qmp: QmpClient,
+  qmp: QmpMonitor,
   options: Limits & { readonly wasRunning: boolean },
 ): Promise<void> {
   const { wasRunning, signal } = options;
@@ -83,7 +84,7 @@ export async function resumeAfterFailure(
 }
 
 /** Whether QEMU takes up the guest by itself. */
-async function runsSoon(qmp: QmpClient, signal?: AbortSignal): Promise<boolean> {
+async function runsSoon(qmp: QmpMonitor, signal?: AbortSignal): Promise<boolean> {
   const deadline = performance.now() + RESUME_GRACE_MS;
   for (;;) {
     const { running, status } = await qmp.execute('query-status', {}, { signal });
@@ -99,7 +100,7 @@ async function runsSoon(qmp: QmpClient, signal?: AbortSignal): Promise<boolean> 
  * @throws HypervisorError VMMIG_PROCESS_END when the guest runs here, or nothing ends the process
  */
 export async function quitSource(
-  qmp: QmpClient | null,
+  qmp: QmpMonitor | null,
   process: ProcessId,
   options: Limits & { readonly stepTimeoutMs?: number } = {},
 ): Promise<void> {

@@ -1,0 +1,16 @@
+/** Guests that libvirt manages: through `virsh`, and never past it. */
+export {
+  type DomainAddress,
+  type DomainState,
+  domainJob,
+  domainState,
+  domainXml,
+  isActive,
+  listDomains,
+} from './domains.js';
+export { type DomainDescription, type DomainDisk, parseDomain, parseOwner } from './domainXml.js';
+export { LibvirtError, type LibvirtErrorCode } from './errors.js';
+export { inspectDomain } from './inspectDomain.js';
+export { type DomainMigration, type MigrateDomainOptions, migrateDomain } from './migrateDomain.js';
+export { openMonitor } from './monitor.js';
+export { Virsh, type VirshLimits } from './virsh.js';
