@@ -14,6 +14,7 @@ import { LabError } from './errors.js';
 import { findMembers, killMembers, labExec, startMember } from './host/members.js';
 import { setUpHost } from './host/setup.js';
 import { writeSshClientConfig, writeSshKeys } from './host/ssh.js';
+import { isLibvirtWhole, setUpLibvirt } from './libvirt/daemons.js';
 import { qemuBinary } from './qemu.js';
 import {
   defaultSettings,
@@ -53,17 +54,21 @@ const programs = {
   sshd: 'openssh-server',
 };
 
+/** The same for a lab with the system's libvirt. */
+const systemLibvirt = { libvirtd: 'libvirt-daemon', virsh: 'libvirt-clients' };
+
 /** Shows that a directory is the lab's to delete. */
 const marker = '.vmmig-lab';
 
 /** Raises the lab, or repairs it. What is not given is as before, or as in `defaultSettings`. */
 export async function labUp(options: Partial<LabSettings> & { signal?: AbortSignal } = {}): Promise<LabState> {
   const { signal, ...wanted } = options;
-  checkMachine();
   await using _lock = await lockLab(signal);
   const before = await readState();
   const settings = { ...defaultSettings, ...pickSettings(before), ...wanted };
-  if (before && (await isWhole()) && before.qemu === settings.qemu) {
+  checkMachine(settings);
+  const isSame = before?.qemu === settings.qemu && before.libvirt === settings.libvirt;
+  if (before && isSame && (await isWhole(before))) {
     await healWan();
     await shapeWan(settings, signal);
     const state = { ...before, ...settings };
@@ -88,7 +93,7 @@ export async function labDown(options: { signal?: AbortSignal } = {}): Promise<v
 export async function labStatus(): Promise<LabStatus> {
   const directory = labDirectory();
   const state = await readState();
-  if (state && (await isWhole())) return { condition: 'up', directory, state };
+  if (state && (await isWhole(state))) return { condition: 'up', directory, state };
   const isDown = findMembers().length === 0 && !existsSync(join(directory, marker));
   return { condition: isDown ? 'down' : 'broken', directory, state: null };
 }
@@ -102,10 +107,10 @@ export async function setWan(settings: Partial<WanSettings>, options: { signal?:
   }, options.signal);
 }
 
-function checkMachine(): void {
+function checkMachine(settings: LabSettings): void {
   if (process.getuid?.() !== 0) throw new LabError('VMMIG_LAB_UNSUPPORTED', 'The lab needs root: it makes namespaces');
   const directories = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin'];
-  const missing = Object.entries(programs)
+  const missing = Object.entries({ ...programs, ...(settings.libvirt === '9.0' ? systemLibvirt : {}) })
     .filter(([program]) => !directories.some((directory) => existsSync(join(directory, program))))
     .map(([, debianPackage]) => debianPackage);
   if (missing.length > 0) {
@@ -125,6 +130,8 @@ async function raise(settings: LabSettings, signal: AbortSignal | undefined): Pr
   await raiseWan(settings, signal);
   for (const host of hostNames) await setUpHost(host, signal);
   for (const host of hostNames) await waitForSsh(host, signal);
+  const { libvirt } = settings;
+  if (libvirt !== null) await Promise.all(hostNames.map((host) => setUpLibvirt(host, libvirt, signal)));
   const state: LabState = { ...settings, guests: {} };
   await writeState(state);
   return state;
@@ -167,11 +174,12 @@ async function remove(): Promise<void> {
   await rm(directory, { recursive: true, force: true });
 }
 
-/** All members run, their SSH servers listen, and the WAN between them works. */
-async function isWhole(): Promise<boolean> {
+/** All members run, their servers listen, and the WAN between them works. */
+async function isWhole(settings: LabSettings): Promise<boolean> {
   const running = findMembers().map((member) => member.name);
   if (!members.every((name) => running.includes(name))) return false;
   for (const host of hostNames) if (!(await sshListens(host))) return false;
+  if (settings.libvirt !== null && !(await isLibvirtWhole())) return false;
   return isWanWhole();
 }
 
@@ -188,5 +196,6 @@ async function sshListens(host: (typeof hostNames)[number]): Promise<boolean> {
 }
 
 function pickSettings(state: LabState | null): Partial<LabSettings> {
-  return state ? { rttMs: state.rttMs, rateBps: state.rateBps, qemu: state.qemu } : {};
+  if (!state) return {};
+  return { rttMs: state.rttMs, rateBps: state.rateBps, qemu: state.qemu, libvirt: state.libvirt };
 }

@@ -1,5 +1,6 @@
 /** Where the lab is, what its hosts are called and how they are reached. */
 import { join } from 'node:path';
+import type { LibvirtVersion } from './libvirt/programs.js';
 import type { QemuVersion } from './qemu.js';
 
 export const hostNames = ['hostA', 'hostB'] as const;
@@ -18,9 +19,11 @@ export interface WanSettings {
 export interface LabSettings extends WanSettings {
   /** Default `7.2`. */
   qemu: QemuVersion;
+  /** What each host runs; null, the default, for none. */
+  libvirt: LibvirtVersion | null;
 }
 
-export const defaultSettings: LabSettings = { rttMs: 40, rateBps: 200_000_000, qemu: '7.2' };
+export const defaultSettings: LabSettings = { rttMs: 40, rateBps: 200_000_000, qemu: '7.2', libvirt: null };
 
 /** Each host's address, and the WAN's on the same network, which is its way to the other host. */
 export const networks: Record<HostName, { address: string; gateway: string; device: string }> = {
@@ -45,6 +48,8 @@ export const labPaths = {
   labHost: () => join(labDirectory(), 'bin', 'lab-host'),
   wanLink: () => join(labDirectory(), 'bin', 'wan-link'),
   vmmig: () => join(labDirectory(), 'bin', 'vmmig'),
+  /** What domains are started with; see libvirt/emulator.ts. */
+  emulator: () => join(labDirectory(), 'bin', 'domain-emulator'),
   ssh: () => join(labDirectory(), 'ssh'),
   /** For ssh(1) and vmmig alike. Inside a host another file is mounted over it: addresses are reached directly there. */
   sshConfig: () => join(labDirectory(), 'ssh_config'),

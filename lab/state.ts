@@ -9,6 +9,7 @@ import { acquireFileLock } from './fileLock.js';
 import { guestPaths } from './guest/arguments.js';
 import { qemuBinary } from './qemu.js';
 import {
+  defaultSettings,
   guestDirectory,
   type HostName,
   hostNames,
@@ -23,6 +24,8 @@ export interface LabGuest {
   host: HostName;
   /** Disk images by disk name. */
   disks: Record<string, string>;
+  /** It is a domain, which libvirt knows all about: the inventory does not name it. */
+  isDomain?: true;
 }
 
 export interface LabState extends LabSettings {
@@ -32,7 +35,7 @@ export interface LabState extends LabSettings {
 /** Null when the lab is not up, or did not get so far. */
 export async function readState(): Promise<LabState | null> {
   try {
-    return JSON.parse(await readFile(labPaths.state(), 'utf8')) as LabState;
+    return { ...defaultSettings, ...(JSON.parse(await readFile(labPaths.state(), 'utf8')) as LabState) };
   } catch {
     return null;
   }
@@ -80,7 +83,8 @@ async function inventory(state: LabState): Promise<object> {
       qemu: command,
     },
   ]);
-  const guests = Object.entries(state.guests).map(([name, guest]) => {
+  const direct = Object.entries(state.guests).filter(([, guest]) => !guest.isDomain);
+  const guests = direct.map(([name, guest]) => {
     const paths = guestPaths(guestDirectory, name);
     const disks = Object.fromEntries(Object.entries(guest.disks).map(([disk, path]) => [disk, { path }]));
     return [name, { host: guest.host, qmp: paths.qmpPath, agent: paths.agentPath, disks }];

@@ -13,11 +13,11 @@ export function labStatusLines(status: LabStatus, inventoryPath: string, { style
       textWidth,
     );
   }
-  const { rttMs, rateBps, qemu, guests } = status.state;
+  const { rttMs, rateBps, qemu, libvirt, guests } = status.state;
   const link = `${rateBps === null ? 'unlimited' : rate(rateBps)}, round trip ${duration(rttMs)}`;
   const names = Object.entries(guests).map(([name, guest]) => `${clean(name)} (started on ${guest.host})`);
   return [
-    `${style.green(symbols.done)} The lab is up: hostA and hostB, ${link}, QEMU ${qemu}`,
+    `${style.green(symbols.done)} The lab is up: hostA and hostB, ${link}, QEMU ${qemu}${libvirt === null ? '' : `, libvirt ${libvirt}`}`,
     ...wrap(`Guests: ${names.length === 0 ? 'none' : names.join(', ')}`, textWidth, 2),
     `  To use it: export VMMIG_INVENTORY=${inventoryPath}`,
   ];

@@ -1,7 +1,9 @@
+import type { LibvirtVersion } from '../../lab/index.js';
 import { defined, withInterrupt } from '../migration.js';
 import { valued } from '../options.js';
 import { labStatusLines } from '../render/lab.js';
 import { parseBandwidth, parseDuration } from '../units.js';
+import { UsageError } from '../usageError.js';
 import { defineVerb, type VerbOptions } from '../verb.js';
 
 const options = {
@@ -18,14 +20,29 @@ const options = {
     describe: 'Rate of the link between them: 200mbit',
   },
   qemu: { choices: ['7.2', '10.0'], requiresArg: true, describe: 'Version of QEMU' },
+  libvirt: {
+    type: 'string',
+    coerce: parseLibvirt,
+    describe: 'Run libvirt on both hosts; without a version, 9.0; "none" ends it',
+  },
 } as const satisfies VerbOptions;
+
+/** `--libvirt` may stand alone. */
+function parseLibvirt(typed: unknown): LibvirtVersion | null {
+  if (typed === '') return '9.0';
+  if (typed === 'none') return null;
+  const versions: readonly LibvirtVersion[] = ['9.0'];
+  const version = versions.find((each) => each === typed);
+  if (version === undefined) throw new UsageError(`--libvirt: one of ${versions.join(', ')}, none; not ${typed}`);
+  return version;
+}
 
 export const labUp = defineVerb({
   command: 'up',
   describe: 'Raise the lab, or repair what a crash left of it',
   options,
   examples: [['lab up --rtt 40ms --rate 200mbit', 'As far apart as two cities']],
-  epilogue: 'What is not given stays as it is; a new lab has 40ms, 200mbit and QEMU 7.2.',
+  epilogue: 'What is not given stays as it is; a new lab has 40ms, 200mbit, QEMU 7.2 and no libvirt.',
   async run(args, context) {
     const lab = await context.lab();
     const { output } = context;
@@ -34,6 +51,7 @@ export const labUp = defineVerb({
         ...defined('rttMs', args.rtt),
         ...defined('rateBps', args.rate),
         ...defined('qemu', args.qemu),
+        ...defined('libvirt', args.libvirt),
         signal,
       }),
     );

@@ -27,6 +27,8 @@ mount --bind /run/hosts /etc/hosts
 { cat /etc/profile; echo "PATH=$PATH"; } > /run/profile
 mount --bind /run/profile /etc/profile
 mount --bind "$INSIDE_CONFIG" "$SSH_CONFIG"
+# libvirt runs ssh without being told of a configuration.
+mount --bind "$INSIDE_CONFIG" /etc/ssh/ssh_config
 
 ip link set lo up
 ip address add "$ADDRESS/24" dev eth0
