@@ -4,6 +4,7 @@
  * A service whose session ends before the commit point puts everything back by itself.
  */
 import * as z from 'zod';
+import type { AgentRoute } from '../guest-agent/guestAgent.js';
 import type { GuestDisk } from '../guest-agent/messages.js';
 import type { RequestOptions, RpcClient } from '../hosts/rpc.js';
 import type { DestinationPlan, Finding, GuestInspection, ProcessId } from '../hypervisor/index.js';
@@ -54,7 +55,8 @@ export const methodParams = {
   'host.clock': z.object({}),
   'host.checks': z.object({}),
   'guest.probe': guestSchema,
-  'source.inspect': guestSchema,
+  /** `noAgent`: the guest's agent is not to be looked for. */
+  'source.inspect': z.object({ ...guestSchema.shape, noAgent: z.boolean().optional() }),
   'source.scan': z.object({ mode: z.enum(['full', 'changes']) }),
   'source.listen': z.object({
     ...directorySchema.shape,
@@ -158,7 +160,23 @@ export interface GuestProbe {
   readonly problem: string | null;
 }
 
+export type { AgentRoute };
+
+/** What has come of looking for a guest's agent. */
+export type AgentSearch =
+  | { readonly found: true; readonly version: string; readonly via: AgentRoute }
+  | {
+      readonly found: false;
+      /** For people. */
+      readonly reason: string;
+      /** qemu-guest-agent answers, and is not allowed to do what would take the agent's place. */
+      readonly isBlocked: boolean;
+      /** The guest's page cache by its own count; null where it tells nobody. */
+      readonly pageCacheBytes: number | null;
+    };
+
 export interface ScanSummary {
+  readonly via: AgentRoute;
   readonly scanMs: number;
   readonly pages: number;
   readonly runs: number;
@@ -225,7 +243,7 @@ export interface Results {
   'host.clock': number;
   'host.checks': readonly Check[];
   'guest.probe': GuestProbe;
-  'source.inspect': { readonly inspection: GuestInspection; readonly agent: string | null };
+  'source.inspect': { readonly inspection: GuestInspection; readonly agent: AgentSearch | null };
   'source.scan': ScanSummary;
   'source.listen': null;
   'source.connect': null;

@@ -7,13 +7,14 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { matchDisks } from '../disk/match.js';
 import type { CacheRuns } from '../guest-agent/cacheMap.js';
-import { AgentClient, type ScanResult } from '../guest-agent/client.js';
-import { AgentError } from '../guest-agent/errors.js';
+import type { ScanResult } from '../guest-agent/client.js';
+import type { GuestAgent } from '../guest-agent/guestAgent.js';
 import {
   applyMigrationSettings,
   cancelMigration,
   type GuestInspection,
   inspectGuest,
+  inspectGuestServices,
   type MigrationState,
   migrationState,
   type PreviousSettings,
@@ -26,6 +27,7 @@ import { QmpClient } from '../qmp/index.js';
 import { SourceRelay, type SourceRelayOptions } from '../relay/source/sourceRelay.js';
 import type { SwitchSource } from '../relay/source/switchSource.js';
 import { eventTimeMs } from './clock.js';
+import { findAgent } from './findAgent.js';
 import type { GuestAddress, Params, Results, ScanSummary, SourceSample } from './protocol.js';
 import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
@@ -42,6 +44,8 @@ const iterateDowntimeLimitMs = 1;
 const finishDowntimeLimitMs = 2_000_000;
 const undoTimeoutMs = 15_000;
 const agentPatienceMs = 2_000;
+/** What was brought into the guest also leaves by itself: the guest is not kept for it. */
+const agentRestMs = 300;
 /** Above what any QEMU reaches: the link is what limits, by backpressure. */
 const unlimitedBytesPerSecond = 2 ** 40;
 /** With a limit of 1 ms less than a page counts as little enough: a guest that hardly writes would be stopped otherwise. */
@@ -50,7 +54,7 @@ const heldBackBytesPerSecond = 3_000_000;
 export class SourceSide implements AsyncDisposable {
   readonly #notify: (sample: SourceSample) => void;
   #qmp: QmpClient | null = null;
-  #agent: AgentClient | null = null;
+  #agent: GuestAgent | null = null;
   #inspection: GuestInspection | null = null;
   #scan: ScanResult | null = null;
   #relay: SourceRelay | SwitchSource | null = null;
@@ -74,12 +78,14 @@ export class SourceSide implements AsyncDisposable {
     this.#notify = notify;
   }
 
-  async inspect(guest: GuestAddress, signal: AbortSignal): Promise<Results['source.inspect']> {
+  async inspect(guest: Params<'source.inspect'>, signal: AbortSignal): Promise<Results['source.inspect']> {
     const qmp = await this.#monitor(guest, signal);
     const inspection = await inspectGuest({ ...guest, qmp, signal });
     this.#inspection = inspection;
-    this.#agent = await connectAgent(inspection.agentPath, signal);
-    return { inspection, agent: this.#agent === null ? null : String(this.#agent.hello.agentVersion) };
+    if (guest.noAgent) return { inspection, agent: null };
+    const { agent, search } = await findAgent(inspection.agentPath, await inspectGuestServices(qmp, signal), signal);
+    this.#agent = agent;
+    return { inspection, agent: search };
   }
 
   /** Asks the agent for its map; a relay that is running uses it from the next page on. */
@@ -91,6 +97,7 @@ export class SourceSide implements AsyncDisposable {
     this.#scan = scan;
     this.#useMap();
     return {
+      via: this.#agent.via,
       scanMs: scan.scanMs,
       pages: scan.pages,
       runs: scan.runs.count,
@@ -181,6 +188,7 @@ export class SourceSide implements AsyncDisposable {
 
   /** From now on QEMU stops the guest as soon as the rest takes no longer than this at memory speed. */
   async allowDowntime({ downtimeLimitMs }: Params<'source.allowDowntime'>, signal: AbortSignal): Promise<null> {
+    await Promise.race([this.#agent?.rest(), delay(agentRestMs, undefined, { ref: false })]);
     this.#switch?.permit();
     const parameters = { 'downtime-limit': downtimeLimitMs, 'max-bandwidth': unlimitedBytesPerSecond };
     await this.#qmp!.execute('migrate-set-parameters', parameters, { signal });
@@ -190,7 +198,7 @@ export class SourceSide implements AsyncDisposable {
       await relay.warmedUp(signal);
       await Promise.all([relay.endAhead(signal), this.#expectUse(signal)]);
       await this.#setOut(signal);
-    }
+    } else this.#switch?.relay.mayStop();
     return null;
   }
 
@@ -271,7 +279,7 @@ export class SourceSide implements AsyncDisposable {
     this.#stopSampling();
     const qmp = await this.#monitor(params, signal);
     const { process } = this.#inspection ?? (await inspectGuest({ ...params, qmp, signal }));
-    await this.#agent?.close();
+    await this.#agent?.[Symbol.asyncDispose]();
     await quitSource(qmp, process, { signal });
     await rm(join(params.runDir, params.migrationId), { recursive: true, force: true });
     this.#migrating = false;
@@ -287,7 +295,7 @@ export class SourceSide implements AsyncDisposable {
       () => this.#relay?.[Symbol.asyncDispose](),
       // In doubt, it is what `recover` finds the guest by.
       () => this.#directory && !this.#switch?.isInDoubt && rm(this.#directory, { recursive: true, force: true }),
-      () => this.#agent?.close(),
+      () => this.#agent?.[Symbol.asyncDispose](),
       () => this.#qmp?.close(),
     ]);
   }
@@ -305,7 +313,7 @@ export class SourceSide implements AsyncDisposable {
   }
 
   async #endQemu(signal: AbortSignal): Promise<void> {
-    await this.#agent?.close();
+    await this.#agent?.[Symbol.asyncDispose]();
     await quitSource(this.#qmp!, this.#inspection!.process, { signal });
     this.#migrating = false;
   }
@@ -369,17 +377,6 @@ function relayOptions(params: Params<'source.listen'>, directory: string): Sourc
     elide: true,
     compress,
   };
-}
-
-/** A guest without an agent that answers is moved all the same. */
-async function connectAgent(path: string | null, signal: AbortSignal): Promise<AgentClient | null> {
-  if (path === null) return null;
-  try {
-    return await AgentClient.connect({ path }, { signal });
-  } catch (thrown) {
-    if (thrown instanceof AgentError) return null;
-    throw thrown;
-  }
 }
 
 function pagesOn(runs: CacheRuns, disk: number): number {

@@ -15,6 +15,7 @@ export { type StartDestinationOptions, startDestination } from './direct/startDe
 export { HypervisorError, type HypervisorErrorCode } from './errors.js';
 export type { Finding, FindingCode } from './finding.js';
 export { findGpaRange, type GpaRange } from './gpaMap.js';
+export { type GuestServices, inspectGuestServices } from './guestServices.js';
 export { type InspectOptions, inspectGuest } from './inspect.js';
 export type { BlockDevice, GuestInspection, MemoryBackend, ProcessId, ProcessInspection } from './inspection.js';
 export { loadWorkingSet, type RamStretch } from './loadWorkingSet.js';

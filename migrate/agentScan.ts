@@ -17,13 +17,21 @@ export async function agentScan(
   const options = { ...(from === undefined ? {} : { from }), ...(signal === undefined ? {} : { signal }) };
   await using side = await locateGuest(inventory, guest, options);
   const { agent } = await call(side.rpc, 'source.inspect', addressOf(guest), { signal });
-  if (agent === null)
-    throw new VmmigError('VMMIG_AGENT_UNAVAILABLE', `no agent answers in ${vm}: is vmmig-agent running in it?`);
-  const { scanMs, pages, runs, disks, skipped } = await call(side.rpc, 'source.scan', { mode: 'full' }, { signal });
+  if (!agent?.found) {
+    const code = agent?.isBlocked === true ? 'VMMIG_AGENT_BLOCKED' : 'VMMIG_AGENT_UNAVAILABLE';
+    throw new VmmigError(code, `no agent answers in ${vm}: ${agent?.reason}`);
+  }
+  const { via, scanMs, pages, runs, disks, skipped } = await call(
+    side.rpc,
+    'source.scan',
+    { mode: 'full' },
+    { signal },
+  );
   return {
     schema: 'vmmig.scan/1',
     vm,
     host: side.host.name,
+    via,
     scanMs,
     pages,
     runs,

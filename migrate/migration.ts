@@ -163,7 +163,7 @@ export abstract class Migration implements AsyncDisposable {
   }
 
   async #firstScan({ source, agent }: Pick<Prepared, 'source' | 'agent'>): Promise<ScanSummary | null> {
-    if (agent === null || this.request.agent === false) return null;
+    if (!agent?.found) return null;
     return await this.recorder.during(
       'scan',
       () => this.scan(source, 'full'),
@@ -230,6 +230,7 @@ export abstract class Migration implements AsyncDisposable {
     this.recorder.facts = {
       ...this.recorder.facts,
       agent: {
+        via: scan.via,
         scanMs: Math.round((agent?.scanMs ?? 0) + scan.scanMs),
         pages: scan.pages,
         scans: (agent?.scans ?? 0) + 1,

@@ -25,10 +25,7 @@ export async function preflight(
     const prepared = await prepare(intent, request, sides, signal);
     const findings: Finding[] = await check(prepared, mode, signal);
     const { source, destination, agent, plan } = prepared;
-    const scan =
-      agent === null || request.agent === false
-        ? null
-        : await call(source.rpc, 'source.scan', { mode: 'full' }, { signal });
+    const scan = agent?.found === true ? await call(source.rpc, 'source.scan', { mode: 'full' }, { signal }) : null;
     return {
       ...start,
       from: source.host.name,
@@ -38,6 +35,7 @@ export async function preflight(
       estimate: {
         memoryBytes: plan.memoryBytes,
         teleportableBytes: scan === null ? null : scan.pages * pageBytes,
+        pageCacheBytes: agent?.found === false ? agent.pageCacheBytes : null,
         rttMs: Math.round((await destination.clock).rttMs * 10) / 10,
       },
     };

@@ -2,7 +2,7 @@
  * Everything that can be known before anything is changed: the hosts, the running guest, the plan, and
  * what speaks against it. `preflight` ends here, a migration goes on from here.
  */
-import { call } from '../host-service/protocol.js';
+import { type AgentSearch, call } from '../host-service/protocol.js';
 import { type Inventory, type InventoryGuest, type InventoryHost, loadInventory, resolveHost } from '../hosts/index.js';
 import { checkSource, checkSwitch, type GuestInspection } from '../hypervisor/index.js';
 import { VmmigError } from './errors.js';
@@ -38,7 +38,8 @@ export interface Prepared {
   readonly source: Side;
   readonly destination: Side;
   readonly inspection: GuestInspection;
-  readonly agent: string | null;
+  /** Null: it was not to be looked for. */
+  readonly agent: AgentSearch | null;
   readonly plan: Plan;
 }
 
@@ -61,7 +62,8 @@ export async function prepare(
   const findAndInspect = async () => {
     const source = await locateGuest(inventory, guest, options);
     sides.source = source;
-    const found = { source, ...(await call(source.rpc, 'source.inspect', addressOf(guest), { signal })) };
+    const asked = { ...addressOf(guest), noAgent: request.agent === false };
+    const found = { source, ...(await call(source.rpc, 'source.inspect', asked, { signal })) };
     onInspected(found);
     return found;
   };
@@ -88,16 +90,25 @@ export async function check(prepared: Prepared, mode: MigrationMode, signal?: Ab
     { ...plan.destination, postcopy: isSwitch },
     { signal },
   );
-  const noAgent: Finding = {
-    severity: 'warn',
-    code: 'VMMIG_PREFLIGHT_NO_AGENT',
-    message: `no agent answers in ${inspection.name}: its page cache will be sent over the network`,
-    remedy: 'run vmmig-agent in the guest, and give it a virtio-serial port named org.vmmig.agent.0',
-  };
   return [
     ...checkSource(inspection),
     ...(isSwitch ? checkSwitch(inspection) : []),
     ...there,
-    ...(agent === null ? [noAgent] : []),
+    ...(agent === null || agent.found ? [] : [noAgent(inspection.name, agent)]),
   ];
+}
+
+/** Says what an agent would have saved, as far as the guest tells, and what keeps vmmig from bringing one. */
+function noAgent(vm: string, agent: AgentSearch & { found: false }): Finding {
+  const { isBlocked, pageCacheBytes, reason } = agent;
+  const mebibytes = pageCacheBytes === null ? null : Math.round(pageCacheBytes / 2 ** 20).toLocaleString('en');
+  const cache = mebibytes === null ? 'page cache' : `page cache, some ${mebibytes} MiB by its own count,`;
+  return {
+    severity: 'warn',
+    code: 'VMMIG_PREFLIGHT_NO_AGENT',
+    message: `no agent answers in ${vm}: its ${cache} will be sent over the network (${reason})`,
+    remedy: isBlocked
+      ? 'let qemu-guest-agent run programs and open files in the guest, or run vmmig-agent there on a port named org.vmmig.agent.0'
+      : 'run qemu-guest-agent in the guest, or vmmig-agent on a virtio-serial port named org.vmmig.agent.0',
+  };
 }

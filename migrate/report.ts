@@ -3,7 +3,7 @@
  * Scripts rely on it, so fields may be added and never renamed.
  */
 
-import type { FaultStatistics } from '../host-service/protocol.js';
+import type { AgentRoute, FaultStatistics } from '../host-service/protocol.js';
 
 export const reportSchema = 'vmmig.report/1';
 
@@ -107,6 +107,8 @@ export interface MigrationReport {
   };
   /** The guest agent's part; null when the guest has none that answers. */
   readonly agent: {
+    /** Over its own port, or brought into the guest by qemu-guest-agent. */
+    readonly via: AgentRoute;
     readonly scanMs: number;
     readonly pages: number;
     readonly scans: number;

@@ -1,5 +1,5 @@
 /** What callers ask of `migrate/`, and what they get besides the report. */
-import type { Check } from '../host-service/protocol.js';
+import type { AgentRoute, Check } from '../host-service/protocol.js';
 import type { ProgressEvent } from './progress.js';
 import type { Finding, MigrationMode, MigrationReport, MigrationResult, ReportError } from './report.js';
 
@@ -61,6 +61,8 @@ export interface PreflightReport {
   readonly estimate: {
     readonly memoryBytes: number;
     readonly teleportableBytes: number | null;
+    /** Without an agent: the guest's page cache by its own count; null where that is not known either. */
+    readonly pageCacheBytes: number | null;
     readonly rttMs: number;
   } | null;
 }
@@ -106,6 +108,8 @@ export interface ScanReport {
   readonly schema: 'vmmig.scan/1';
   readonly vm: string;
   readonly host: string;
+  /** How the agent was reached. */
+  readonly via: AgentRoute;
   readonly scanMs: number;
   readonly pages: number;
   readonly runs: number;

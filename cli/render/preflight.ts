@@ -25,10 +25,14 @@ export function preflightLines(report: PreflightReport, page: Page): string[] {
 
 function estimateLines({ estimate }: PreflightReport, { textWidth }: Page): string[] {
   if (estimate === null) return [];
-  const { memoryBytes, teleportableBytes, rttMs } = estimate;
+  const { memoryBytes, teleportableBytes, pageCacheBytes, rttMs } = estimate;
+  const unknown =
+    pageCacheBytes === null
+      ? 'what is page cache is not known'
+      : `some ${memory(pageCacheBytes)} (${percent(pageCacheBytes, memoryBytes)}) is page cache that an agent could have spared`;
   const teleportable =
     teleportableBytes === null
-      ? 'what is page cache is not known: no agent answered'
+      ? `${unknown}: no agent answered`
       : `${memory(teleportableBytes)} (${percent(teleportableBytes, memoryBytes)}) is page cache that need not be sent`;
   return wrap(`${memory(memoryBytes)} of memory; ${teleportable}; round trip ${duration(rttMs)}`, textWidth, 2);
 }

@@ -148,7 +148,8 @@ function factLines(report: MigrationReport, page: Page): string[] {
 function agentText(agent: NonNullable<MigrationReport['agent']>): string {
   const scans = agent.scans === 1 ? 'one scan' : `${count(agent.scans)} scans`;
   const skipped = skippedText(agent.skipped);
-  return `${count(agent.pages)} cached pages found in ${duration(agent.scanMs)} (${scans})${skipped === '' ? '' : `; skipped: ${skipped}`}`;
+  const via = agent.via === 'qemu-ga' ? ', through qemu-guest-agent' : '';
+  return `${count(agent.pages)} cached pages found in ${duration(agent.scanMs)} (${scans}${via})${skipped === '' ? '' : `; skipped: ${skipped}`}`;
 }
 
 /** `dirty 120, deleted 3`: most first. */

@@ -9,7 +9,7 @@ export function scanLines(scan: ScanReport, page: Page): string[] {
   const { style, textWidth } = page;
   const head =
     `${style.bold(clean(scan.vm))} on ${clean(scan.host)}: ${count(scan.pages)} cached pages (${memory(scan.pages * pageBytes)}) ` +
-    `in ${count(scan.runs)} runs, found in ${duration(scan.scanMs)} and told in ${memory(scan.bytes)}`;
+    `in ${count(scan.runs)} runs, found${scan.via === 'qemu-ga' ? ' through qemu-guest-agent' : ''} in ${duration(scan.scanMs)} and told in ${memory(scan.bytes)}`;
   const disks = scan.disks.map((disk) => [
     `  ${disk.index}`,
     clean(disk.name),

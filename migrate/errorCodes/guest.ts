@@ -84,7 +84,8 @@ export const agent = {
   codes: {
     VMMIG_AGENT_UNAVAILABLE: {
       summary: 'No agent answers: none is installed, it does not run, or its socket is missing or in use.',
-      nextStep: 'Install vmmig-agent in the guest and give the guest the port `org.vmmig.agent.0`.',
+      nextStep:
+        'Run qemu-guest-agent in the guest, or vmmig-agent with the port `org.vmmig.agent.0`: docs/guest-agent.md.',
     },
     VMMIG_AGENT_VERSION: {
       summary: 'The agent speaks no version of the protocol that this vmmig speaks.',
@@ -109,6 +110,20 @@ export const agent = {
     VMMIG_AGENT_DISCONNECTED: {
       summary: 'The connection to the agent ended.',
       nextStep: 'See in the guest whether vmmig-agent still runs, and why not.',
+    },
+    VMMIG_AGENT_BLOCKED: {
+      summary: 'qemu-guest-agent answers, but is not allowed to run programs or to open files.',
+      nextStep:
+        'Allow the commands that the message names in the guest’s configuration of qemu-ga, or run vmmig-agent there.',
+    },
+    VMMIG_AGENT_COMMAND: {
+      summary: 'qemu-guest-agent could not do what vmmig asked of it.',
+      nextStep: 'The message holds its reason. SELinux or a restricted service in the guest may be in the way.',
+    },
+    VMMIG_AGENT_START: {
+      summary: 'The agent that was brought into the guest by qemu-guest-agent does not run there.',
+      nextStep:
+        'The message holds what the guest said: it needs sh, gzip, sha256sum, and a directory in memory that programs may run from.',
     },
   },
 } as const satisfies ErrorArea;

@@ -109,7 +109,7 @@ describe('what preflight found', () => {
     result: 'ready',
     error: null,
     findings: [],
-    estimate: { memoryBytes: 2 ** 30, teleportableBytes: 2 ** 29, rttMs: 40 },
+    estimate: { memoryBytes: 2 ** 30, teleportableBytes: 2 ** 29, pageCacheBytes: null, rttMs: 40 },
   };
 
   it('says that the guest could move, and what need not be sent', () => {

@@ -39,7 +39,7 @@ export function scriptedReport(change: Partial<MigrationReport> = {}): Migration
     ],
     bytes: { wire: 41_200_000, stream: 521_000_000, restored: 421_000_000 },
     pages: { seen: 262_400, zero: 148_700, teleported: 102_400, sent: 11_300, mismatched: 12, faulted: 0 },
-    agent: { scanMs: 45, pages: 102_812, scans: 2, skipped: { dirty: 120, deleted: 3 } },
+    agent: { via: 'port', scanMs: 45, pages: 102_812, scans: 2, skipped: { dirty: 120, deleted: 3 } },
     link: { connections: 4, rttMs: 40.3, reconnects: 0 },
     faults: null,
     verified: true,
