@@ -3,6 +3,7 @@
  * builds, and then does what was asked. Plain Node, because it runs before there is anything else.
  *
  *     node scripts/run.mjs build | demo | bench NAME | test [VITEST ARGUMENTS] | test:full [VITEST ARGUMENTS]
+ *                          | fuzz [all|NAME[,NAME…]] [INPUTS]
  *
  * `test` ends with the line "N passed, N failed"; all of lint counts as one. `test:full` also runs what takes minutes
  * (VMMIG_TEST_FULL=1).
@@ -203,13 +204,15 @@ async function main([verb, ...args]) {
     },
     test: () => test(args, {}),
     'test:full': () => test(args, { VMMIG_TEST_FULL: '1' }),
+    fuzz: () => run(process.execPath, ['--expose-gc', '--import', 'tsx', join(project, 'test/fuzz/main.ts'), ...args]),
   };
   if (!Object.hasOwn(verbs, verb ?? ''))
     throw new Failure(`usage: run.mjs ${Object.keys(verbs).join('|')} [ARGUMENTS]`);
   checkMachine();
   await installPackages();
   await installModules();
-  await build();
+  // The fuzzer takes the sources as they are.
+  if (verb !== 'fuzz') await build();
   return verbs[verb]();
 }
 

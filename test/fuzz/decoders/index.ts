@@ -1,0 +1,8 @@
+/** Every decoder of bytes from elsewhere. */
+import type { Decoder } from '../decoder.js';
+import { agentDecoders } from './agent.js';
+import { linkDecoders } from './link.js';
+import { qmpDecoders } from './qmp.js';
+import { streamDecoders } from './stream.js';
+
+export const decoders: readonly Decoder[] = [...streamDecoders, ...linkDecoders, ...agentDecoders, ...qmpDecoders];
