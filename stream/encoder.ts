@@ -127,7 +127,9 @@ export class StreamEncoder {
   }
 
   eof(): void {
-    this.#out.bytes[this.#out.reserve(1)] = SectionType.eof;
+    // Making room may change the memory.
+    const at = this.#out.reserve(1);
+    this.#out.bytes[at] = SectionType.eof;
   }
 
   /** Bytes as they are: any record's `raw`. */

@@ -48,6 +48,15 @@ function reencode(stream: Buffer, chunkBytes: number): Buffer {
 }
 
 describe('the encoder', () => {
+  it('ends a stream wherever its memory ends', () => {
+    for (const lengthBytes of [0, 8191, 8192, 8193]) {
+      const encoder = new StreamEncoder({ batchBytes: 8192 });
+      encoder.raw(Buffer.alloc(lengthBytes, 1));
+      encoder.eof();
+      expect(encoder.take()).toEqual(Buffer.concat([Buffer.alloc(lengthBytes, 1), EOF]));
+    }
+  });
+
   it('writes a pre-copy stream as QEMU does', () => {
     const encoder = new StreamEncoder();
     encoder.header();
