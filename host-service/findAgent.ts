@@ -2,6 +2,7 @@
 import { AgentError } from '../guest-agent/errors.js';
 import { type GuestAgent, openAgent } from '../guest-agent/guestAgent.js';
 import { QgaSocket } from '../guest-agent/qga/socket.js';
+import type { QgaTransport } from '../guest-agent/qga/transport.js';
 import type { GuestServices } from '../hypervisor/index.js';
 import type { AgentSearch } from './protocol.js';
 
@@ -10,12 +11,14 @@ export interface FoundAgent {
   readonly search: AgentSearch;
 }
 
+/** @param openQga - makes the way to qemu-guest-agent, where QEMU's socket is somebody else's */
 export async function findAgent(
   port: string | null,
   { qgaPath, pageCacheBytes }: GuestServices,
   signal: AbortSignal,
+  openQga: (path: string) => QgaTransport = (path) => new QgaSocket(path),
 ): Promise<FoundAgent> {
-  const qga = qgaPath === null ? null : new QgaSocket(qgaPath);
+  const qga = qgaPath === null ? null : openQga(qgaPath);
   try {
     const agent = await openAgent({ port, qga }, { signal });
     return { agent, search: { found: true, version: agent.version, via: agent.via } };

@@ -1,77 +1,41 @@
-/** What a guest has to say of itself, and through which port: nothing of it is needed to move the guest. */
-import { type ChardevInfo, type QmpClient, QmpCommandError } from '../qmp/index.js';
+/** What a guest offers beyond running: nothing of it is needed to move the guest. */
+import { type AddedDevice, addedDevices, deviceProperty, findPort } from './devices.js';
+import type { QmpMonitor } from './qmpMonitor.js';
 
 const QGA_PORT = 'org.qemu.guest_agent.0';
 
 export interface GuestServices {
-  /** The unix socket behind qemu-guest-agent's port; null when there is none, or the guest does not listen there. */
+  /** The unix socket behind qemu-guest-agent's port; null when there is none, or nobody in the guest listens there. */
   readonly qgaPath: string | null;
   /** The guest's page cache by its own count, as virtio-balloon was last told; null where it was not. */
   readonly pageCacheBytes: number | null;
 }
 
-type Monitor = Pick<QmpClient, 'execute'>;
-
-interface Device {
-  readonly path: string;
-  readonly type: string;
-}
-
 /** @throws QmpError when the monitor does not answer */
-export async function inspectGuestServices(qmp: Monitor, signal?: AbortSignal): Promise<GuestServices> {
+export async function inspectGuestServices(qmp: QmpMonitor, signal?: AbortSignal): Promise<GuestServices> {
   const devices = await addedDevices(qmp, signal);
-  const [qgaPath, pageCacheBytes] = await Promise.all([
-    findQga(qmp, devices, signal),
+  const [port, pageCacheBytes] = await Promise.all([
+    findPort(qmp, devices, QGA_PORT, signal),
     findPageCache(qmp, devices, signal),
   ]);
-  return { qgaPath, pageCacheBytes };
-}
-
-async function addedDevices(qmp: Monitor, signal?: AbortSignal): Promise<Device[]> {
-  const folders = ['/machine/peripheral', '/machine/peripheral-anon'];
-  const listed = await Promise.all(
-    folders.map(async (path) => {
-      const entries = await qmp.execute('qom-list', { path }, { signal });
-      return entries.map(({ name, type }) => ({
-        path: `${path}/${name}`,
-        type: /^child<(.+)>$/.exec(type)?.[1] ?? '',
-      }));
-    }),
-  );
-  return listed.flat();
-}
-
-async function findQga(qmp: Monitor, devices: readonly Device[], signal?: AbortSignal): Promise<string | null> {
-  for (const { path, type } of devices) {
-    if (type !== 'virtserialport' || (await property(qmp, path, 'name', signal)) !== QGA_PORT) continue;
-    const label = await property(qmp, path, 'chardev', signal);
-    const chardevs = await qmp.execute('query-chardev', {}, { signal });
-    const chardev = chardevs.find((one) => one.label === label);
-    return chardev?.['frontend-open'] === true ? unixPathOf(chardev) : null;
-  }
-  return null;
-}
-
-/** `unix:/run/vm1.qga,server=on`, or `disconnected:unix:…`. */
-function unixPathOf({ filename }: ChardevInfo): string | null {
-  return /(?:^|:)unix:(.+?)(?:,server(?:=on)?)?(?: <-> .*)?$/.exec(filename)?.[1] ?? null;
+  return { qgaPath: port?.isOpen === true ? port.path : null, pageCacheBytes };
 }
 
 /** The statistics are old, or none, unless somebody has told QEMU to poll them; the guest may leave out any of them. */
-async function findPageCache(qmp: Monitor, devices: readonly Device[], signal?: AbortSignal): Promise<number | null> {
+async function findPageCache(
+  qmp: QmpMonitor,
+  devices: readonly AddedDevice[],
+  signal?: AbortSignal,
+): Promise<number | null> {
   const balloon = devices.find(({ type }) => type.startsWith('virtio-balloon'));
   if (balloon === undefined) return null;
-  const found = await property(qmp, balloon.path, 'guest-stats', signal);
-  const { 'last-update': updated, stats } = (found ?? {}) as { 'last-update'?: unknown; stats?: object };
-  const bytes: unknown = { 'stat-disk-caches': null, ...stats }['stat-disk-caches'];
-  return typeof updated === 'number' && updated > 0 && Number.isSafeInteger(bytes) ? (bytes as number) : null;
+  const found = (await deviceProperty(qmp, balloon.path, 'guest-stats', signal)) as GuestStatistics | null;
+  const bytes = found?.stats?.['stat-disk-caches'];
+  return Number(found?.['last-update']) > 0 && Number.isSafeInteger(bytes) ? bytes! : null;
 }
 
-async function property(qmp: Monitor, path: string, name: string, signal?: AbortSignal): Promise<unknown> {
-  try {
-    return await qmp.execute('qom-get', { path, property: name }, { signal });
-  } catch (error) {
-    if (error instanceof QmpCommandError) return null;
-    throw error;
-  }
+/** Source: QEMU, docs/interop/virtio-balloon-stats.rst. 2^64 - 1 is what the guest has not told. */
+interface GuestStatistics {
+  readonly 'last-update'?: number;
+  readonly stats?: { readonly 'stat-disk-caches'?: number };
 }

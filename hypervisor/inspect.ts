@@ -1,6 +1,7 @@
 /** Looks at a guest through its monitor and at its process through /proc, changing nothing. */
-import { type ChardevInfo, QmpClient, QmpCommandError } from '../qmp/index.js';
+import { QmpClient } from '../qmp/index.js';
 import { inspectBlockDevices } from './blockDevices.js';
+import { addedDevices, findPort } from './devices.js';
 import { HypervisorError } from './errors.js';
 import { parseGpaMap } from './gpaMap.js';
 import type { GuestInspection } from './inspection.js';
@@ -62,7 +63,7 @@ export async function inspectGuest(options: InspectOptions): Promise<GuestInspec
   return {
     name,
     qmpPath,
-    agentPath: agentPath ?? (await findAgentPath(qmp, devices, signal)),
+    agentPath: agentPath ?? (await findPort(qmp, devices, AGENT_PORT, signal))?.path ?? null,
     qemuVersion: { ...version.qemu, package: version.package },
     process,
     machineType: machineType.replace(/-machine$/, ''),
@@ -86,50 +87,4 @@ export async function inspectGuest(options: InspectOptions): Promise<GuestInspec
 function totalMemory(summary: unknown): number {
   const sizes = summary as { 'base-memory': number; 'plugged-memory'?: number };
   return sizes['base-memory'] + (sizes['plugged-memory'] ?? 0);
-}
-
-interface AddedDevice {
-  readonly path: string;
-  readonly type: string;
-}
-
-/** Devices of `-device` and `device_add`, with an id or without. */
-async function addedDevices(qmp: QmpMonitor, signal?: AbortSignal): Promise<AddedDevice[]> {
-  const folders = ['/machine/peripheral', '/machine/peripheral-anon'];
-  const listed = await Promise.all(
-    folders.map(async (folder) => {
-      const entries = await qmp.execute('qom-list', { path: folder }, { signal });
-      return entries.map(({ name, type }) => ({
-        path: `${folder}/${name}`,
-        type: /^child<(.+)>$/.exec(type)?.[1] ?? '',
-      }));
-    }),
-  );
-  return listed.flat().filter(({ type }) => type !== '');
-}
-
-/** The unix socket behind the guest agent's port, or null when the guest has no such port. */
-async function findAgentPath(
-  qmp: QmpMonitor,
-  devices: readonly AddedDevice[],
-  signal?: AbortSignal,
-): Promise<string | null> {
-  const ports = devices.filter(({ type }) => type === 'virtserialport');
-  const property = (path: string, name: string): Promise<unknown> =>
-    qmp.execute('qom-get', { path, property: name }, { signal }).catch((error: unknown) => {
-      if (error instanceof QmpCommandError) return null;
-      throw error;
-    });
-  for (const { path } of ports) {
-    if ((await property(path, 'name')) !== AGENT_PORT) continue;
-    const label = await property(path, 'chardev');
-    const chardevs = await qmp.execute('query-chardev', {}, { signal });
-    return unixPathOf(chardevs.find((one) => one.label === label));
-  }
-  return null;
-}
-
-/** `unix:/run/vm1.agent,server=on`, or `disconnected:unix:…`. */
-function unixPathOf(chardev: ChardevInfo | undefined): string | null {
-  return /(?:^|:)unix:(.+?)(?:,server(?:=on)?)?(?: <-> .*)?$/.exec(chardev?.filename ?? '')?.[1] ?? null;
 }
