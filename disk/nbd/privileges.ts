@@ -9,10 +9,12 @@ const NOBODY = '65534';
 
 /**
  * Arguments for `setpriv`: the program ends with the one that started it, and gains nothing from what it executes. Where
- * that is root, the program becomes a nobody who may read all files, and write none.
+ * that is root, a program that only needs files becomes a nobody who may read all of them, and write none.
+ * @param isPath - the image is a file or device; what it takes to reach others, only their drivers know
  */
-export async function readerPrivileges(): Promise<string[]> {
+export async function readerPrivileges(isPath: boolean): Promise<string[]> {
   const always = ['--pdeathsig', 'KILL', '--no-new-privs'];
+  if (!isPath) return always;
   const status = await readFile('/proc/self/status', 'utf8');
   const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0'}`);
   if (!NEEDED.every((bit) => (effective >> BigInt(bit)) & 1n)) return always;

@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DiskError } from '../errors.js';
 import { NbdConnection } from './connection.js';
-import { type DiskImage, imageArguments } from './image.js';
+import { type DiskImage, imageArguments, isPath } from './image.js';
 import { listenOn } from './listeningSocket.js';
 import { readerPrivileges } from './privileges.js';
 
@@ -73,7 +73,10 @@ export class QemuNbd implements AsyncDisposable {
   static async #start(image: DiskImage, direct: boolean, options: QemuNbdOptions): Promise<QemuNbd> {
     const { signal, timeoutMs, runDirectory = tmpdir() } = options;
     signal?.throwIfAborted();
-    const [privileges, imageArgs] = await Promise.all([readerPrivileges(), imageArguments(image, direct)]);
+    const [privileges, imageArgs] = await Promise.all([
+      readerPrivileges(isPath(image.path)),
+      imageArguments(image, direct),
+    ]);
     const directory = await mkdtemp(join(runDirectory, 'nbd-'));
     let connection: NbdConnection | undefined;
     try {
