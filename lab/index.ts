@@ -16,7 +16,7 @@ export { hostEnvironment, labExec, pathInMember } from './host/members.js';
 export { type LabStatus, labDown, labStatus, labUp, setWan } from './lab.js';
 export { domainPid, virsh } from './libvirt/domains.js';
 export type { DomainOptions } from './libvirt/domainXml.js';
-export { type LibvirtVersion, libvirtVersions } from './libvirt/programs.js';
+export { type LibvirtVersion, libvirtVersions } from './libvirt/version.js';
 export { type QemuVersion, qemuBinary } from './qemu.js';
 export {
   defaultSettings,

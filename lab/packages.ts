@@ -54,9 +54,9 @@ export class PackageSource {
     return [...output.matchAll(/^\s+Depends: (\S+)$/gm)].map((match) => match[1]!);
   }
 
-  /** Names of the packages that installing `name` from `suite` would add to or replace on this machine. */
-  async wouldInstall(name: string, suite: string): Promise<string[]> {
-    const output = await this.run('apt-get', ['-s', '--no-install-recommends', '-t', suite, 'install', name]);
+  /** Names of the packages that installing `names` from `suite` would add to or replace on this machine. */
+  async wouldInstall(names: string[], suite: string): Promise<string[]> {
+    const output = await this.run('apt-get', ['-s', '--no-install-recommends', '-t', suite, 'install', ...names]);
     return [...output.matchAll(/^Inst (\S+)/gm)].map((match) => match[1]!);
   }
 

@@ -30,7 +30,7 @@ async function unpackBackports(directory: string, signal: AbortSignal | undefine
   const source = await PackageSource.open(apt, { backports: true, ...(signal ? { signal } : {}) });
   const suite = `${source.codename}-backports`;
   // What an upgrade would bring along is what differs from the system: firmware, modules and maybe libraries.
-  const packages = await source.wouldInstall('qemu-system-x86', suite);
+  const packages = await source.wouldInstall(['qemu-system-x86'], suite);
   await source.unpack(packages, directory, suite);
   await rm(apt, { recursive: true, force: true });
   await rm(join(directory, 'usr/share/doc'), { recursive: true, force: true });

@@ -1,6 +1,6 @@
 /** Where the lab is, what its hosts are called and how they are reached. */
 import { join } from 'node:path';
-import type { LibvirtVersion } from './libvirt/programs.js';
+import type { LibvirtVersion } from './libvirt/version.js';
 import type { QemuVersion } from './qemu.js';
 
 export const hostNames = ['hostA', 'hostB'] as const;

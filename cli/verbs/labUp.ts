@@ -23,7 +23,7 @@ const options = {
   libvirt: {
     type: 'string',
     coerce: parseLibvirt,
-    describe: 'Run libvirt on both hosts; without a version, 9.0; "none" ends it',
+    describe: 'Run libvirt on both hosts; without a version, 9.0; or 11.3, or none',
   },
 } as const satisfies VerbOptions;
 
@@ -31,7 +31,7 @@ const options = {
 function parseLibvirt(typed: unknown): LibvirtVersion | null {
   if (typed === '') return '9.0';
   if (typed === 'none') return null;
-  const versions: readonly LibvirtVersion[] = ['9.0'];
+  const versions: readonly LibvirtVersion[] = ['9.0', '11.3'];
   const version = versions.find((each) => each === typed);
   if (version === undefined) throw new UsageError(`--libvirt: one of ${versions.join(', ')}, none; not ${typed}`);
   return version;

@@ -2,12 +2,12 @@
  * A libvirt of its own in each host: virtlogd and libvirtd with private configuration, state, logs and sockets. This
  * machine's own libvirt, if it has one, sees nothing of them, and they see nothing of it.
  */
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LabError } from '../errors.js';
 import { cancel, labExec } from '../host/members.js';
 import { type HostName, hostNames, labPaths } from '../settings.js';
-import { type LibvirtVersion, libvirtPrograms } from './programs.js';
+import { type LibvirtVersion, libvirtOverlay } from './version.js';
 
 /** libvirt tells hosts apart by these, and refuses to migrate to the one it is on. DMI would give both the same. */
 const hostUuids: Record<HostName, string> = {
@@ -46,6 +46,12 @@ function configurationFiles(host: HostName): Record<string, string[]> {
 
 /** Runs inside the host. /run is private already; users are those that Debian's package would make. */
 const script = `
+# Another libvirt than the system's, as if it were installed.
+if [ -n "$OVERLAY" ]; then
+  mount -t overlay overlay -o lowerdir="$OVERLAY:/usr" /usr
+  # Without the system's drivers beside it.
+  mount --bind "$OVERLAY/lib/x86_64-linux-gnu/libvirt" /usr/lib/x86_64-linux-gnu/libvirt
+fi
 for name in etc:/etc/libvirt lib:/var/lib/libvirt cache:/var/cache/libvirt log:/var/log/libvirt; do
   mkdir -p "$PRIVATE/\${name%%:*}" "\${name#*:}"
   mount --bind "$PRIVATE/\${name%%:*}" "\${name#*:}"
@@ -73,15 +79,17 @@ export async function setUpLibvirt(host: HostName, version: LibvirtVersion, sign
   for (const [name, lines] of Object.entries(configurationFiles(host))) {
     await writeFile(join(directory, 'etc', name), lines.map((line) => `${line}\n`).join(''));
   }
-  const { env } = await libvirtPrograms(version, signal);
+  const overlay = await libvirtOverlay(version, signal);
   const result = await labExec(host, ['sh', '-euc', script], {
     ...cancel(signal),
-    env: { ...env, PRIVATE: directory },
+    env: { PRIVATE: directory, OVERLAY: overlay ?? '' },
     reject: false,
   });
   signal?.throwIfAborted();
   if (result.failed) {
-    throw new LabError('VMMIG_LAB_COMMAND', `libvirt did not start on ${host}: ${result.stderr || result.message}`);
+    const log = await readFile(join(directory, 'log/libvirtd.log'), 'utf8').catch(() => '');
+    const said = `${result.stderr || result.message}\n${log}`.trim();
+    throw new LabError('VMMIG_LAB_COMMAND', `libvirt did not start on ${host}: ${said}`);
   }
 }
 
