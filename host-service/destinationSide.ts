@@ -10,6 +10,7 @@ import { type DiskReader, openDisk } from '../disk/index.js';
 import {
   acceptMigration,
   type DestinationGuest,
+  type DomainAddress,
   endProcess,
   HypervisorError,
   isRunning,
@@ -28,6 +29,8 @@ import type { SwitchDestination } from '../relay/destination/switchDestination.j
 import type { RelayError } from '../relay/errors.js';
 import { eventTimeMs } from './clock.js';
 import { removeLedger } from './commit/index.js';
+import { LibvirtDestination } from './guest/libvirtDestination.js';
+import { TunnelExit } from './guest/libvirtTunnel.js';
 import { bootId } from './newLedger.js';
 import type { DestinationSample, Params, Pulled, Results, StartedProcess, TakeOver } from './protocol.js';
 import { releaseAll } from './releaseAll.js';
@@ -37,6 +40,7 @@ import { hintLimitBytes } from './switching/guestMemory.js';
 import { askDestination, type OrphanedMigration, pulledElsewhere } from './switching/orphans.js';
 import { AdoptedGuest, findAtWork, findRemains, type Remains } from './switching/takeover.js';
 import { Yielding } from './switching/yielding.js';
+import { untilAborted } from './untilAborted.js';
 
 const sampleIntervalMs = 200;
 const smallPageBytes = 4096;
@@ -57,6 +61,10 @@ export class DestinationSide implements AsyncDisposable {
   readonly #notify: (sample: DestinationSample) => void;
   #directory: string | null = null;
   #guest: DestinationGuest | null = null;
+  /** Of a guest that libvirt brings. */
+  #domain: LibvirtDestination | null = null;
+  #tunnel: TunnelExit | null = null;
+  #streamPath = '';
   #previous: PreviousSettings | null = null;
   #relay: DestinationRelay | SwitchDestination | null = null;
   #switch: DestinationSwitch | null = null;
@@ -66,6 +74,8 @@ export class DestinationSide implements AsyncDisposable {
   readonly #disks: DiskReader[] = [];
   #timer: NodeJS.Timeout | null = null;
   #isLoaded = false;
+  /** libvirt may let the guest run, or have done so. */
+  #isInDoubt = false;
   /** Kept on watch where this service ends before the guest has all of its memory. */
   #recoveryGuard: RecoveryGuard | null = null;
   /** Of a QEMU that another service started. */
@@ -101,7 +111,7 @@ export class DestinationSide implements AsyncDisposable {
       qmpPath: params.qmpPath,
       signal,
     });
-    if (params.postcopy) for (const pid of [process.pid, this.#guest.pid]) this.#yielding.add(pid);
+    if (params.postcopy) this.#yielding.add(this.#guest.pid);
     const settings = params.postcopy ? { capabilities: { 'postcopy-ram': true, 'return-path': true } } : {};
     this.#previous = await acceptMigration(this.#guest, `unix:${join(directory, 'incoming')}`, { settings, signal });
     const disks = params.disks.map(({ path, format }) => ({ path, format }));
@@ -117,11 +127,32 @@ export class DestinationSide implements AsyncDisposable {
     return { pid: this.#guest.pid, startTime: this.#guest.startTime, bootId: await bootId() };
   }
 
+  /** Opens the disks that a guest will be restored from which libvirt brings. */
+  async expect(params: Params<'destination.expect'>, _signal: AbortSignal): Promise<StartedProcess> {
+    await this.#openDisks(params.disks.map(({ path, format }) => ({ path, format })));
+    this.#domain!.listens(this.#streamPath).then(
+      () => this.#listening(new Map()),
+      () => {},
+    );
+    return { pid: 0, startTime: 0, bootId: await bootId() };
+  }
+
   /** Listens for the source relay. What comes before QEMU is there waits for it. */
-  async listen(params: Params<'destination.listen'>): Promise<{ port: number }> {
+  async listen(params: Params<'destination.listen'>): Promise<Results['destination.listen']> {
+    this.#streamPath = join(params.runDir, params.migrationId, 'incoming');
+    if (params.libvirt !== undefined) await this.#listenForLibvirt(params, params.libvirt);
     const relay = params.switching === null ? await this.#listen(params) : await this.#listenToSwitch(params);
     this.#startSampling(relay);
-    return { port: relay.port };
+    return { port: relay.port, tunnelPort: this.#tunnel?.port ?? null };
+  }
+
+  async #listenForLibvirt(params: Params<'destination.listen'>, address: DomainAddress): Promise<void> {
+    const { runDir, migrationId, key, ports } = params;
+    this.#directory = join(runDir, migrationId);
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    this.#domain = new LibvirtDestination(address, migrationId);
+    this.#streamPath = await this.#domain.prepare();
+    this.#tunnel = await TunnelExit.open({ migrationId, key: Buffer.from(key, 'base64') }, ports);
   }
 
   #startSampling(relay: DestinationRelay | SwitchDestination): void {
@@ -201,7 +232,8 @@ export class DestinationSide implements AsyncDisposable {
   }
 
   async #listen(params: Params<'destination.listen'>): Promise<DestinationRelay> {
-    const relay = await DestinationRelay.start({ ...this.#relayOptions(params) });
+    const holdsDeviceState = this.#domain !== null;
+    const relay = await DestinationRelay.start({ ...this.#relayOptions(params), holdsDeviceState });
     // Nobody may be left to ask for it when the network is gone, and without the link this QEMU is of no use.
     relay.finished.catch(async () => {
       await delay(lastWordsMs);
@@ -240,11 +272,11 @@ export class DestinationSide implements AsyncDisposable {
     return { counters, bytesOnWire, faults, hasTakenOver };
   }
 
-  #relayOptions({ migrationId, runDir, key, ports }: Params<'destination.listen'>) {
+  #relayOptions({ migrationId, key, ports }: Params<'destination.listen'>) {
     return {
       credentials: { migrationId, key: Buffer.from(key, 'base64') },
       listen: ports === null ? {} : { ports },
-      qemuSocketPath: join(runDir, migrationId, 'incoming'),
+      qemuSocketPath: this.#streamPath,
       qemuListens: this.#qemuListens,
       disks: this.#disks,
     };
@@ -285,6 +317,7 @@ export class DestinationSide implements AsyncDisposable {
 
   /** Resolves when QEMU has loaded everything, and it was found equal to the source's. */
   async finished(signal: AbortSignal): Promise<Results['destination.finished']> {
+    if (this.#domain !== null) return await this.#compared(signal);
     const loaded = waitUntilLoaded(this.#guest!, { signal });
     loaded.catch(() => {});
     await this.#relay!.finished.catch((thrown: RelayError) => {
@@ -300,12 +333,30 @@ export class DestinationSide implements AsyncDisposable {
     return { counters, bytesOnWire };
   }
 
+  /** libvirt's QEMU has all of the guest's memory, equal to the source's. What it needs to run it is kept for `commit`. */
+  async #compared(signal: AbortSignal): Promise<Results['destination.finished']> {
+    await untilAborted(this.#relay!.finished, signal);
+    this.#stopSampling();
+    this.#isLoaded = true;
+    const { counters, bytesOnWire } = this.#relay!.state;
+    return { counters, bytesOnWire };
+  }
+
+  async #commitDomain(domain: LibvirtDestination): Promise<Results['destination.commit']> {
+    await writeFile(join(this.#directory!, committingFile), '', { mode: 0o600 });
+    this.#isInDoubt = true;
+    const resumedAtMs = await domain.runs(() => (this.#relay as DestinationRelay).handOver());
+    this.#isInDoubt = false;
+    return { resumedAtMs };
+  }
+
   /**
    * Lets the guest run here. A QEMU that refuses is ended before that is told; one that has accepted keeps the guest,
    * whatever becomes of it; about one that did not answer nothing is known, and it is left as it is.
    */
   async commit(): Promise<Results['destination.commit']> {
     const guest = this.#guest;
+    if (this.#domain !== null && this.#isLoaded) return await this.#commitDomain(this.#domain);
     if (guest === null || !this.#isLoaded)
       throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no loaded guest to let run');
     const resumed = guest.qmp.waitFor('RESUME', { timeoutMs: 10_000 }).then(eventTimeMs);
@@ -330,14 +381,16 @@ export class DestinationSide implements AsyncDisposable {
    * cannot say what was asked of it.
    */
   async resolve(
-    { qmpPath, process, bootId: bootIdThen, runDir, migrationId }: Params<'destination.resolve'>,
+    { qmpPath, process, bootId: bootIdThen, runDir, migrationId, libvirt }: Params<'destination.resolve'>,
     signal: AbortSignal,
   ): Promise<Results['destination.resolve']> {
     if (bootIdThen !== null && bootIdThen !== (await bootId())) return 'unknown';
-    const wasAsked = await access(join(runDir, migrationId, committingFile)).then(
-      () => true,
-      () => false,
-    );
+    const wasAsked = await isThere(join(runDir, migrationId, committingFile));
+    if (libvirt !== undefined) {
+      if (this.#domain !== null) return await this.#domain.settle(wasAsked);
+      await using domain = new LibvirtDestination(libvirt, migrationId);
+      return await domain.settle(wasAsked);
+    }
     if (process === null || !(await isRunning(process))) return wasAsked ? 'unknown' : 'ended';
     try {
       const qmp = this.#guest?.qmp ?? (await QmpClient.connect({ path: qmpPath }, { signal, timeoutMs: 5_000 }));
@@ -354,12 +407,19 @@ export class DestinationSide implements AsyncDisposable {
   }
 
   /** Ends the QEMU that was started here; also one that another service left behind. */
-  async rollback({ process, runDir, migrationId }: Params<'destination.rollback'>): Promise<null> {
+  async rollback({ process, runDir, migrationId, libvirt }: Params<'destination.rollback'>): Promise<null> {
     const directory = join(runDir, migrationId);
     if (this.#switch !== null && (await this.#switch.ask()) !== 'ended') return null;
     // Kept until QEMU is released, so it tells of one whose start was never reported.
     const [pid, startTime] = (await readFile(join(directory, pidFile), 'utf8').catch(() => '')).split(' ').map(Number);
     await this.#dispose();
+    if (libvirt !== undefined) {
+      await using domain = new LibvirtDestination(libvirt, migrationId);
+      if ((await domain.settle(false)) !== 'ended')
+        throw new HypervisorError('VMMIG_PROCESS_END', `libvirt has not given ${libvirt.domain} up here`);
+      await rm(directory, { recursive: true, force: true });
+      return null;
+    }
     const left = process ?? (pid && startTime ? { pid, startTime } : null);
     if (left !== null && (await isRunning(left))) await endProcess(left);
     await rm(directory, { recursive: true, force: true });
@@ -377,8 +437,14 @@ export class DestinationSide implements AsyncDisposable {
       () => this.#switch?.[Symbol.asyncDispose](),
       () => this.#relay?.[Symbol.asyncDispose](),
       () => this.#endGuest(),
+      () => this.#tunnel?.[Symbol.asyncDispose](),
+      () => this.#domain?.[Symbol.asyncDispose](),
       ...this.#disks.splice(0).map((disk) => () => disk[Symbol.asyncDispose]()),
-      () => this.#directory && !this.#switch?.isInDoubt && rm(this.#directory, { recursive: true, force: true }),
+      () =>
+        this.#directory &&
+        !this.#isInDoubt &&
+        !this.#switch?.isInDoubt &&
+        rm(this.#directory, { recursive: true, force: true }),
     ]);
   }
 
@@ -392,6 +458,13 @@ export class DestinationSide implements AsyncDisposable {
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#timer = null;
   }
+}
+
+function isThere(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** Memory is what a destination is about to need. */

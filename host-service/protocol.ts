@@ -15,10 +15,14 @@ import type { SourceRelayState } from '../relay/source/sourceRelay.js';
 import type { Remaining, SwitchSourceState } from '../relay/source/switchSource.js';
 import type { DestinationState, Ledger, SourceState } from './commit/index.js';
 
+const domainAddressSchema = z.object({ uri: z.string(), domain: z.string().min(1) });
+
 export const guestSchema = z.object({
   name: z.string(),
   qmpPath: z.string(),
   agentPath: z.string().nullable(),
+  /** Of a guest that libvirt manages: its daemon, as that host calls it, and the domain's name there. */
+  libvirt: domainAddressSchema.optional(),
 });
 export type GuestAddress = z.infer<typeof guestSchema>;
 
@@ -47,6 +51,19 @@ const migrationId = z.string().regex(/^[\w-]+$/);
 const directorySchema = z.object({ migrationId, runDir: z.string().startsWith('/') });
 /** What a service that has no part in a migration finds it by. */
 const migrationSchema = z.object({ ...directorySchema.shape, guest: guestSchema });
+const endpointSchema = z.object({ host: z.string(), port: z.number().int() });
+/** What libvirt is to do; in virsh's terms. */
+const domainDepartureSchema = z.object({
+  /** Where the destination's service leads to its daemon; else there is a URI. */
+  tunnel: endpointSchema.nullable(),
+  destinationUri: z.string().nullable(),
+  persistent: z.boolean(),
+  undefineSource: z.boolean(),
+  destinationName: z.string().nullable(),
+  xml: z.string().nullable(),
+  unsafe: z.boolean(),
+});
+export type DomainDepartureParams = z.infer<typeof domainDepartureSchema>;
 /** 32 bytes. */
 const credentialsSchema = z.object({ migrationId, key: z.base64().length(44) });
 
@@ -70,9 +87,9 @@ export const methodParams = {
     switching: switchingSchema.nullable(),
   }),
   /** Where the destination's relay listens. */
-  'source.connect': z.object({ host: z.string(), port: z.number().int() }),
+  'source.connect': endpointSchema,
   /** `isHeldBack`: QEMU must not stop the guest before `source.allowDowntime`, however little is left. */
-  'source.start': z.object({ isHeldBack: z.boolean() }),
+  'source.start': z.object({ isHeldBack: z.boolean(), domain: domainDepartureSchema.optional() }),
   'source.switchOver': z.object({}),
   'source.finished': z.object({}),
   'source.hold': z.object({}),
@@ -92,7 +109,7 @@ export const methodParams = {
   /** Where the relay waits that has taken over; null: the destination needs nothing any more. */
   'source.reconnect': z.object({
     ...directorySchema.shape,
-    endpoint: z.object({ host: z.string(), port: z.number().int() }).nullable(),
+    endpoint: endpointSchema.nullable(),
   }),
   /** The migrations that a host takes part in, and what their services say of themselves. */
   'host.migrations': z.object({ runDir: z.string().startsWith('/') }),
@@ -113,6 +130,16 @@ export const methodParams = {
     ...credentialsSchema.shape,
     ports: z.tuple([z.number().int(), z.number().int()]).nullable(),
     switching: switchingSchema.nullable(),
+    /** Of a domain: the destination's daemon, and the domain's name there. */
+    libvirt: domainAddressSchema.optional(),
+  }),
+  /** Readies the host for a domain that libvirt is going to bring. */
+  'destination.expect': z.object({
+    ...directorySchema.shape,
+    vm: z.string(),
+    libvirt: domainAddressSchema,
+    disks: z.array(diskSchema),
+    postcopy: z.boolean(),
   }),
   /** Resolves when the guest runs on the destination. */
   'source.switched': z.object({}),
@@ -136,6 +163,7 @@ export const methodParams = {
   'destination.rollback': z.object({
     ...directorySchema.shape,
     process: processSchema,
+    libvirt: domainAddressSchema.optional(),
   }),
 } as const;
 
@@ -212,7 +240,7 @@ export interface SwitchStatus {
 
 export type { FaultStatistics };
 
-/** A process, and in which boot of its host it was started. */
+/** A process, and in which boot of its host it was started. Its pid is 0 when it is libvirt that starts it. */
 export interface StartedProcess extends ProcessId {
   readonly bootId: string;
 }
@@ -268,7 +296,9 @@ export interface Results {
   'destination.pulled': Pulled | null;
   'destination.check': readonly Finding[];
   'destination.start': StartedProcess;
-  'destination.listen': { readonly port: number };
+  /** `tunnelPort`: where the way to the destination's daemon begins; null where there is none. */
+  'destination.listen': { readonly port: number; readonly tunnelPort: number | null };
+  'destination.expect': StartedProcess;
   'destination.finished': Loaded;
   /** When the guest was resumed, by the host's clock. */
   'destination.commit': { readonly resumedAtMs: number };

@@ -45,6 +45,7 @@ export async function serve(version: string): Promise<void> {
     'source.release': (guest, signal) => source.release(guest, signal),
     'destination.check': (plan, signal) => checkDestination(plan, { signal }),
     'destination.start': (params, signal) => destination.start(params, signal),
+    'destination.expect': (params, signal) => destination.expect(params, signal),
     'destination.listen': (params) => destination.listen(params),
     'destination.switched': (_, signal) => destination.switched(signal),
     'destination.pulled': (migration, signal) => destination.pulled(migration, signal),

@@ -10,24 +10,20 @@ import type { CacheRuns } from '../guest-agent/cacheMap.js';
 import type { ScanResult } from '../guest-agent/client.js';
 import type { GuestAgent } from '../guest-agent/guestAgent.js';
 import {
-  applyMigrationSettings,
-  cancelMigration,
   type GuestInspection,
-  inspectGuest,
   inspectGuestServices,
   type MigrationState,
   migrationState,
-  type PreviousSettings,
-  quitSource,
-  resumeAfterFailure,
-  startMigration,
-  waitForMigrationEnd,
+  type QmpMonitor,
 } from '../hypervisor/index.js';
-import { QmpClient } from '../qmp/index.js';
 import { SourceRelay, type SourceRelayOptions } from '../relay/source/sourceRelay.js';
 import type { SwitchSource } from '../relay/source/switchSource.js';
 import { eventTimeMs } from './clock.js';
 import { findAgent } from './findAgent.js';
+import { DirectSource } from './guest/directSource.js';
+import { removeStreamPath } from './guest/libvirtPaths.js';
+import { LibvirtSource } from './guest/libvirtSource.js';
+import type { DomainDeparture, SourceGuest } from './guest/sourceGuest.js';
 import type { GuestAddress, Params, Results, ScanSummary, SourceSample } from './protocol.js';
 import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
@@ -36,24 +32,22 @@ import { type OpenMemory, openGuestMemory } from './switching/guestMemory.js';
 import { type OrphanedMigration, postToSource, pulledElsewhere } from './switching/orphans.js';
 import { SourceSwitch } from './switching/sourceSwitch.js';
 import { reconnectSource } from './switching/takeover.js';
+import { untilAborted } from './untilAborted.js';
+
+type DomainParams = NonNullable<Params<'source.start'>['domain']>;
 
 const sampleIntervalMs = 50;
-/** QEMU is to keep iterating until it is told otherwise: see `switchOver`. Zero would end it at the first clean pass. */
-const iterateDowntimeLimitMs = 1;
 /** The longest that QEMU takes. */
 const finishDowntimeLimitMs = 2_000_000;
-const undoTimeoutMs = 15_000;
+const undoTimeoutMs = 30_000;
 const agentPatienceMs = 2_000;
 /** What was brought into the guest also leaves by itself: the guest is not kept for it. */
 const agentRestMs = 300;
-/** Above what any QEMU reaches: the link is what limits, by backpressure. */
-const unlimitedBytesPerSecond = 2 ** 40;
-/** With a limit of 1 ms less than a page counts as little enough: a guest that hardly writes would be stopped otherwise. */
-const heldBackBytesPerSecond = 3_000_000;
 
 export class SourceSide implements AsyncDisposable {
   readonly #notify: (sample: SourceSample) => void;
-  #qmp: QmpClient | null = null;
+  #guest: SourceGuest | null = null;
+  #isDomain = false;
   #agent: GuestAgent | null = null;
   #inspection: GuestInspection | null = null;
   #scan: ScanResult | null = null;
@@ -64,8 +58,15 @@ export class SourceSide implements AsyncDisposable {
   #hasSetOut = false;
   #diskIndexes: readonly number[] = [];
   #directory: string | null = null;
-  #previous: PreviousSettings | null = null;
-  #migrating = false;
+  #migrationId = '';
+  /** Where the relay listens for QEMU. */
+  #streamPath = '';
+  #tellIterating!: () => void;
+  /** QEMU's stream may be read: it will not stop the guest by itself. */
+  readonly #isIterating = new Promise<void>((resolve) => {
+    this.#tellIterating = resolve;
+  });
+  #key: Buffer | null = null;
   #held = false;
   /** QEMU has sent everything, the destination has it, and nothing was undone since. */
   #isComplete = false;
@@ -79,11 +80,14 @@ export class SourceSide implements AsyncDisposable {
   }
 
   async inspect(guest: Params<'source.inspect'>, signal: AbortSignal): Promise<Results['source.inspect']> {
-    const qmp = await this.#monitor(guest, signal);
-    const inspection = await inspectGuest({ ...guest, qmp, signal });
+    const own = await this.#open(guest, signal);
+    const inspection = await own.inspect(signal);
     this.#inspection = inspection;
     if (guest.noAgent) return { inspection, agent: null };
-    const { agent, search } = await findAgent(inspection.agentPath, await inspectGuestServices(qmp, signal), signal);
+    const services = await inspectGuestServices(own.monitor, signal);
+    // libvirt's own connection is the only one that qemu-guest-agent's port has.
+    const reachable = guest.libvirt === undefined ? services : { ...services, qgaPath: null };
+    const { agent, search } = await findAgent(inspection.agentPath, reachable, signal);
     this.#agent = agent;
     return { inspection, agent: search };
   }
@@ -112,7 +116,10 @@ export class SourceSide implements AsyncDisposable {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     this.#directory = directory;
     this.#diskIndexes = params.diskIndexes;
-    if (params.switching === null) this.#relay = await SourceRelay.listen(relayOptions(params, directory));
+    this.#migrationId = params.migrationId;
+    this.#key = Buffer.from(params.key, 'base64');
+    this.#streamPath = await this.#guest!.streamPath(params.migrationId, directory);
+    if (params.switching === null) this.#relay = await SourceRelay.listen(relayOptions(params, this.#streamPath));
     else this.#relay = (await this.#startSwitch(params)).relay;
     this.#useMap();
     return null;
@@ -127,6 +134,7 @@ export class SourceSide implements AsyncDisposable {
     await (this.#switch === null
       ? answered
       : Promise.race([answered, delay(agentPatienceMs, undefined, { ref: false })]));
+    if (this.#isDomain) await this.#isIterating;
     this.#relay.begin();
     return null;
   }
@@ -134,12 +142,12 @@ export class SourceSide implements AsyncDisposable {
   async #startSwitch(params: Params<'source.listen'>): Promise<SourceSwitch> {
     const inspection = this.#inspection!;
     const limits = () => AbortSignal.timeout(undoTimeoutMs);
-    this.#memory = await openGuestMemory(this.#qmp!, inspection.process);
+    this.#memory = await openGuestMemory(this.#monitor, inspection.process);
     this.#switch = await SourceSwitch.start({
       params,
       inspection,
       memory: this.#memory,
-      resumeGuest: () => this.#undo(this.#qmp!, inspection.running, limits()),
+      resumeGuest: () => this.#undo(inspection.running, limits()),
       endQemu: () => this.#endQemu(limits()),
       pulled: () => this.#pulled(),
     });
@@ -148,38 +156,37 @@ export class SourceSide implements AsyncDisposable {
   }
 
   async #expectUse(signal?: AbortSignal): Promise<void> {
-    this.#switch!.relay.expectUse(await expectedUse(this.#qmp!, this.#inspection!, signal));
+    this.#switch!.relay.expectUse(await expectedUse(this.#monitor, this.#inspection!, signal));
   }
 
   /** Lets QEMU migrate into the relay. */
-  async start({ isHeldBack }: Params<'source.start'>, signal: AbortSignal): Promise<null> {
-    const qmp = this.#qmp!;
-    const bytesPerSecond = isHeldBack ? heldBackBytesPerSecond : unlimitedBytesPerSecond;
-    this.#previous = await applyMigrationSettings(
-      qmp,
-      {
-        capabilities: {
-          events: true,
-          xbzrle: false,
-          'auto-converge': false,
-          'postcopy-ram': false,
-          multifd: false,
-          'return-path': false,
-          'release-ram': false,
-          'x-ignore-shared': this.#memory !== null,
-          'pause-before-switchover': false,
-        },
-        parameters: { 'max-bandwidth': bytesPerSecond, 'downtime-limit': iterateDowntimeLimitMs },
-      },
-      { signal },
-    );
-    this.#stopped = qmp.waitFor('STOP').then(eventTimeMs);
-    this.#stopped.then(() => this.#switch?.relay.guestStopped()).catch(() => {});
-    this.#migrating = true;
-    // QEMU would stop the guest at once where there is next to nothing to copy.
-    if (this.#memory === null) await this.#setOut(signal);
+  async start({ isHeldBack, domain }: Params<'source.start'>, signal: AbortSignal): Promise<null> {
+    try {
+      await this.#setOut(isHeldBack, domain ?? null, signal);
+    } finally {
+      this.#tellIterating();
+    }
     this.#timer = setInterval(() => void this.#sample(), sampleIntervalMs);
     return null;
+  }
+
+  async #setOut(isHeldBack: boolean, domain: DomainParams | null, signal: AbortSignal): Promise<void> {
+    const guest = this.#guest!;
+    const isInFiles = this.#memory !== null;
+    const departure = { streamPath: this.#streamPath, isHeldBack, isInFiles, domain: this.#domainDeparture(domain) };
+    await guest.prepare(departure, signal);
+    this.#stopped = guest.monitor.waitFor('STOP').then(eventTimeMs);
+    this.#stopped.then(() => this.#switch?.relay.guestStopped()).catch(() => {});
+    // QEMU would stop the guest at once where there is next to nothing to copy.
+    if (!isInFiles) await guest.setOut(signal);
+  }
+
+  #domainDeparture(domain: DomainParams | null): DomainDeparture | null {
+    if (domain === null) return null;
+    const { tunnel, destinationUri, ...more } = domain;
+    const credentials = { migrationId: this.#migrationId, key: this.#key! };
+    const to = tunnel === null ? { uri: destinationUri! } : { endpoint: tunnel, credentials };
+    return { ...more, to, directory: this.#directory!, postcopy: this.#switch !== null };
   }
 
   async switchOver(signal: AbortSignal): Promise<null> {
@@ -190,20 +197,15 @@ export class SourceSide implements AsyncDisposable {
   async allowDowntime({ downtimeLimitMs }: Params<'source.allowDowntime'>, signal: AbortSignal): Promise<null> {
     await Promise.race([this.#agent?.rest(), delay(agentRestMs, undefined, { ref: false })]);
     this.#switch?.permit();
-    const parameters = { 'downtime-limit': downtimeLimitMs, 'max-bandwidth': unlimitedBytesPerSecond };
-    await this.#qmp!.execute('migrate-set-parameters', parameters, { signal });
+    await this.#guest!.allowDowntime(downtimeLimitMs, signal);
     if (this.#memory !== null && !this.#hasSetOut) {
       this.#hasSetOut = true;
       const { relay } = this.#switch!;
       await relay.warmedUp(signal);
       await Promise.all([relay.endAhead(signal), this.#expectUse(signal)]);
-      await this.#setOut(signal);
+      await this.#guest!.setOut(signal);
     } else this.#switch?.relay.mayStop();
     return null;
-  }
-
-  async #setOut(signal: AbortSignal): Promise<void> {
-    await startMigration(this.#qmp!, `unix:${join(this.#directory!, 'source')}`, { signal });
   }
 
   /** Resolves when the guest runs on the destination, and QEMU has ended here. */
@@ -244,13 +246,7 @@ export class SourceSide implements AsyncDisposable {
   /** Resolves when QEMU has sent everything and the destination's memory was found equal. */
   async finished(signal: AbortSignal): Promise<Results['source.finished']> {
     await untilAborted(this.#relay!.finished, signal);
-    const state = await waitForMigrationEnd(this.#qmp!, { signal });
-    if (state.status !== 'completed')
-      throw new ServiceError(
-        'VMMIG_SOURCE_MIGRATION',
-        `QEMU calls its migration ${state.status}: ${state.error ?? ''}`,
-      );
-    this.#migration = state;
+    this.#migration = (await this.#guest!.sent(signal)) ?? this.#migration;
     this.#isComplete = true;
     return { stoppedAtMs: await this.#stopped!, sample: this.#view() };
   }
@@ -258,6 +254,7 @@ export class SourceSide implements AsyncDisposable {
   /** From here on only the caller can say where the guest is. Refused once the guest may have been let run again. */
   hold(): null {
     if (!this.#isComplete) throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no complete migration to hold');
+    this.#guest!.hold();
     this.#held = true;
     return null;
   }
@@ -266,10 +263,10 @@ export class SourceSide implements AsyncDisposable {
   async rollback(params: Params<'source.rollback'>, signal: AbortSignal): Promise<Results['source.rollback']> {
     if (this.#switch !== null) return { running: (await this.#switch.post('abandon')) === 'resumed' };
     this.#held = false;
-    const qmp = await this.#monitor(params, signal);
-    await this.#undo(qmp, this.#inspection?.running ?? true, signal);
-    const { running } = await qmp.execute('query-status', {}, { signal });
-    await rm(join(params.runDir, params.migrationId), { recursive: true, force: true });
+    const guest = await this.#open(params, signal);
+    await this.#undo(this.#inspection?.running ?? true, signal);
+    const { running } = await guest.monitor.execute('query-status', {}, { signal });
+    await removeFiles(params);
     return { running };
   }
 
@@ -277,50 +274,49 @@ export class SourceSide implements AsyncDisposable {
   async release(params: Params<'source.release'>, signal: AbortSignal): Promise<null> {
     this.#held = true;
     this.#stopSampling();
-    const qmp = await this.#monitor(params, signal);
-    const { process } = this.#inspection ?? (await inspectGuest({ ...params, qmp, signal }));
+    const guest = await this.#open(params, signal);
     await this.#agent?.[Symbol.asyncDispose]();
-    await quitSource(qmp, process, { signal });
-    await rm(join(params.runDir, params.migrationId), { recursive: true, force: true });
-    this.#migrating = false;
+    await guest.release(signal);
+    await removeFiles(params);
     return null;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopSampling();
-    const mustUndo = this.#switch === null && !this.#held && this.#migrating && this.#qmp !== null;
+    const mustUndo = this.#switch === null && !this.#held && this.#guest?.hasSetOut;
     await releaseAll([
       () => this.#switch?.[Symbol.asyncDispose](),
-      () => mustUndo && this.#undo(this.#qmp!, this.#inspection?.running ?? true, AbortSignal.timeout(undoTimeoutMs)),
+      () => mustUndo && this.#undo(this.#inspection?.running ?? true, AbortSignal.timeout(undoTimeoutMs)),
       () => this.#relay?.[Symbol.asyncDispose](),
+      () => this.#agent?.[Symbol.asyncDispose](),
+      () => this.#guest?.[Symbol.asyncDispose](),
+      () => this.#isDomain && this.#migrationId !== '' && removeStreamPath(this.#migrationId),
       // In doubt, it is what `recover` finds the guest by.
       () => this.#directory && !this.#switch?.isInDoubt && rm(this.#directory, { recursive: true, force: true }),
-      () => this.#agent?.[Symbol.asyncDispose](),
-      () => this.#qmp?.close(),
     ]);
   }
 
-  async #undo(qmp: QmpClient, wasRunning: boolean, signal: AbortSignal): Promise<void> {
+  async #undo(wasRunning: boolean, signal: AbortSignal): Promise<void> {
     this.#isComplete = false;
     this.#stopSampling();
     this.#relay?.abort();
-    const { final } = await migrationState(qmp, { signal });
-    if (!final) await cancelMigration(qmp, { wasRunning, signal });
-    await resumeAfterFailure(qmp, { wasRunning, signal });
-    await this.#previous?.restore({ signal });
-    this.#previous = null;
-    this.#migrating = false;
+    await this.#guest!.undo(wasRunning, signal);
   }
 
   async #endQemu(signal: AbortSignal): Promise<void> {
     await this.#agent?.[Symbol.asyncDispose]();
-    await quitSource(this.#qmp!, this.#inspection!.process, { signal });
-    this.#migrating = false;
+    await this.#guest!.release(signal);
   }
 
-  async #monitor(guest: GuestAddress, signal: AbortSignal): Promise<QmpClient> {
-    this.#qmp ??= await QmpClient.connect({ path: guest.qmpPath }, { signal, timeoutMs: 5_000 });
-    return this.#qmp;
+  async #open(guest: GuestAddress, signal: AbortSignal): Promise<SourceGuest> {
+    this.#isDomain = guest.libvirt !== undefined;
+    this.#guest ??=
+      guest.libvirt === undefined ? await DirectSource.open(guest, signal) : new LibvirtSource(guest.libvirt);
+    return this.#guest;
+  }
+
+  get #monitor(): QmpMonitor {
+    return this.#guest!.monitor;
   }
 
   /** Shows the relay where the agent's disks are on the destination. */
@@ -339,7 +335,7 @@ export class SourceSide implements AsyncDisposable {
   async #sample(): Promise<void> {
     try {
       // After a switch QEMU has ended, and there is still a lot to tell.
-      if (this.#switch?.state !== 'released') this.#migration = await migrationState(this.#qmp!);
+      if (this.#switch?.state !== 'released') this.#migration = await migrationState(this.#monitor);
     } catch {
       // The relay notices when QEMU is gone, and says so in `finished`.
     }
@@ -367,10 +363,16 @@ export class SourceSide implements AsyncDisposable {
   }
 }
 
-function relayOptions(params: Params<'source.listen'>, directory: string): SourceRelayOptions {
+/** What a migration had on this host, whoever made it. */
+async function removeFiles({ runDir, migrationId, libvirt }: Params<'source.release'>): Promise<void> {
+  await rm(join(runDir, migrationId), { recursive: true, force: true });
+  if (libvirt !== undefined) await removeStreamPath(migrationId);
+}
+
+function relayOptions(params: Params<'source.listen'>, socketPath: string): SourceRelayOptions {
   const { migrationId, key, connections, bandwidthBps, compress } = params;
   return {
-    socketPath: join(directory, 'source'),
+    socketPath,
     credentials: { migrationId, key: Buffer.from(key, 'base64') },
     connections,
     bandwidthBps,
@@ -383,13 +385,4 @@ function pagesOn(runs: CacheRuns, disk: number): number {
   let pages = 0;
   for (let run = 0; run < runs.count; run++) if (runs.disk[run] === disk) pages += runs.pageCount[run]!;
   return pages;
-}
-
-function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    if (signal.aborted) return reject(signal.reason);
-    const onAbort = () => reject(signal.reason);
-    signal.addEventListener('abort', onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }

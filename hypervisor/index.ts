@@ -1,7 +1,6 @@
 /**
  * Finding, inspecting, starting and stopping guests. What is here speaks QMP and works however QEMU was started;
- * `direct/` is about QEMUs that vmmig starts itself. Another way of running guests (libvirt) gets a folder of its own,
- * which derives a plan, checks it and gives a `DestinationGuest`.
+ * `direct/` is about QEMUs that vmmig starts itself, `libvirt/` about those that libvirt does.
  */
 
 export { checkSource } from './checkSource.js';
@@ -18,12 +17,14 @@ export { findGpaRange, type GpaRange } from './gpaMap.js';
 export { type GuestServices, inspectGuestServices } from './guestServices.js';
 export { type InspectOptions, inspectGuest } from './inspect.js';
 export type { BlockDevice, GuestInspection, MemoryBackend, ProcessId, ProcessInspection } from './inspection.js';
+export * from './libvirt/index.js';
 export { loadWorkingSet, type RamStretch } from './loadWorkingSet.js';
 export { isInFiles, type MemoryBackendFile, memoryBackends } from './memoryBackends.js';
 export { applyMigrationSettings, type MigrationSettings, type PreviousSettings } from './migrationSettings.js';
 export { type MigrationState, migrationState, waitForMigrationEnd } from './migrationStatus.js';
 export { PhysicalMemory } from './physicalMemory.js';
 export { isRunning, processId } from './process.js';
+export type { QmpMonitor } from './qmpMonitor.js';
 export { parseRamBlocks, type RamBlockInfo } from './ramBlocks.js';
 export { type RecoveryOptions, untilRecoverable } from './recovery.js';
 export { cancelMigration, endProcess, quitSource, resumeAfterFailure, startMigration } from './source.js';

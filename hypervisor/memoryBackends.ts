@@ -6,9 +6,10 @@
  * The `info ramblock` of older versions has no addresses. HMP `gpa2hva` has, for memory that the guest can see.
  */
 import { readdir, readFile, stat } from 'node:fs/promises';
-import { type QmpClient, QmpCommandError } from '../qmp/index.js';
+import { QmpCommandError } from '../qmp/index.js';
 import { type GpaRange, parseGpaMap } from './gpaMap.js';
 import { hostAddress } from './physicalMemory.js';
+import type { QmpMonitor } from './qmpMonitor.js';
 import { parseRamBlocks } from './ramBlocks.js';
 
 export interface MemoryBackendFile {
@@ -56,7 +57,7 @@ interface Mapping {
  * @param process QEMU's
  */
 export async function memoryBackends(
-  qmp: QmpClient,
+  qmp: QmpMonitor,
   process: { readonly pid: number },
   signal?: AbortSignal,
 ): Promise<readonly MemoryBackendFile[]> {
@@ -110,7 +111,7 @@ export function isInFiles(backends: readonly MemoryBackendFile[]): boolean {
   return leftOut.length > 0 && leftOut.every(({ path }) => path !== null);
 }
 
-async function listBackends(qmp: QmpClient, signal?: AbortSignal): Promise<Backend[]> {
+async function listBackends(qmp: QmpMonitor, signal?: AbortSignal): Promise<Backend[]> {
   const objects = await qmp.execute('qom-list', { path: '/objects' }, { signal });
   const found = objects.flatMap(({ name, type }) => {
     const [, kind] = /^child<memory-backend-(.+)>$/.exec(type) ?? [];
@@ -147,7 +148,7 @@ function parseAddresses(ramblock: string): Map<string, number> {
 
 /** By the first address of the block that the guest can see. */
 async function addressInGuest(
-  qmp: QmpClient,
+  qmp: QmpMonitor,
   gpaMap: readonly GpaRange[],
   block: string,
   signal?: AbortSignal,

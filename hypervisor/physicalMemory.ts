@@ -4,9 +4,9 @@
  * guess.
  */
 import { closeSync, openSync, readSync } from 'node:fs';
-import type { QmpClient } from '../qmp/index.js';
 import { findGpaRange, type GpaRange } from './gpaMap.js';
 import type { RamStretch } from './loadWorkingSet.js';
+import type { QmpMonitor } from './qmpMonitor.js';
 
 interface MappedRange extends GpaRange {
   /** In QEMU's address space. */
@@ -24,7 +24,7 @@ export class PhysicalMemory implements Disposable {
 
   /** @throws Error when QEMU's memory is not this user's to look at, QmpError */
   static async open(
-    qmp: QmpClient,
+    qmp: QmpMonitor,
     process: { readonly pid: number },
     gpaMap: readonly GpaRange[],
     signal?: AbortSignal,
@@ -65,7 +65,7 @@ export class PhysicalMemory implements Disposable {
 }
 
 /** `Host virtual address for 0x100000 (pc.ram) is 0x7fa4280ff000` */
-export async function hostAddress(qmp: QmpClient, gpa: number, signal?: AbortSignal): Promise<number | null> {
+export async function hostAddress(qmp: QmpMonitor, gpa: number, signal?: AbortSignal): Promise<number | null> {
   const line = `gpa2hva 0x${gpa.toString(16)}`;
   const answer = await qmp.execute('human-monitor-command', { 'command-line': line }, { signal });
   const [, address] = /^Host virtual address for .* is 0x([0-9a-f]+)/.exec(answer) ?? [];

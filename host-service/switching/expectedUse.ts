@@ -1,11 +1,16 @@
 /** What a guest, and QEMU for it, will look at first when it goes on elsewhere: asked of a QEMU in which it runs. */
-import { cpuStates, type GuestInspection, loadWorkingSet, PhysicalMemory } from '../../hypervisor/index.js';
-import type { QmpClient } from '../../qmp/index.js';
+import {
+  cpuStates,
+  type GuestInspection,
+  loadWorkingSet,
+  PhysicalMemory,
+  type QmpMonitor,
+} from '../../hypervisor/index.js';
 import { cpuWorkingSet, type WorkingSet } from './cpuWorkingSet.js';
 
 /** Nothing where that cannot be found out: it costs the guest some waiting. */
 export async function expectedUse(
-  qmp: QmpClient,
+  qmp: QmpMonitor,
   { process, memory: { gpaMap } }: GuestInspection,
   signal?: AbortSignal,
 ): Promise<WorkingSet> {
@@ -16,7 +21,7 @@ export async function expectedUse(
 }
 
 async function lookAtProcessors(
-  qmp: QmpClient,
+  qmp: QmpMonitor,
   pid: number,
   gpaMap: GuestInspection['memory']['gpaMap'],
   signal: AbortSignal | undefined,

@@ -1,7 +1,6 @@
 /** Opens the files that a guest's memory is kept in, where it is: then QEMU need not copy it anywhere. */
-import { type GuestInspection, isInFiles, memoryBackends } from '../../hypervisor/index.js';
+import { type GuestInspection, isInFiles, memoryBackends, type QmpMonitor } from '../../hypervisor/index.js';
 import { MemoryFile } from '../../pager/index.js';
-import type { QmpClient } from '../../qmp/index.js';
 import type { GuestBlock, GuestMemory } from '../../relay/source/filePages.js';
 
 /** Held by the destination for as long as it may be of use. */
@@ -13,7 +12,10 @@ export interface OpenMemory extends GuestMemory, AsyncDisposable {}
  * QEMU's process has to be running, and this user's to look at.
  * @returns null when the guest's memory has to come through QEMU's stream; also when a file cannot be opened
  */
-export async function openGuestMemory(qmp: QmpClient, process: GuestInspection['process']): Promise<OpenMemory | null> {
+export async function openGuestMemory(
+  qmp: QmpMonitor,
+  process: GuestInspection['process'],
+): Promise<OpenMemory | null> {
   const files: MemoryFile[] = [];
   const dispose = async () => {
     for (const file of files.splice(0)) await file[Symbol.asyncDispose]();

@@ -31,6 +31,8 @@ export interface DestinationRelayOptions {
   /** Disks by the index that references name. The caller closes them. */
   readonly disks: readonly DiskReader[];
   readonly silenceLimitMs?: number;
+  /** QEMU gets the state of the devices, without which it cannot run the guest, only by `handOver`. */
+  readonly holdsDeviceState?: boolean;
 }
 
 export interface DestinationRelayState {
@@ -43,6 +45,8 @@ export interface DestinationRelayState {
 
 /** Written and not yet taken by QEMU, beyond which no more is read from disk. */
 const maxBacklogBytes = 4 * 1024 * 1024;
+/** Of device state that is held: hundreds of times what a guest has whose devices keep no memory of their own. */
+const maxHeldBytes = 512 * 1024 * 1024;
 /** Written ahead of the stream and not yet taken by QEMU: little, because the stream's own pages wait behind it. */
 const maxPrefetchBacklogBytes = 1024 * 1024;
 
@@ -65,6 +69,9 @@ export class DestinationRelay implements AsyncDisposable {
     failed: (error) => this.#fail(error),
     hasEnded: () => this.#settled,
   });
+  /** What comes after the guest's memory, where it is held. */
+  readonly #held: Buffer[] = [];
+  #heldBytes = 0;
   readonly #acknowledgements = new Acknowledgements((payload) => this.#link?.send(frameType.acknowledge, 0, payload));
   #settle!: { resolve: () => void; reject: (error: RelayError) => void };
   #settled = false;
@@ -162,7 +169,8 @@ export class DestinationRelay implements AsyncDisposable {
         await this.#restorer?.idle();
         this.#digest ??= new MemoryDigest([]);
         this.#digest.opaque(frame.payload);
-        qemu.raw(frame.payload);
+        if (this.#options.holdsDeviceState) this.#hold(frame.payload);
+        else qemu.raw(frame.payload);
         break;
       case frameType.root:
         await this.#restorer?.idle();
@@ -254,9 +262,27 @@ export class DestinationRelay implements AsyncDisposable {
     this.#link!.send(frameType.rootResult, 0, Buffer.of(isEqual ? 1 : 0));
     if (!isEqual) throw new RelayError('VMMIG_RELAY_VERIFY', "the memory put together here is not the source's");
     this.#settled = true;
+    if (!this.#options.holdsDeviceState) await this.#finish(qemu);
+    this.#settle.resolve();
+  }
+
+  /** Gives QEMU what was held. After `finished`. */
+  async handOver(): Promise<void> {
+    const qemu = this.#qemu!;
+    for (const payload of this.#held.splice(0)) qemu.raw(payload);
+    await this.#finish(qemu);
+  }
+
+  async #finish(qemu: QemuStream): Promise<void> {
     await qemu.end();
     this.#counters.bytes.stream = qemu.bytesWritten;
-    this.#settle.resolve();
+  }
+
+  #hold(payload: Buffer): void {
+    this.#heldBytes += payload.length;
+    if (this.#heldBytes > maxHeldBytes)
+      throw new RelayError('VMMIG_RELAY_STREAM', 'the state of the devices is too large to be held back');
+    this.#held.push(Buffer.from(payload));
   }
 
   #fail(error: RelayError): void {

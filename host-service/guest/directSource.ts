@@ -1,0 +1,114 @@
+/** A guest whose QEMU vmmig speaks to by itself. */
+import { join } from 'node:path';
+import {
+  applyMigrationSettings,
+  cancelMigration,
+  type GuestInspection,
+  inspectGuest,
+  type MigrationState,
+  migrationState,
+  type PreviousSettings,
+  quitSource,
+  resumeAfterFailure,
+  startMigration,
+  waitForMigrationEnd,
+} from '../../hypervisor/index.js';
+import { QmpClient } from '../../qmp/index.js';
+import type { GuestAddress } from '../protocol.js';
+import { ServiceError } from '../serviceError.js';
+import type { Departure, SourceGuest } from './sourceGuest.js';
+
+/** QEMU is to keep iterating until it is told otherwise. Zero would end it at the first clean pass. */
+export const iterateDowntimeLimitMs = 1;
+/** Above what any QEMU reaches: the link is what limits, by backpressure. */
+const unlimitedBytesPerSecond = 2 ** 40;
+/** With a limit of 1 ms less than a page counts as little enough: a guest that hardly writes would be stopped otherwise. */
+const heldBackBytesPerSecond = 3_000_000;
+
+export class DirectSource implements SourceGuest {
+  readonly monitor: QmpClient;
+  readonly #address: GuestAddress;
+  #inspection: GuestInspection | null = null;
+  #previous: PreviousSettings | null = null;
+  #streamPath = '';
+  hasSetOut = false;
+
+  private constructor(monitor: QmpClient, address: GuestAddress) {
+    this.monitor = monitor;
+    this.#address = address;
+  }
+
+  static async open(address: GuestAddress, signal: AbortSignal): Promise<DirectSource> {
+    return new DirectSource(await QmpClient.connect({ path: address.qmpPath }, { signal, timeoutMs: 5_000 }), address);
+  }
+
+  async streamPath(_migrationId: string, directory: string): Promise<string> {
+    return join(directory, 'source');
+  }
+
+  async inspect(signal: AbortSignal): Promise<GuestInspection> {
+    this.#inspection = await inspectGuest({ ...this.#address, qmp: this.monitor, signal });
+    return this.#inspection;
+  }
+
+  async prepare({ streamPath, isHeldBack, isInFiles }: Departure, signal: AbortSignal): Promise<void> {
+    const bytesPerSecond = isHeldBack ? heldBackBytesPerSecond : unlimitedBytesPerSecond;
+    this.#streamPath = streamPath;
+    this.#previous = await applyMigrationSettings(
+      this.monitor,
+      {
+        capabilities: {
+          events: true,
+          xbzrle: false,
+          'auto-converge': false,
+          'postcopy-ram': false,
+          multifd: false,
+          'return-path': false,
+          'release-ram': false,
+          'x-ignore-shared': isInFiles,
+          'pause-before-switchover': false,
+        },
+        parameters: { 'max-bandwidth': bytesPerSecond, 'downtime-limit': iterateDowntimeLimitMs },
+      },
+      { signal },
+    );
+    this.hasSetOut = true;
+  }
+
+  async setOut(signal: AbortSignal): Promise<void> {
+    await startMigration(this.monitor, `unix:${this.#streamPath}`, { signal });
+  }
+
+  async allowDowntime(limitMs: number, signal: AbortSignal): Promise<void> {
+    const parameters = { 'downtime-limit': limitMs, 'max-bandwidth': unlimitedBytesPerSecond };
+    await this.monitor.execute('migrate-set-parameters', parameters, { signal });
+  }
+
+  async sent(signal: AbortSignal): Promise<MigrationState> {
+    const state = await waitForMigrationEnd(this.monitor, { signal });
+    if (state.status === 'completed') return state;
+    const message = `QEMU calls its migration ${state.status}: ${state.error ?? ''}`;
+    throw new ServiceError('VMMIG_SOURCE_MIGRATION', message);
+  }
+
+  hold(): void {}
+
+  async undo(wasRunning: boolean, signal: AbortSignal): Promise<void> {
+    const { final } = await migrationState(this.monitor, { signal });
+    if (!final) await cancelMigration(this.monitor, { wasRunning, signal });
+    await resumeAfterFailure(this.monitor, { wasRunning, signal });
+    await this.#previous?.restore({ signal });
+    this.#previous = null;
+    this.hasSetOut = false;
+  }
+
+  async release(signal: AbortSignal): Promise<void> {
+    const { process } = this.#inspection ?? (await this.inspect(signal));
+    await quitSource(this.monitor, process, { signal });
+    this.hasSetOut = false;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.monitor.close();
+  }
+}

@@ -1,0 +1,226 @@
+/**
+ * A guest that libvirt manages: `virsh migrate` moves it, and this process is where its stream goes. libvirt decides
+ * when the guest is handed over; what is settled here is what its decision rests on. Before the guest is held, the
+ * destination cannot run it, so whatever ends virsh leads back to the source. While it is held, only the destination's
+ * own answer reaches libvirt, or none.
+ */
+import { rmSync, writeFileSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  type DomainAddress,
+  type DomainMigration,
+  domainState,
+  domainXml,
+  type GuestInspection,
+  HypervisorError,
+  inspectDomain,
+  isActive,
+  LibvirtError,
+  type MigrationState,
+  migrateDomain,
+  openMonitor,
+  parseDomain,
+  type QmpMonitor,
+  Virsh,
+} from '../../hypervisor/index.js';
+import { iterateDowntimeLimitMs } from './directSource.js';
+import { makeStreamPath } from './libvirtPaths.js';
+import { TunnelEntrance } from './libvirtTunnel.js';
+import type { Departure, DomainDeparture, SourceGuest } from './sourceGuest.js';
+import { VirshGuard } from './virshGuard.js';
+
+const pollMs = 50;
+/** For libvirt to put things in order after a stream that broke. */
+const unwindTimeoutMs = 8_000;
+/** For the same once it has lost the destination, too. */
+const cutTimeoutMs = 5_000;
+/** From the destination's running the guest to the source's having ended it. */
+const releaseTimeoutMs = 20_000;
+/** There while the guest is held. */
+const heldFile = 'held';
+
+export class LibvirtSource implements SourceGuest {
+  readonly monitor: QmpMonitor;
+  readonly #virsh: Virsh;
+  readonly #address: DomainAddress;
+  #departure: (Departure & { readonly domain: DomainDeparture }) | null = null;
+  #migration: DomainMigration | null = null;
+  #tunnel: TunnelEntrance | null = null;
+  #guard: Promise<VirshGuard | null> = Promise.resolve(null);
+  #previousDowntimeMs: number | null = null;
+  #isHeld = false;
+
+  constructor(address: DomainAddress) {
+    this.#address = address;
+    this.#virsh = new Virsh(address.uri);
+    this.monitor = openMonitor(this.#virsh, address);
+  }
+
+  async streamPath(migrationId: string): Promise<string> {
+    return await makeStreamPath(migrationId, null);
+  }
+
+  async inspect(signal: AbortSignal): Promise<GuestInspection> {
+    const description = parseDomain(await domainXml(this.#virsh, this.#address.domain, { signal }));
+    return await inspectDomain(this.monitor, this.#address, description, signal);
+  }
+
+  async prepare(departure: Departure, signal: AbortSignal): Promise<void> {
+    const { domain } = departure;
+    if (domain === null) throw new TypeError('nothing says how the domain is to set out');
+    this.#departure = { ...departure, domain };
+    const { 'downtime-limit': limitMs } = await this.monitor.execute('query-migrate-parameters', {}, { signal });
+    this.#previousDowntimeMs = limitMs ?? null;
+  }
+
+  get hasSetOut(): boolean {
+    return this.#migration !== null;
+  }
+
+  async setOut(signal: AbortSignal): Promise<void> {
+    const { domain, streamPath } = this.#departure!;
+    const xmlPath = domain.xml === null ? null : join(domain.directory, 'destination.xml');
+    if (xmlPath !== null) await writeFile(xmlPath, domain.xml!, { mode: 0o600 });
+    const migration = migrateDomain({
+      ...this.#address,
+      ...domain,
+      destinationUri: await this.#destinationUri(domain),
+      socketPath: streamPath,
+      xmlPath,
+    });
+    this.#migration = migration;
+    void this.#tunnel?.lost.then(() => {
+      if (!this.#isHeld) this.#tunnel?.cut();
+    });
+    const given = migration.ended.then(() => {
+      throw new LibvirtError('VMMIG_LIBVIRT_MIGRATE', `libvirt moved ${this.#address.domain} without its stream`);
+    });
+    const over = new AbortController();
+    try {
+      await Promise.race([given, this.#untilIterating(AbortSignal.any([signal, over.signal]))]);
+    } finally {
+      over.abort();
+    }
+  }
+
+  async allowDowntime(limitMs: number, signal: AbortSignal): Promise<void> {
+    await this.#virsh.run(['migrate-setmaxdowntime', '--domain', this.#address.domain, '--downtime', String(limitMs)], {
+      signal,
+    });
+  }
+
+  /** What libvirt does from then on depends on the destination. */
+  async sent(): Promise<MigrationState | null> {
+    return null;
+  }
+
+  hold(): void {
+    writeFileSync(this.#heldPath(), '', { mode: 0o600 });
+    this.#isHeld = true;
+  }
+
+  async undo(wasRunning: boolean, signal: AbortSignal): Promise<void> {
+    this.#isHeld = false;
+    const { domain } = this.#address;
+    const migration = this.#migration;
+    if (migration !== null && !migration.hasEnded) {
+      await this.#virsh.run(['domjobabort', '--domain', domain], { signal }).catch(ignored);
+      if (!(await endsWithin(migration, unwindTimeoutMs))) this.#tunnel?.cut();
+      if (!(await endsWithin(migration, cutTimeoutMs))) migration.kill();
+      await endsWithin(migration, cutTimeoutMs);
+    }
+    if (wasRunning) await this.#letRun(signal);
+    if (this.#previousDowntimeMs !== null)
+      await this.monitor
+        .execute('migrate-set-parameters', { 'downtime-limit': this.#previousDowntimeMs }, { signal })
+        .catch(ignored);
+    await this.#forget();
+  }
+
+  async release(signal: AbortSignal): Promise<void> {
+    const { domain } = this.#address;
+    const migration = this.#migration;
+    if (migration !== null && !(await endsWithin(migration, releaseTimeoutMs))) migration.kill();
+    const found = await domainState(this.#virsh, domain, { signal });
+    if (found?.state === 'running')
+      throw new HypervisorError('VMMIG_PROCESS_END', `${domain} runs here: it is not ended`);
+    // libvirt was not there to hear that the guest runs on the destination.
+    if (isActive(found)) {
+      await this.#virsh.run(['destroy', '--domain', domain], { signal });
+      if (this.#departure?.domain.undefineSource) await this.#virsh.run(['undefine', '--domain', domain], { signal });
+    }
+    await this.#forget();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const migration = this.#migration;
+    if (migration !== null && !(await endsWithin(migration, releaseTimeoutMs)) && this.#isHeld) migration.kill();
+    await this.#forget();
+    await this.monitor.close();
+    await this.#virsh[Symbol.asyncDispose]();
+  }
+
+  async #destinationUri({ to, directory }: DomainDeparture): Promise<string> {
+    if ('uri' in to) return to.uri;
+    const path = join(directory, 'libvirt');
+    this.#tunnel = await TunnelEntrance.open(path, to, (client) => {
+      this.#guard = VirshGuard.start(this.#heldPath(), this.#migration!.pid, client);
+    });
+    return `qemu+unix:///system?socket=${encodeURIComponent(path)}`;
+  }
+
+  /** Resolves when the migration has begun with a downtime that it cannot keep. QEMU waits for its stream to be read. */
+  async #untilIterating(signal: AbortSignal): Promise<void> {
+    for (;;) {
+      try {
+        return await this.allowDowntime(iterateDowntimeLimitMs, signal);
+      } catch (thrown) {
+        if (!(thrown instanceof LibvirtError) || thrown.code !== 'VMMIG_LIBVIRT_COMMAND') throw thrown;
+        await delay(pollMs, undefined, { signal });
+      }
+    }
+  }
+
+  async #letRun(signal: AbortSignal): Promise<void> {
+    const { domain } = this.#address;
+    for (;;) {
+      const found = await domainState(this.#virsh, domain, { signal });
+      if (found?.state === 'running') return;
+      if (!isActive(found)) throw new HypervisorError('VMMIG_RESUME', `${domain} does not run here any more`);
+      try {
+        if (found?.state === 'paused') await this.#virsh.run(['resume', '--domain', domain], { signal });
+      } catch (cause) {
+        if (signal.aborted || !(cause instanceof LibvirtError)) throw cause;
+      }
+      await delay(pollMs, undefined, { signal });
+    }
+  }
+
+  #heldPath(): string {
+    return join(this.#departure!.domain.directory, heldFile);
+  }
+
+  async #forget(): Promise<void> {
+    if (this.#departure !== null) rmSync(this.#heldPath(), { force: true });
+    const guard = await this.#guard;
+    guard?.[Symbol.dispose]();
+    await this.#tunnel?.[Symbol.asyncDispose]();
+    this.#tunnel = null;
+    this.#migration = null;
+  }
+}
+
+async function endsWithin({ ended }: DomainMigration, timeoutMs: number): Promise<boolean> {
+  const settled = ended.then(
+    () => true,
+    () => true,
+  );
+  return await Promise.race([settled, delay(timeoutMs, false, { ref: false })]);
+}
+
+/** What libvirt will not do at this moment, it need not. */
+function ignored(thrown: unknown): void {
+  if (!(thrown instanceof Error)) throw thrown;
+}

@@ -1,0 +1,56 @@
+/**
+ * What the source's side asks of a guest, however that is managed: directSource.ts speaks to QEMU itself,
+ * libvirtSource.ts leaves QEMU to libvirt.
+ */
+import type { GuestInspection, MigrationState, QmpMonitor } from '../../hypervisor/index.js';
+import type { Endpoint, LinkCredentials } from '../../relay/link/connection.js';
+
+/** How the guest is to set out. */
+export interface Departure {
+  /** Where the relay listens for QEMU. */
+  readonly streamPath: string;
+  /** QEMU must not stop the guest before it is given downtime, however little is left. */
+  readonly isHeldBack: boolean;
+  /** The guest's memory is read from the files that it is kept in. */
+  readonly isInFiles: boolean;
+  /** Of a domain. */
+  readonly domain: DomainDeparture | null;
+}
+
+export interface DomainDeparture {
+  /** This migration's directory on this host. */
+  readonly directory: string;
+  /** Where the destination's daemon is reached: through its vmmig, or by a URI. */
+  readonly to: { readonly endpoint: Endpoint; readonly credentials: LinkCredentials } | { readonly uri: string };
+  readonly postcopy: boolean;
+  readonly persistent: boolean;
+  readonly undefineSource: boolean;
+  readonly destinationName: string | null;
+  /** For the destination, instead of the source's. */
+  readonly xml: string | null;
+  readonly unsafe: boolean;
+}
+
+/** Disposing of it leaves the guest as it is. */
+export interface SourceGuest extends AsyncDisposable {
+  readonly monitor: QmpMonitor;
+  /** Where the relay is to listen for QEMU. Makes the directory, if need be. */
+  streamPath(migrationId: string, directory: string): Promise<string>;
+  inspect(signal: AbortSignal): Promise<GuestInspection>;
+  /** Readies QEMU. Nothing is sent yet. */
+  prepare(departure: Departure, signal: AbortSignal): Promise<void>;
+  /** Resolves when QEMU migrates into the relay, and keeps doing so until it is given downtime. */
+  setOut(signal: AbortSignal): Promise<void>;
+  /** Has begun, and has neither been undone nor brought to its end. */
+  readonly hasSetOut: boolean;
+  /** From now on QEMU stops the guest as soon as the rest takes no longer than this at memory speed. */
+  allowDowntime(limitMs: number, signal: AbortSignal): Promise<void>;
+  /** Resolves when QEMU has sent everything. @throws when its migration ends in another way */
+  sent(signal: AbortSignal): Promise<MigrationState | null>;
+  /** From here on only the caller can say where the guest is: it is not let run here by whatever fails. */
+  hold(): void;
+  /** Cancels what is under way, whose relay has hung up, and lets the guest run again if it ran before. */
+  undo(wasRunning: boolean, signal: AbortSignal): Promise<void>;
+  /** Ends what is left of a guest that runs on the destination. */
+  release(signal: AbortSignal): Promise<void>;
+}
