@@ -37,7 +37,7 @@ const NOT_FOUND = 127;
  * `$1` is who started it: if that has gone before the kernel was asked to tell, it is another one's child by now. The
  * socket is descriptor 3, as systemd hands sockets over (sd_listen_fds(3)).
  */
-const LAUNCH = '[ "$PPID" = "$1" ] || exit 0; shift; LISTEN_PID=$$ LISTEN_FDS=1 exec qemu-nbd "$@"';
+export const LAUNCH = '[ "$PPID" = "$1" ] || exit 0; shift; LISTEN_PID=$$ LISTEN_FDS=1 exec qemu-nbd "$@"';
 
 export class QemuNbd implements AsyncDisposable {
   readonly connection: NbdConnection;
