@@ -156,12 +156,13 @@ export class FileCapture {
    *
    * @param builder empty
    * @param limitPages before `freeze` at least 16 and at most what a batch carries
+   * @param onlyHints after `freeze`: only says what holds of these
    * @returns null when there is nothing to send; before `freeze` also when there was nothing among the pages looked at
    */
-  fillBatch(builder: PageBatch, limitPages: number): SentSet | null {
+  fillBatch(builder: PageBatch, limitPages: number, onlyHints = false): SentSet | null {
     const flight = new Flight();
     if (!this.#isFrozen) flight.bytesPages = this.#hints.fill(builder, limitPages);
-    else this.#final.fill(builder, limitPages, flight);
+    else this.#final.fill(builder, limitPages, flight, onlyHints);
     return this.#flights.launch(flight);
   }
 

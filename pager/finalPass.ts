@@ -11,6 +11,8 @@ const maxPagesRead = 4096;
 /** Where one page has come into a hole there are more: they are read instead of asked for one by one. */
 const filledPages = 256;
 const maxFrontRanges = 1024;
+/** What costs the link nothing costs time all the same: bytes that are wanted go in between. */
+const cheapTurns = 8;
 
 export class FinalPass {
   /** What is wanted before all other bytes. */
@@ -24,6 +26,7 @@ export class FinalPass {
   #holeAt = { block: 0, index: 0, page: 0 };
   #cacheAt = { block: 0, index: 0 };
   #bytesAt = { block: 0, page: 0 };
+  #turn = 0;
 
   constructor(
     private readonly blocks: readonly CaptureBlock[],
@@ -52,9 +55,12 @@ export class FinalPass {
     this.#bytesAt = { block: 0, page: 0 };
   }
 
-  /** The next pages; nothing when all are sent. */
-  fill(builder: PageBatch, limitPages: number, flight: Flight): void {
+  /** The next pages; nothing when all are sent. @param onlyHints leaves the rest for later */
+  fill(builder: PageBatch, limitPages: number, flight: Flight, onlyHints = false): void {
     this.#confirmHints(builder, limitPages, flight);
+    if (onlyHints) return;
+    if (flight.pages === 0 && this.#turn++ % cheapTurns === 0) this.#tellWanted(builder, limitPages, flight);
+    if (flight.bytesPages > 0) return;
     this.#tellHoles(builder, flight);
     this.#tellCache(builder, limitPages, flight);
     if (flight.pages === 0) this.#tellBytes(builder, limitPages, flight);
@@ -117,10 +123,22 @@ export class FinalPass {
     }
   }
 
+  #tellWanted(builder: PageBatch, limitPages: number, flight: Flight): void {
+    this.#tellFrom(() => this.#nextWanted(), builder, limitPages, flight);
+  }
+
   #tellBytes(builder: PageBatch, limitPages: number, flight: Flight): void {
+    this.#tellFrom(() => this.#nextWanted() ?? this.#nextByAddress(), builder, limitPages, flight);
+  }
+
+  #nextWanted(): PageRange | null {
+    return this.front.next() ?? this.#changed.next() ?? this.favoured.next();
+  }
+
+  #tellFrom(find: () => PageRange | null, builder: PageBatch, limitPages: number, flight: Flight): void {
     const limit = this.#teller.pagesRead + maxPagesRead;
     while (flight.bytesPages < limitPages && this.#teller.pagesRead < limit && !builder.isFull) {
-      const next = this.front.next() ?? this.#changed.next() ?? this.favoured.next() ?? this.#nextByAddress();
+      const next = find();
       if (next === null) return;
       const { block, page, end } = next;
       this.#teller.pages(block, page, Math.min(end, groupEnd(page)), builder, flight);

@@ -10,7 +10,7 @@ import { type LookedAt, PageTables } from './pageTables.js';
 export interface WorkingSet {
   /** What the registers point to, the code of a few interrupts, and the page tables by which all of it is found. */
   readonly now: readonly RamStretch[];
-  /** The other tables of the kernel, and the kernel itself: all that is mapped around its interrupts' code. */
+  /** The process that ran last, the kernel's tables, and the kernel: all that is mapped around its interrupts' code. */
   readonly soon: readonly RamStretch[];
 }
 
@@ -18,6 +18,7 @@ export interface WorkingSet {
 const vectors = [14, 0xec, 0xfb, 0xfd];
 const gateBytes = 16;
 const maxTables = 1024;
+const maxProcessPages = 2048;
 /** Linux takes some 50 MiB, data included. */
 const kernelBytes = 64 * 2 ** 20;
 
@@ -30,6 +31,7 @@ export function cpuWorkingSet(cpus: readonly CpuState[], memory: LookedAt): Work
     const handlers = vectors.map((vector) => handlerOf(tables, interrupts + BigInt(vector * gateBytes)));
     for (const handler of handlers) if (handler !== null) tables.walk(handler);
     now.push(...tables.touched());
+    soon.push(...tables.usedByProcess(maxProcessPages));
     const [pageFault] = handlers;
     // All processors share one kernel.
     if (index === 0 && pageFault != null)

@@ -8,24 +8,19 @@ import {
 } from '../../hypervisor/index.js';
 import { cpuWorkingSet, type WorkingSet } from './cpuWorkingSet.js';
 
+const nothing: WorkingSet = { now: [], soon: [] };
+
 /** Nothing where that cannot be found out: it costs the guest some waiting. */
 export async function expectedUse(
   qmp: QmpMonitor,
   { process, memory: { gpaMap } }: GuestInspection,
   signal?: AbortSignal,
 ): Promise<WorkingSet> {
-  const rings = loadWorkingSet(qmp, gpaMap, signal).catch(() => []);
-  const processors = lookAtProcessors(qmp, process.pid, gpaMap, signal).catch(() => ({ now: [], soon: [] }));
-  const [read, { now, soon }] = await Promise.all([rings, processors]);
+  using memory = await PhysicalMemory.open(qmp, process, gpaMap, signal).catch(() => null);
+  const processors = memory === null ? null : cpuStates(qmp, signal).then((cpus) => cpuWorkingSet(cpus, memory));
+  const [read, { now, soon }] = await Promise.all([
+    loadWorkingSet(qmp, gpaMap, memory, signal).catch(() => []),
+    processors?.catch(() => nothing) ?? nothing,
+  ]);
   return { now: [...read, ...now], soon };
-}
-
-async function lookAtProcessors(
-  qmp: QmpMonitor,
-  pid: number,
-  gpaMap: GuestInspection['memory']['gpaMap'],
-  signal: AbortSignal | undefined,
-): Promise<WorkingSet> {
-  using memory = await PhysicalMemory.open(qmp, { pid }, gpaMap, signal);
-  return cpuWorkingSet(await cpuStates(qmp, signal), memory);
 }

@@ -7,6 +7,7 @@ const pageBytes = 4096;
 const entryBytes = 8;
 const entries = 512;
 const present = 1n;
+const accessed = 1n << 5n;
 const large = 1n << 7n;
 const addressMask = 0xf_ffff_ffff_f000n;
 /** A table of the second level covers so much, in pieces of 2 MiB. */
@@ -60,6 +61,23 @@ export class PageTables {
         const next = Number(entry & addressMask);
         found.push(next);
         if (level > 2) queue.push({ table: next, level: level - 1, from: 0 });
+      }
+    }
+    return found.flatMap((gpa) => this.#memory.stretch(gpa, pageBytes));
+  }
+
+  /** The tables for the lower half, where the process is that ran last, and those of its pages that it has used; at most so many. */
+  usedByProcess(limit: number): RamStretch[] {
+    const found: number[] = [];
+    const begin = { table: this.#root, level: this.#levels, end: entries / 2 };
+    for (const queue = [begin]; queue.length > 0 && found.length < limit; ) {
+      const { table, level, end } = queue.shift()!;
+      for (const entry of this.#table(table).subarray(0, end)) {
+        const isUsed = (entry & present) !== 0n && (entry & accessed) !== 0n;
+        if (!isUsed || found.length >= limit || (level > 1 && (entry & large) !== 0n)) continue;
+        const next = Number(entry & addressMask);
+        found.push(next);
+        if (level > 1) queue.push({ table: next, level: level - 1, end: entries });
       }
     }
     return found.flatMap((gpa) => this.#memory.stretch(gpa, pageBytes));

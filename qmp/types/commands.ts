@@ -89,7 +89,15 @@ export interface QmpCommands {
   /** Where a queue's three parts are in the guest's memory; 0 for one that is not in use. */
   'x-query-virtio-queue-status': Command<
     { path: string; queue: number },
-    { 'vring-num': number; 'vring-desc': number; 'vring-avail': number; 'vring-used': number }
+    {
+      'vring-num': number;
+      'vring-desc': number;
+      'vring-avail': number;
+      'vring-used': number;
+      /** Not where vhost keeps it. */
+      'last-avail-idx'?: number;
+      'used-idx': number;
+    }
   >;
   'qom-list': Command<{ path: string }, ObjectPropertyInfo[]>;
   'qom-get': Command<{ path: string; property: string }, unknown>;

@@ -13,6 +13,8 @@ const maxSliceBytes = 128 * 1024;
 const minRoomBytes = 4096;
 /** What may wait here before the caller is asked to wait: enough that the link does not run dry meanwhile. */
 const openBytes = 128 * 1024;
+/** Of frames that the other side is not known to have: one that is late keeps all that come after it waiting there. */
+const openFrames = 1024;
 
 export interface BulkHandlers {
   /** Something is under way. */
@@ -44,7 +46,9 @@ export class BulkSender {
   }
 
   get isOpen(): boolean {
-    return this.unwrittenBytes < openBytes && this.#lanes.every(({ peer }) => peer !== null);
+    const frames = this.#lanes.reduce((sum, { keptFrames }) => sum + keptFrames, 0);
+    const isShort = this.unwrittenBytes < openBytes && frames < openFrames;
+    return isShort && this.#lanes.every(({ peer }) => peer !== null);
   }
 
   /** Queues a frame on the connection that is done first, and sends what may be sent. */

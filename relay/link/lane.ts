@@ -40,6 +40,10 @@ export class Lane {
     return this.#keptBytes;
   }
 
+  get keptFrames(): number {
+    return this.#kept.length;
+  }
+
   /** Those of them that have not been given to the connection. */
   get unwrittenBytes(): number {
     return this.#unwrittenBytes;

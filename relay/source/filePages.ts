@@ -4,7 +4,8 @@
  *
  *   while the guest runs     `fillAhead` gives hints from the files, for which nothing is promised
  *   from `freeze` on         the files are final: all of their pages are unsent
- *   from `follow` on         `fillBatch` gives the files' pages; until then only what came through the stream
+ *   from `follow` on         `fillBatch` gives the files' pages, or says only which hints hold; until then it gives only
+ *                            what came through the stream
  *
  * A batch is the files' or the store's, never both; the lowest bit of its token says whose.
  */
@@ -49,7 +50,7 @@ export class FilePages implements GuestPages {
   readonly streamed: PageStore;
   readonly #files: FileCapture;
   readonly #counters: RelayCounters;
-  #isFollowing = false;
+  #follows: 'nothing' | 'hints' | 'all' = 'nothing';
 
   constructor(memory: GuestMemory, digester: Digester, counters: RelayCounters, options: PageStoreOptions) {
     const { blocks, hintLimitBytes } = memory;
@@ -120,14 +121,15 @@ export class FilePages implements GuestPages {
   }
 
   /** All that the guest needs at once is on its way: the files' pages may follow. */
-  follow(): void {
-    this.#isFollowing = true;
+  follow(what: 'hints' | 'all'): void {
+    this.#follows = what;
   }
 
   fillBatch(builder: BatchBuilder, limitPages: number): SentSet | null {
     const sent = this.streamed.fillBatch(builder, limitPages);
     if (sent !== null) return { ...sent, token: 2 * sent.token };
-    return this.#isFollowing ? this.#told(this.#files.fillBatch(builder, limitPages)) : null;
+    if (this.#follows === 'nothing') return null;
+    return this.#told(this.#files.fillBatch(builder, limitPages, this.#follows === 'hints'));
   }
 
   takeNow(block: number, page: number, count: number, builder: BatchBuilder): Taken {
@@ -173,7 +175,7 @@ export class FilePages implements GuestPages {
   }
 
   get unsent(): PageCounts {
-    return this.#isFollowing ? sum(this.streamed.unsent, this.#files.unsent) : this.streamed.unsent;
+    return this.#follows === 'all' ? sum(this.streamed.unsent, this.#files.unsent) : this.streamed.unsent;
   }
 
   get remaining(): PageCounts {

@@ -123,11 +123,12 @@ const watchIntervalMs = 50;
 const maxTurnMs = 2;
 /** Magic and version. */
 const headerBytes = 8;
-/** Answers overtake on the link, but not what the destination is busy with: less at a time once the guest runs there. */
+/** What is urgent overtakes on the link, but not what the destination is busy with: less at a time once it may come. */
 const pagesAtATime = { before: maxBatchPages, after: 32 };
 /** Sent with the device state. At 200 Mbit/s, and compressed, some 15 ms of the guest's pause. */
 const maxHotPages = 256;
-/** Brought along with a page that was asked for. */
+/** Brought along with a page that was asked for: those of its aligned group in the answer, which takes 1 ms at 200 Mbit/s, others next. */
+const answerPages = 16;
 const neighbourPages = 32;
 /** Of the destination's host, in pages: 32 MiB. */
 const maxHostPage = 8192;
@@ -166,6 +167,7 @@ export class SwitchSource implements AsyncDisposable {
   #isWatched = false;
   /** QEMU says so before its stream does. */
   #hasStopped = false;
+  #mayStop = false;
   #digest: MemoryDigest | null = null;
   #capturedBlocks: CaptureFrame['blocks'] = [];
   #blocksFrame: Buffer = Buffer.alloc(0);
@@ -339,6 +341,11 @@ export class SwitchSource implements AsyncDisposable {
     return pagesOf(stretches, this.#options.memory?.blocks ?? this.#capturedBlocks);
   }
 
+  /** QEMU may stop the guest at any time: little is to queue before what that then waits for. */
+  mayStop(): void {
+    this.#mayStop = true;
+  }
+
   /** QEMU says that the guest has stopped: what its memory holds follows, and nothing else is to be in its way. */
   guestStopped(): void {
     this.#hasStopped = true;
@@ -414,10 +421,12 @@ export class SwitchSource implements AsyncDisposable {
   go(): boolean {
     if (this.#settled || this.#hasGone) return this.#hasGone;
     this.#hasGone = true;
+    this.mayStop();
     this.#bulkWindow.favourLatency();
     this.#endure();
     this.#link.sendOrdered(frameType.go, Buffer.alloc(0));
-    this.#files?.follow();
+    // While the guest is loaded there, only what is short and makes its first steps shorter.
+    this.#files?.follow('hints');
     this.#pump();
     return true;
   }
@@ -548,10 +557,9 @@ export class SwitchSource implements AsyncDisposable {
     if ((this.#ramEnded || (this.#hasStopped && !store.isFull)) && !mayFollow) return;
     this.#isPumping = true;
     try {
-      const limitPages = this.#isRunning ? pagesAtATime.after : pagesAtATime.before;
       // What the link need not wait for costs time all the same, and the guest may be asking for something meanwhile.
       const untilMs = this.#files === null ? Infinity : performance.now() + maxTurnMs;
-      while (this.#link.isOpenForBulk && (this.#sendBatch(store, limitPages) || this.#sendAhead())) {
+      while (this.#link.isOpenForBulk && (this.#sendBatch(store, this.#limitPages(store)) || this.#sendAhead())) {
         if (performance.now() < untilMs) continue;
         this.#pumpSoon();
         break;
@@ -568,6 +576,12 @@ export class SwitchSource implements AsyncDisposable {
     const message =
       'the guest lies in huge pages, and all that is in use of them has to be kept until it has moved: give the page store more memory, or let it spill';
     this.#fail(new RelayError('VMMIG_RELAY_STREAM', message));
+  }
+
+  /** What costs the link nothing is in nobody's way. */
+  #limitPages({ unsent }: GuestPages): number {
+    const isCheap = unsent.fill + unsent.reference > 0;
+    return this.#isRunning || (this.#mayStop && !isCheap) ? pagesAtATime.after : pagesAtATime.before;
   }
 
   #pumpSoon(): void {
@@ -648,6 +662,7 @@ export class SwitchSource implements AsyncDisposable {
         return this.#pump();
       case frameType.running:
         this.#isRunning = true;
+        this.#files?.follow('all');
         this.#pump();
         this.#endIfEmpty();
         return this.#handlers.running();
@@ -719,9 +734,11 @@ export class SwitchSource implements AsyncDisposable {
     if (store === null || block >= this.#blockCount || !this.#hasGone)
       throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination asked for what there is not');
     this.#counters.pages.faulted += count;
+    const from = page - (page % answerPages);
+    const end = Math.ceil((page + count) / answerPages) * answerPages;
     // A huge page takes several.
-    while (this.#answerNow(store, block, page, count) && count > maxBatchPages);
-    store.moveToFront(block, page + count, neighbourPages);
+    while (this.#answerNow(store, block, from, end - from) && count > maxBatchPages);
+    store.moveToFront(block, end, neighbourPages);
     this.#pump();
   }
 

@@ -95,7 +95,7 @@ export class PageStore implements AsyncDisposable {
    * Puts the next unsent pages in a batch. As long as there are fills or references, only those.
    *
    * @param builder - empty
-   * @param limitPages - of all kinds; a batch also ends when the builder is full
+   * @param limitPages - a run of fills counts for less; a batch also ends when the builder is full
    * @returns null when nothing is unsent
    * @throws StoreError when pages do not come back from where they were put away
    */

@@ -10,6 +10,9 @@ import { pageState } from './pageTable.js';
 /** `captured`: first captured, first sent. `recent`: the other way round. */
 export type SendOrder = 'captured' | 'recent';
 
+/** So many fills, next to each other as they mostly are, are no more work than a page. */
+const fillsForPage = 32;
+
 /** What became of the pages that were wanted at once. */
 export interface Taken {
   readonly sent: SentSet | null;
@@ -60,12 +63,15 @@ export class Sender {
   #fillCheap(builder: BatchBuilder, limitPages: number, flight: Flight): void {
     const { table, lists } = this.contents;
     for (let id = lists.first(waiting.cheap); id >= 0 && !builder.isFull; id = lists.first(waiting.cheap)) {
-      const isFill = table.state[id] === pageState.fill;
-      const pages = isFill ? 1 : this.contents.runOf(id).slots.length;
-      // A reference is sent whole: one that is longer than the limit goes alone.
-      if (flight.pages + pages > limitPages && (isFill || flight.pages > 0)) return;
-      if (isFill) this.#sendFill(id, builder, flight);
-      else this.#sendReference(id, builder, flight);
+      if (table.state[id] === pageState.fill) {
+        if (flight.fillPages >= limitPages * fillsForPage) return;
+        this.#sendFill(id, builder, flight);
+      } else {
+        // A reference is sent whole: one that is longer than the limit goes alone.
+        const pages = flight.referencePages + this.contents.runOf(id).slots.length;
+        if (pages > limitPages && flight.pages > 0) return;
+        this.#sendReference(id, builder, flight);
+      }
     }
   }
 

@@ -146,6 +146,17 @@ describe('a durable link', () => {
     await until(() => pair.destination.ordered.length === count);
   });
 
+  test('takes no more while so many frames are under way that the peer could not put them in order', async () => {
+    await using pair = await durablePair();
+    let sent = 0;
+    while (pair.source.link.isOpenForBulk && sent < 100_000) {
+      pair.source.link.sendOrdered(frameType.batch, Buffer.alloc(1));
+      sent++;
+    }
+    expect(sent).toBe(1024);
+    await expect.poll(() => pair.source.link.isOpenForBulk).toBe(true);
+  });
+
   test('keeps to a bandwidth cap', async () => {
     const bitsPerSecond = 25_000_000;
     await using pair = await durablePair({ source: { bucket: new TokenBucket(bitsPerSecond) } });
