@@ -165,7 +165,9 @@ export class DestinationSide implements AsyncDisposable {
   }
 
   async #openDisks(disks: readonly { readonly path: string; readonly format: string }[]): Promise<void> {
-    for (const disk of disks) this.#disks.push(await openDisk(disk));
+    // What cannot be read costs resends, not the migration.
+    const options = { lazy: true, ...(this.#directory === null ? {} : { runDirectory: this.#directory }) };
+    for (const disk of disks) this.#disks.push(await openDisk(disk, options));
   }
 
   /** The relay has given up, and the guest may need another one. */

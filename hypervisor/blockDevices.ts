@@ -40,6 +40,8 @@ async function inspectBlockDevice(tree: DeviceTree, block: BlockInfo, cwd: strin
     sizeBytes: inserted?.image['virtual-size'] ?? 0,
     pciAddress: qomPath === null ? null : await tree.pciAddress(qomPath),
     imagePath,
+    imageUri: imagePath === null ? inserted?.image.filename || null : null,
+    isEncrypted: inserted?.image.encrypted ?? false,
     format: inserted === undefined ? null : RAW_DRIVERS.has(inserted.drv) ? 'raw' : inserted.drv,
     qomPath,
     readOnly: inserted?.ro ?? true,

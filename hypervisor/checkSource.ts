@@ -92,12 +92,12 @@ function checkDirtyLog({ name, accelerator, qemuVersion, memory }: GuestInspecti
   ];
 }
 
-function checkDisk({ driveId, nodeName, imagePath, format }: BlockDevice): Finding[] {
+function checkDisk({ driveId, nodeName, imagePath, imageUri, format, removable, isEncrypted }: BlockDevice): Finding[] {
+  if (format === null || removable) return [];
+  const isReadable = (imagePath ?? imageUri) !== null && isReadableFormat(format);
+  if (isReadable && !isEncrypted) return [];
   const name = driveId ?? nodeName ?? 'a disk';
-  if (format === null) return [];
-  if (imagePath === null || !isReadableFormat(format)) {
-    const message = `the image of ${name} is no raw image file (${format}): its page cache is sent over the network`;
-    return [{ severity: 'warn', code: 'VMMIG_DISK_IMAGE', message, remedy: 'use a raw image or block device' }];
-  }
-  return [];
+  const why = isEncrypted ? 'encrypted' : format;
+  const message = `the image of ${name} cannot be read outside QEMU (${why}): its page cache is sent over the network`;
+  return [{ severity: 'warn', code: 'VMMIG_DISK_IMAGE', message, remedy: 'keep it in a raw or qcow2 image' }];
 }

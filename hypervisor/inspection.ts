@@ -27,6 +27,10 @@ export interface BlockDevice extends HostDisk {
   readonly readOnly: boolean;
   /** CD-ROM and floppy drives. */
   readonly removable: boolean;
+  /** What QEMU calls an image that is no file or device of its host: `nbd://…`, `rbd:…`, `json:{…}`; null for others. */
+  readonly imageUri: string | null;
+  /** By QEMU, in the image: what the guest reads is not in it as it is. */
+  readonly isEncrypted: boolean;
   /** Inode of the image file; null for block devices and what is not a file here. */
   readonly imageInode: number | null;
 }

@@ -77,7 +77,9 @@ export class QemuNbd implements AsyncDisposable {
       readerPrivileges(isPath(image.path)),
       imageArguments(image, direct),
     ]);
-    const directory = await mkdtemp(join(runDirectory, 'nbd-'));
+    const directory = await mkdtemp(join(runDirectory, 'nbd-')).catch((cause: Error) => {
+      throw new DiskError('VMMIG_DISK_OPEN', `no socket can be made in ${runDirectory}: ${cause.message}`, { cause });
+    });
     let connection: NbdConnection | undefined;
     try {
       const path = join(directory, 'socket');

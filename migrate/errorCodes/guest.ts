@@ -138,7 +138,19 @@ export const disk = {
     },
     VMMIG_DISK_FORMAT: {
       summary: 'The image has a format that vmmig cannot read.',
-      nextStep: 'Nothing is lost: the guest can move with `--no-agent`. Raw images and block devices can be read.',
+      nextStep: 'Nothing is lost: the guest can move with `--no-agent`. docs/disks.md has the formats that can be read.',
+    },
+    VMMIG_DISK_QEMU_NBD: {
+      summary: 'qemu-nbd is needed to read an image, and is not installed on the destination.',
+      nextStep: 'Install it there: it is in qemu-utils, on Fedora and RHEL in qemu-img.',
+    },
+    VMMIG_DISK_ENCRYPTED: {
+      summary: 'QEMU encrypts the image, and its key is not on the destination.',
+      nextStep: 'Nothing is lost: the page cache of this disk is sent over the network.',
+    },
+    VMMIG_DISK_SERVER: {
+      summary: 'qemu-nbd, or the server that has the image, broke the protocol, did not answer, or ended.',
+      nextStep: 'What it was asked for is sent over the network. Look for its end in the destination’s kernel log.',
     },
     VMMIG_DISK_RANGE: {
       summary: 'The agent or the source named a place beyond the end of a disk.',

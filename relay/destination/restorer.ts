@@ -164,6 +164,7 @@ export class Restorer {
     } else {
       this.#asked.set(key(sequence, record), restore);
       this.#counters.pages.mismatched += run.count;
+      if (bytes !== null) this.#disks[run.disk]?.doubt?.();
       this.#sink.askAgain(sequence, record);
     }
     if (bytes !== null) this.#pool.release(Buffer.from(bytes.buffer));

@@ -2,15 +2,13 @@
 import { constants } from 'node:fs';
 import { access, stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { isReadableFormat, openRawDisk } from '../../../disk/index.js';
 import type { Finding, FindingCode } from '../../finding.js';
 import type { RequiredPath } from '../commandLine/index.js';
-import type { DestinationDisk, DestinationPlan } from './plan.js';
+import { checkDisk } from './disks.js';
+import type { DestinationPlan } from './plan.js';
 
 /** For sockets, logs and the journal of one migration. */
 const RUN_DIRECTORY_BYTES = 16 * 1024 * 1024;
-/** QEMU rounds a raw image up to whole sectors. */
-const SECTOR_BYTES = 512;
 
 export async function checkPaths({ commandLine, disks, runDirectory }: DestinationPlan): Promise<Finding[]> {
   // What the same file was asked for twice is told once.
@@ -43,35 +41,6 @@ async function accessProblem(path: string, mode: number): Promise<string | null>
     const { code } = error as NodeJS.ErrnoException;
     return code === 'ENOENT' ? 'does not exist' : `cannot be ${mode === constants.W_OK ? 'written' : 'read'} (${code})`;
   }
-}
-
-async function checkDisk({ path, format, sizeBytes, sourceInode }: DestinationDisk): Promise<Finding[]> {
-  const file = await stat(path).catch(() => null);
-  if (file === null) {
-    return [refuse('VMMIG_DISK_IMAGE', `the disk image ${path} does not exist`, 'share or replicate it to this host')];
-  }
-  if (isReadableFormat(format)) {
-    try {
-      await using disk = await openRawDisk(path, { direct: false });
-      const lengthBytes = Math.ceil(disk.lengthBytes / SECTOR_BYTES) * SECTOR_BYTES;
-      if (lengthBytes !== sizeBytes) {
-        const message = `the disk image ${path} has ${lengthBytes} bytes here and ${sizeBytes} on the source`;
-        return [refuse('VMMIG_DISK_IMAGE', message, 'it is another image: share or replicate the right one')];
-      }
-    } catch (error) {
-      return [refuse('VMMIG_DISK_IMAGE', (error as Error).message, 'give access to it')];
-    }
-  }
-  if (!file.isFile() || sourceInode === null || sourceInode === file.ino) return [];
-  const message = `${path} is not the same file as on the source: the guest is lost if it is not an exact, live replica`;
-  return [
-    {
-      severity: 'warn',
-      code: 'VMMIG_DISK_IMAGE',
-      message,
-      remedy: 'make sure that the storage is shared or replicated',
-    },
-  ];
 }
 
 async function checkWorkingDirectory(cwd: string): Promise<Finding[]> {

@@ -3,12 +3,14 @@ import type { RamBlockInfo } from '../../ramBlocks.js';
 import type { CommandLinePlan } from '../commandLine/index.js';
 
 export interface DestinationDisk {
-  /** On the destination. */
+  /** On the destination; or a URI, or what else QEMU calls an image that is no file. */
   readonly path: string;
   readonly format: string;
   readonly sizeBytes: number;
   /** Of the image on the source, where it is a file: the same number speaks for shared storage. */
   readonly sourceInode: number | null;
+  /** What the guest reads is not in the image as it is. */
+  readonly isEncrypted?: boolean;
 }
 
 export interface DestinationPlan {
