@@ -53,6 +53,7 @@ export const reportDocument = z.strictObject({
       pages: count,
       scans: count,
       skipped: z.record(z.string(), count),
+      via: z.enum(['port', 'qemu-ga']),
     })
     .nullable(),
   link: z.strictObject({ connections: count, rttMs: z.number().nonnegative(), reconnects: count }),
