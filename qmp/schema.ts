@@ -13,6 +13,7 @@ export class QmpSchema {
   /** @throws {QmpProtocolError} when `entries` is not what `query-qmp-schema` returns */
   constructor(entries: readonly SchemaInfo[]) {
     if (!Array.isArray(entries)) throw new QmpProtocolError('query-qmp-schema returned no list');
+    if (!entries.every(isEntry)) throw new QmpProtocolError('query-qmp-schema returned something else than a schema');
     this.#entries = new Map(entries.map((entry) => [entry.name, entry]));
   }
 
@@ -67,4 +68,23 @@ export class QmpSchema {
     }
     return shapes;
   }
+}
+
+/** As far as it is read here: whatever is walked through is a list, of objects where members are looked up. */
+function isEntry(entry: unknown): boolean {
+  if (!isObject(entry)) return false;
+  const { members, variants, values } = entry;
+  const kind = entry['meta-type'];
+  if (kind === 'object') return isListOfObjects(members) && (variants === undefined || isListOfObjects(variants));
+  if (kind === 'alternate') return isListOfObjects(members);
+  if (kind !== 'enum') return true;
+  return (members === undefined || isListOfObjects(members)) && (values === undefined || Array.isArray(values));
+}
+
+function isListOfObjects(value: unknown): boolean {
+  return Array.isArray(value) && value.every(isObject);
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
 }

@@ -70,9 +70,13 @@ function stateBytes(state: Record<string, unknown>, depth = 0): number {
   for (const field of records(state.fields)) total += count(field.size, 0) * count(field.array_len, 1);
   if (depth === MAX_DEPTH) return total;
   for (const subsection of records(state.subsections)) {
-    total += SUBSECTION_OVERHEAD_BYTES + String(subsection.vmsd_name ?? '').length + stateBytes(subsection, depth + 1);
+    total += SUBSECTION_OVERHEAD_BYTES + nameBytes(subsection.vmsd_name) + stateBytes(subsection, depth + 1);
   }
   return total;
+}
+
+function nameBytes(name: unknown): number {
+  return typeof name === 'string' ? name.length : 0;
 }
 
 function count(value: unknown, otherwise: number): number {

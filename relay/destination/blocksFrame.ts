@@ -13,7 +13,7 @@ const maxHeadBytes = 64 * 1024;
 /** @throws RelayError VMMIG_LINK_PROTOCOL */
 export function parseBlocks(payload: Buffer): BlocksFrame {
   const frame = parse(payload) as BlocksFrame;
-  if (!Number.isInteger(frame.sectionId) || !areBlocks(frame.blocks)) throw malformed();
+  if (!isUint32(frame.sectionId) || !areBlocks(frame.blocks)) throw malformed();
   return frame;
 }
 
@@ -27,8 +27,8 @@ export function parseCapture(payload: Buffer): Capture {
   const isSound =
     typeof head === 'string' &&
     head.length <= maxHeadBytes &&
-    Number.isInteger(section?.id) &&
-    Number.isInteger(section?.version) &&
+    isUint32(section?.id) &&
+    isUint32(section.version) &&
     areBlocks(blocks);
   if (!isSound) throw malformed();
   return { head: Buffer.from(head, 'base64'), section, blocks };
@@ -45,15 +45,25 @@ function areBlocks(blocks: MemoryFrame['blocks']): boolean {
   return (
     Array.isArray(blocks) &&
     blocks.length <= maxBlocks &&
-    blocks.every(
-      ({ name, lengthBytes }) =>
-        typeof name === 'string' &&
-        Buffer.byteLength(name) <= maxBlockNameBytes &&
-        Number.isSafeInteger(lengthBytes) &&
-        lengthBytes >= 0,
-    ) &&
+    blocks.every(isBlock) &&
     blocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0) <= maxGuestPages * pageBytes
   );
+}
+
+function isBlock(block: MemoryFrame['blocks'][number] | null): boolean {
+  if (typeof block !== 'object' || block === null) return false;
+  const { name, lengthBytes } = block;
+  return (
+    typeof name === 'string' &&
+    Buffer.byteLength(name) <= maxBlockNameBytes &&
+    Number.isSafeInteger(lengthBytes) &&
+    lengthBytes >= 0 &&
+    lengthBytes % pageBytes === 0
+  );
+}
+
+function isUint32(value: unknown): boolean {
+  return Number.isInteger(value) && (value as number) >= 0 && (value as number) < 2 ** 32;
 }
 
 function parse(payload: Buffer): object {

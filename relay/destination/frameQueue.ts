@@ -4,6 +4,10 @@ import type { Frame } from '../link/frames.js';
 
 /** More than a source that keeps to its window can have under way. */
 const maxQueuedBytes = 96 * 1024 * 1024;
+/** What keeping a frame costs besides its payload. */
+const frameBytes = 256;
+/** A payload below this is copied while it waits: it would keep all of the chunk in memory that it came in. */
+const smallBytes = 8 * 1024;
 
 export interface FrameHandlers {
   /** Resolves when the next frame may be handled. */
@@ -26,8 +30,9 @@ export class FrameQueue {
 
   /** @throws RelayError when more waits than a source that keeps to its window sends */
   add(frame: Frame): void {
-    this.#frames.push(frame);
-    this.#queuedBytes += frame.payload.length;
+    const mustCopy = this.#isWorking && frame.payload.length < smallBytes;
+    this.#frames.push(mustCopy ? { ...frame, payload: Buffer.from(frame.payload) } : frame);
+    this.#queuedBytes += frame.payload.length + frameBytes;
     if (this.#queuedBytes > maxQueuedBytes)
       throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay ignores the window');
     if (!this.#isWorking) void this.#work();
@@ -37,7 +42,7 @@ export class FrameQueue {
     this.#isWorking = true;
     try {
       for (let frame = this.#frames.shift(); frame && !this.#handlers.hasEnded(); frame = this.#frames.shift()) {
-        this.#queuedBytes -= frame.payload.length;
+        this.#queuedBytes -= frame.payload.length + frameBytes;
         await this.#handlers.handle(frame);
       }
     } catch (thrown) {

@@ -171,6 +171,7 @@ export function decodeBatch(payload: Buffer, pagesOfBlock: readonly number[]): B
   const recordCount = payload.readUInt16BE(1);
   const rawBytes = payload.readUInt32BE(3);
   if (rawBytes > maxBatchPages * pageBytes) throw malformed(`a batch of ${rawBytes} bytes of pages`);
+  if (recordCount > maxRecords) throw malformed(`a batch of ${recordCount} records`);
   const records = readRecords(payload.subarray(headerBytes), recordCount);
   let recordsBytes = 0;
   let carriedPages = 0;

@@ -215,6 +215,8 @@ export class DurableLink implements AsyncDisposable {
   }
 
   #control(type: number, payload: Buffer): void {
+    // A peer that does not read gets no more of what it can do without.
+    if (type === frameType.pong && !this.#urgent.isWritable) return;
     this.#urgent.addControl(Buffer.concat([encodeFrameHeader(type, 0, payload.length), payload]));
     this.#writeUrgent();
   }

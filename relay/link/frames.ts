@@ -70,15 +70,22 @@ export function encodeFrameHeader(type: number, sequence: number, payloadBytes: 
   return header;
 }
 
+/** Chunks below this are gathered. */
+const smallBytes = 2048;
+const gatheredBytes = 16 * 1024;
+const nothing = Buffer.alloc(0);
+
 const knownTypes = new Set<number>(Object.values(frameType));
 
 /** Cuts bytes in any chunking into frames. What it cannot be sure of is a protocol error. */
 export class FrameDecoder {
   #chunks: Buffer[] = [];
   #bufferedBytes = 0;
+  /** Room behind the last chunk, where that is memory of this decoder's own. */
+  #room: Buffer = nothing;
 
   *feed(chunk: Buffer): Generator<Frame> {
-    this.#chunks.push(chunk);
+    this.#add(chunk);
     this.#bufferedBytes += chunk.length;
     while (this.#bufferedBytes >= frameHeaderBytes) {
       const header = this.#front(frameHeaderBytes);
@@ -104,8 +111,28 @@ export class FrameDecoder {
   takeRest(): Buffer {
     const rest = Buffer.concat(this.#chunks, this.#bufferedBytes);
     this.#chunks = [];
+    this.#room = nothing;
     this.#bufferedBytes = 0;
     return rest;
+  }
+
+  /** A frame in very many pieces is not to take many times its memory. */
+  #add(chunk: Buffer): void {
+    if (chunk.length === 0) return;
+    if (chunk.length >= smallBytes || this.#chunks.length === 0) {
+      this.#chunks.push(chunk);
+      this.#room = nothing;
+      return;
+    }
+    if (chunk.length > this.#room.length) {
+      this.#room = Buffer.allocUnsafeSlow(gatheredBytes);
+      this.#chunks.push(this.#room.subarray(0, 0));
+    }
+    const last = this.#chunks.length - 1;
+    const gathered = this.#chunks[last]!;
+    chunk.copy(this.#room, 0);
+    this.#chunks[last] = Buffer.from(this.#room.buffer, gathered.byteOffset, gathered.length + chunk.length);
+    this.#room = this.#room.subarray(chunk.length);
   }
 
   /** The first `lengthBytes`, contiguous; joins chunks only when they do not lie in the first. */
@@ -117,6 +144,8 @@ export class FrameDecoder {
     while (joinedBytes < lengthBytes) joinedBytes += this.#chunks[count++]!.length;
     const joined = Buffer.concat(this.#chunks.splice(0, count), joinedBytes);
     this.#chunks.unshift(joined);
+    // What was gathered may be part of it.
+    if (this.#chunks.length === 1) this.#room = nothing;
     return joined.subarray(0, lengthBytes);
   }
 

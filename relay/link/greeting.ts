@@ -10,6 +10,7 @@ import type { TLSSocket } from 'node:tls';
 import { RelayError } from '../errors.js';
 import { hungUp, type LinkCredentials } from './connection.js';
 import { encodeFrameHeader, type Frame, FrameDecoder, frameType, linkVersion } from './frames.js';
+import { peerText } from './peerText.js';
 
 export const maxConnections = 16;
 
@@ -43,7 +44,7 @@ export class UnknownSessionError extends RelayError {
 export function whyNot(frame: Frame, hello: Hello, credentials: LinkCredentials): string | null {
   if (frame.type !== frameType.hello || hello.protocol !== 'vmmig-link') return 'the peer is not a vmmig relay';
   if (hello.version !== linkVersion)
-    return `this relay speaks link version ${linkVersion}, the other one ${hello.version}: install the same vmmig on both hosts`;
+    return `this relay speaks link version ${linkVersion}, the other one ${peerText(hello.version)}: install the same vmmig on both hosts`;
   if (hello.migrationId !== credentials.migrationId) return 'the peer belongs to another migration';
   const { connection, connections, resume } = hello;
   if (!Number.isInteger(connections) || connections < 1 || connections > maxConnections)

@@ -15,6 +15,7 @@ import {
   sendJson,
   UnknownSessionError,
 } from './greeting.js';
+import { peerText } from './peerText.js';
 
 export { maxConnections };
 
@@ -88,7 +89,7 @@ async function greetAll(
       const answer = await firstFrame(peer.tls, timeoutMs);
       const words = parseGreeting(answer);
       if (answer.type === frameType.refuse) {
-        const message = `the destination relay refused: ${words.message}`;
+        const message = `the destination relay refused: ${peerText(words.message)}`;
         throw words.unknownSession === true
           ? new UnknownSessionError(message)
           : new RelayError('VMMIG_LINK_INCOMPATIBLE', message);

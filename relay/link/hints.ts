@@ -93,6 +93,7 @@ export function decodeHints(payload: Buffer, pagesOfBlock: readonly number[]): H
     sector += distance % 2 === 0 ? distance / 2 : -(distance + 1) / 2;
     const limit = pagesOfBlock[block];
     if (limit === undefined || count === 0 || page + count > limit || sector < 0) throw malformed();
+    if (runs.length === maxHintRuns) throw malformed();
     runs.push({ block, page, count, disk, diskOffsetBytes: sector * sectorBytes });
     page += count;
     sector += count * sectorsPerPage;

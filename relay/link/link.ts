@@ -26,6 +26,9 @@ export interface LinkOptions {
 }
 
 const pingIntervalMs = 500;
+const maxPingBytes = 64;
+/** Of what waits for the peer; a ping that is not answered is no more than a round trip that is not measured. */
+const maxPongBacklogBytes = 64 * 1024 * 1024;
 const defaultSilenceLimitMs = 10_000;
 /** What a bandwidth cap still holds up when the link is closed has so long to go out. */
 const flushLimitMs = 5000;
@@ -129,7 +132,7 @@ export class Link implements AsyncDisposable {
   }
 
   #receive(frame: Frame): void {
-    if (frame.type === frameType.ping) return this.send(frameType.pong, 0, frame.payload);
+    if (frame.type === frameType.ping) return this.#pong(frame.payload);
     if (frame.type === frameType.pong) return this.#measure(frame.payload);
     if (!isOrdered(frame.type)) return this.#handlers.immediate(frame);
     this.#inbox.add(frame);
@@ -204,6 +207,13 @@ export class Link implements AsyncDisposable {
     const payload = Buffer.alloc(8);
     payload.writeDoubleBE(performance.now());
     this.send(frameType.ping, 0, payload);
+  }
+
+  /** A peer that does not read what it is sent gets no more of it. */
+  #pong(payload: Buffer): void {
+    if (payload.length > maxPingBytes)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the other relay sent a malformed ping');
+    if (backlogOf(this.#idlest()) < maxPongBacklogBytes) this.send(frameType.pong, 0, payload);
   }
 
   #measure(payload: Buffer): void {

@@ -5,7 +5,7 @@
  *   placed = be16 number of pieces, piece
  */
 import { RelayError } from '../errors.js';
-import { decodeRemoteSet, encodeRemoteSet } from '../store/remoteSet.js';
+import { decodeRemoteSet, encodeRemoteSet, maxRemoteSetBytes } from '../store/remoteSet.js';
 
 const pieceBytes = 1024 * 1024;
 /** Far above what the largest of guests takes when its pages come in the order of their addresses. */
@@ -26,6 +26,8 @@ export function encodePlaced(runsOfBlock: readonly Uint32Array[]): Buffer[] {
 export class PlacedPages {
   readonly #pagesOfBlock: readonly number[];
   readonly #pieces = new Map<number, Buffer>();
+  #count = 0;
+  #bytes = 0;
   #isPlaced: readonly Uint8Array[] = [];
 
   constructor(pagesOfBlock: readonly number[]) {
@@ -38,8 +40,11 @@ export class PlacedPages {
    */
   add(sequence: number, payload: Buffer): boolean {
     const count = payload.length < 2 ? 0 : payload.readUInt16BE(0);
-    if (sequence >= count || count > maxPieces || this.#pieces.has(sequence))
-      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination sent a malformed list of the pages it has');
+    const isOneOfThem = this.#pieces.size === 0 || (count === this.#count && !this.#pieces.has(sequence));
+    if (sequence >= count || count > maxPieces || !isOneOfThem) throw malformed();
+    this.#count = count;
+    this.#bytes += payload.length - 2;
+    if (this.#bytes > maxRemoteSetBytes(this.#pagesOfBlock)) throw malformed();
     this.#pieces.set(sequence, payload.subarray(2));
     if (this.#pieces.size < count) return false;
     const set = Buffer.concat(Array.from({ length: count }, (_, at) => this.#pieces.get(at)!));
@@ -56,4 +61,8 @@ export class PlacedPages {
   has(block: number, page: number): boolean {
     return this.#isPlaced[block]![page] === 1;
   }
+}
+
+function malformed(): RelayError {
+  return new RelayError('VMMIG_LINK_PROTOCOL', 'the destination sent a malformed list of the pages it has');
 }

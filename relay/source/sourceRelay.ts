@@ -14,6 +14,7 @@ import { type Frame, frameHeaderBytes, frameType } from '../link/frames.js';
 import { dial } from '../link/handshake.js';
 import { decodeInPlace } from '../link/hints.js';
 import { Link } from '../link/link.js';
+import { peerText } from '../link/peerText.js';
 import { decodeResendRequest, encodeResend } from '../link/resend.js';
 import { decodeSequences } from '../link/sequences.js';
 import { TokenBucket } from '../link/tokenBucket.js';
@@ -189,9 +190,7 @@ export class SourceRelay implements AsyncDisposable {
         this.#conclude(frame.payload[0] === 1);
         break;
       case frameType.failure:
-        this.#fail(
-          new RelayError('VMMIG_RELAY_QEMU', `the destination relay gave up: ${frame.payload.toString('utf8')}`),
-        );
+        this.#fail(new RelayError('VMMIG_RELAY_QEMU', `the destination relay gave up: ${peerText(frame.payload)}`));
         break;
       default:
         throw new RelayError('VMMIG_LINK_PROTOCOL', `the destination relay sent a frame of type ${frame.type}`);

@@ -36,6 +36,13 @@ export function encodeRemoteSet(runsOfBlock: readonly Uint32Array[]): Buffer {
   return Buffer.concat([length, packPages(raw.subarray(0, at))]);
 }
 
+/** How long a set of these blocks is at most. */
+export function maxRemoteSetBytes(pagesOfBlock: readonly number[]): number {
+  // Every run and every gap is at least a page, and no varint is longer than the pages it stands for; but the first gap
+  // of a block may be none, and the number of its runs comes before.
+  return pagesOfBlock.reduce((sum, pages) => sum + pages, headerBytes + pagesOfBlock.length * (maxVarintBytes + 1));
+}
+
 /**
  * @param pagesOfBlock - number of pages of each RAM block
  * @returns for each block: first page and count of each run, ascending and apart
@@ -44,10 +51,7 @@ export function encodeRemoteSet(runsOfBlock: readonly Uint32Array[]): Buffer {
 export function decodeRemoteSet(payload: Buffer, pagesOfBlock: readonly number[]): Uint32Array[] {
   if (payload.length < headerBytes) throw malformed('without a header');
   const rawBytes = payload.readUInt32BE(0);
-  // Every run and every gap is at least a page, and no varint is longer than the pages it stands for; but the first gap
-  // of a block may be none, and the number of its runs comes before.
-  const maxBytes = pagesOfBlock.reduce((sum, pages) => sum + pages, pagesOfBlock.length * (maxVarintBytes + 1));
-  if (rawBytes > maxBytes) throw malformed(`of ${rawBytes} bytes`);
+  if (rawBytes > maxRemoteSetBytes(pagesOfBlock) - headerBytes) throw malformed(`of ${rawBytes} bytes`);
   const raw = unpackPages(payload[4]!, payload.subarray(headerBytes), rawBytes);
   let at = 0;
   const read = () => {
