@@ -166,7 +166,7 @@ export class SwitchDestination implements AsyncDisposable {
   /** The guest runs here: the source can let go of it. */
   tellRunning(): void {
     this.#isLoading = false;
-    this.#restorer?.start();
+    this.#readOn();
     this.#link?.sendUrgent(frameType.running, Buffer.alloc(0));
   }
 
@@ -205,9 +205,17 @@ export class SwitchDestination implements AsyncDisposable {
   async #work(frame: Frame): Promise<void> {
     await this.#handle(frame);
     // Only what brings bytes has to wait for QEMU; least of all the permission to run.
-    this.#isWaiting = frame.payload.length >= waitingBytes;
-    if (this.#isWaiting) await this.#stream?.drained();
+    if (frame.payload.length < waitingBytes) return;
+    this.#isWaiting = true;
+    await this.#stream?.drained();
     this.#isWaiting = false;
+    this.#readOn();
+  }
+
+  /** Whatever kept the disks from being read may be over. */
+  #readOn(): void {
+    this.#restorer?.start();
+    this.#prefetcher?.start();
   }
 
   async #handle({ type, sequence, payload }: Frame): Promise<void> {
@@ -310,10 +318,7 @@ export class SwitchDestination implements AsyncDisposable {
     const handlers: PostcopyHandlers = {
       fault: (run) => this.#fault(run),
       lost: (error) => this.#fail(error),
-      progress: () => {
-        this.#restorer?.start();
-        this.#prefetcher?.start();
-      },
+      progress: () => this.#readOn(),
     };
     // What is sent is not forgotten: the source would not send it again.
     const options = { collectorBytes: Infinity };
