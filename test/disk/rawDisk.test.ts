@@ -183,7 +183,7 @@ test('says what cannot be opened, and which formats cannot be read', async () =>
   await expect(openRawDisk(join(folder, 'absent'))).rejects.toMatchObject({ code: 'VMMIG_DISK_OPEN' });
   await expect(openRawDisk(folder)).rejects.toMatchObject({ code: 'VMMIG_DISK_OPEN' });
   await expect(openRawDisk('/proc/version', { direct: true })).rejects.toMatchObject({ code: 'VMMIG_DISK_OPEN' });
-  await expect(openDisk({ path: image, format: 'qcow2' })).rejects.toMatchObject({ code: 'VMMIG_DISK_FORMAT' });
+  await expect(openDisk({ path: image, format: 'quorum' })).rejects.toMatchObject({ code: 'VMMIG_DISK_FORMAT' });
   await using disk = await openDisk({ path: image, format: 'raw' });
   expect(disk.lengthBytes).toBe(content.length);
 });

@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { truncate, writeFile } from 'node:fs/promises';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { access, truncate, writeFile } from 'node:fs/promises';
+import { execa } from 'execa';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { matchDisks } from '../../disk/index.js';
 import { findGpaRange, type GuestInspection, inspectGuest } from '../../hypervisor/index.js';
 import { endProcess } from '../../hypervisor/source.js';
@@ -159,6 +160,51 @@ describe.each(versions)('with QEMU %s', (version) => {
 
     const seen = { index: 0, name: 'vda', serial: 'SER0', sizeBytes: MiB, pciAddress: bySize[1]!.pciAddress };
     expect(matchDisks([seen], disks).matched).toMatchObject([{ host: { driveId: 'drive0' }, by: 'pciAddress' }]);
+  });
+
+  test('tells format, virtual size and whereabouts of images that are not raw', async () => {
+    const create = (...args: string[]) => execa('qemu-img', ['create', '-q', ...args], { cwd: workshop.path });
+    const secret = 'secret,id=key0,data=secret';
+    await image('base.img', 3);
+    await create('-f', 'qcow2', '-b', 'base.img', '-F', 'raw', 'a.qcow2', '5M');
+    await create('-f', 'qcow2', '-b', 'base.img', '-F', 'raw', 'middle.qcow2', '5M');
+    await create('-f', 'qcow2', '-b', 'middle.qcow2', '-F', 'qcow2', 'b.qcow2', '6M');
+    const encryption = 'encrypt.format=luks,encrypt.key-secret=key0';
+    await create('--object', secret, '-f', 'qcow2', '-o', `${encryption},encrypt.iter-time=10`, 'c.qcow2', '7M');
+    const socket = workshop.file('nbd.sock');
+    const server = spawn('qemu-nbd', ['-r', '-k', socket, '-f', 'raw', workshop.file('base.img')], { stdio: 'ignore' });
+    try {
+      await vi.waitFor(() => access(socket), 10_000);
+      const guest = await workshop.start(version, 'vm1', [
+        ...[...tinyMachine, '-object', secret],
+        ...['-drive', 'file=a.qcow2,format=qcow2,if=virtio'],
+        // With a backing chain given layer by layer, as libvirt does it.
+        ...['-blockdev', '{"driver":"file","node-name":"n1","filename":"base.img","read-only":true}'],
+        ...['-blockdev', '{"driver":"raw","node-name":"n2","file":"n1","read-only":true}'],
+        ...['-blockdev', '{"driver":"file","node-name":"n3","filename":"middle.qcow2","read-only":true}'],
+        ...['-blockdev', '{"driver":"qcow2","node-name":"n4","file":"n3","backing":"n2","read-only":true}'],
+        ...['-blockdev', `{"driver":"file","node-name":"n5","filename":"${workshop.file('b.qcow2')}"}`],
+        ...['-blockdev', '{"driver":"qcow2","node-name":"n6","file":"n5","backing":"n4"}'],
+        ...['-device', 'virtio-blk-pci,drive=n6,share-rw=on'],
+        ...['-drive', `file=c.qcow2,format=qcow2,if=virtio,encrypt.key-secret=key0`],
+        ...['-drive', `file=nbd+unix:///?socket=${socket},format=raw,if=virtio,read-only=on`],
+      ]);
+      const { disks } = await inspectGuest({ name: 'vm1', qmpPath: guest.qmpPath, qmp: guest.qmp });
+      expect(disks.toSorted((left, right) => left.sizeBytes - right.sizeBytes)).toMatchObject([
+        { format: 'raw', sizeBytes: 3 * MiB, imagePath: null, imageUri: expect.stringContaining(socket) },
+        {
+          format: 'qcow2',
+          sizeBytes: 5 * MiB,
+          imagePath: workshop.file('a.qcow2'),
+          imageUri: null,
+          isEncrypted: false,
+        },
+        { format: 'qcow2', sizeBytes: 6 * MiB, imagePath: workshop.file('b.qcow2'), nodeName: 'n6' },
+        { sizeBytes: 7 * MiB, imagePath: null, imageUri: expect.stringContaining('c.qcow2'), isEncrypted: true },
+      ]);
+    } finally {
+      server.kill();
+    }
   });
 
   test('finds the socket of the guest agent by the name of its port', async () => {

@@ -1,6 +1,7 @@
-import { mkdir, readdir, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, symlink, truncate, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { execa } from 'execa';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { checkUserfaultfd, type UserfaultfdFacts } from '../../../hypervisor/direct/preflight/userfaultfd.js';
 import {
   checkDestination,
@@ -113,6 +114,42 @@ describe('the destination', () => {
     expect(await checkDestination(plan()), 'QEMU rounds up to whole sectors').toEqual([]);
   });
 
+  test('reads images that are not raw through qemu-nbd, and is warned where it cannot', async () => {
+    const path = workshop.file('disk.qcow2');
+    await execa('qemu-img', ['create', '-qf', 'qcow2', path, '2M']);
+    const disk = { path, format: 'qcow2', sizeBytes: 2 * MiB, sourceInode: null };
+    const judge = async (overrides: object) =>
+      told(await checkDestination(plan({ disks: [{ ...disk, ...overrides }] })));
+    expect(await judge({})).toEqual([]);
+    expect(await judge({ sizeBytes: 3 * MiB })).toEqual(['refuse VMMIG_DISK_IMAGE']);
+    expect(await judge({ path: '/no.qcow2' })).toEqual(['refuse VMMIG_DISK_IMAGE']);
+    expect(await judge({ path: workshop.file('disk.img') }), 'no qcow2').toEqual(['refuse VMMIG_DISK_IMAGE']);
+    expect(await judge({ path: `nbd+unix:///?socket=${workshop.file('none')}` })).toEqual(['warn VMMIG_DISK_IMAGE']);
+    expect(await judge({ isEncrypted: true })).toEqual([]);
+    expect(await judge({ sourceInode: 1 })).toEqual(['warn VMMIG_DISK_IMAGE']);
+  });
+
+  test('is told that qemu-nbd is missing', async () => {
+    const path = workshop.file('disk.qcow2');
+    await execa('qemu-img', ['create', '-qf', 'qcow2', path, '2M']);
+    await mkdir(workshop.file('bin'));
+    for (const tool of ['sh', 'setpriv']) await symlink(`/usr/bin/${tool}`, workshop.file(`bin/${tool}`));
+    vi.stubEnv('PATH', workshop.file('bin'));
+    try {
+      const disks = [{ path, format: 'qcow2', sizeBytes: 2 * MiB, sourceInode: null }];
+      const findings = await checkDestination(plan({ ...withArgv0(await binaryOf('10.0')), disks }));
+      expect(findings.filter(({ code }) => code === 'VMMIG_DISK_IMAGE')).toMatchObject([
+        {
+          severity: 'warn',
+          message: expect.stringMatching(/needs qemu-nbd/),
+          remedy: expect.stringMatching(/qemu-utils/),
+        },
+      ]);
+    } finally {
+      vi.unstubAllEnvs();
+    }
+  });
+
   test('needs its sockets and ports for itself', async () => {
     const server = createServer().listen(0, '127.0.0.1');
     await new Promise((resolve) => server.once('listening', resolve));
@@ -213,7 +250,11 @@ describe('the source', () => {
     expect(judged({ accelerator: 'kvm', cpuType: 'host-x86_64-cpu' })).toEqual(['warn VMMIG_CPU_MODEL']);
     expect(judged({ accelerator: 'kvm', cpuType: 'Skylake-Server-x86_64-cpu' })).toEqual([]);
     const [disk] = inspection.disks;
-    expect(judged({ disks: [{ ...disk!, format: 'qcow2' }] })).toEqual(['warn VMMIG_DISK_IMAGE']);
+    expect(judged({ disks: [{ ...disk!, format: 'qcow2' }] })).toEqual([]);
+    expect(judged({ disks: [{ ...disk!, imagePath: null, imageUri: 'nbd://host/vm1' }] })).toEqual([]);
+    for (const unreadable of [{ format: 'quorum' }, { format: 'qcow2', isEncrypted: true }, { imagePath: null }])
+      expect(judged({ disks: [{ ...disk!, ...unreadable }] })).toEqual(['warn VMMIG_DISK_IMAGE']);
+    expect(judged({ disks: [{ ...disk!, format: 'quorum', removable: true }] })).toEqual([]);
     expect(judged({ disks: [{ ...disk!, format: null, imagePath: null, removable: true }] })).toEqual([]);
   });
 });
