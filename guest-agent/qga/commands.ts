@@ -10,6 +10,9 @@ import type { QgaTransport } from './transport.js';
 /** The guest carries them out one after the other, in no time, unless its processors are busy. */
 const COMMAND_TIMEOUT_MS = 5_000;
 
+/** As a number: the names are younger. */
+const SEEK_CUR = 1;
+
 const identifier = z.number().int().nonnegative();
 const infoSchema = z.object({
   version: z.string().max(100),
@@ -23,6 +26,7 @@ const statusSchema = z.object({
   'err-data': z.string().optional(),
 });
 const readSchema = z.object({ count: identifier, 'buf-b64': z.string() });
+const seekSchema = z.object({ position: identifier });
 const writeSchema = z.object({ count: identifier });
 
 export interface QgaInfo {
@@ -80,6 +84,12 @@ export class QgaCommands {
     const bytes = Buffer.from(reply['buf-b64'], 'base64');
     if (bytes.length !== reply.count || reply.count > countBytes) throw nonsense('guest-file-read');
     return bytes;
+  }
+
+  /** How much of the file has been read. */
+  async position(handle: number): Promise<number> {
+    const nowhere = { handle, offset: 0, whence: SEEK_CUR };
+    return (await this.#execute('guest-file-seek', nowhere, seekSchema)).position;
   }
 
   /** Writes all of it, and to the file at once. */

@@ -55,7 +55,9 @@ export class QgaAgent implements AsyncDisposable {
     const session = await this.#use(options.signal);
     using _expected = session.stream.expect();
     try {
-      return await session.client.scan(options);
+      const result = await session.client.scan(options);
+      await session.stream.verify();
+      return result;
     } finally {
       session.usedAt = performance.now();
     }

@@ -15,6 +15,7 @@ import type { QgaTransport } from './transport.js';
 /** Someone who looks for vmmig's agent and finds nobody, waits so long. */
 const ANSWER_TIMEOUT_MS = 1_500;
 const START_TIMEOUT_MS = 8_000;
+const CLOSE_TIMEOUT_MS = 1_000;
 const POLL_MS = 20;
 
 const NEEDED = [
@@ -23,6 +24,7 @@ const NEEDED = [
   'guest-file-open',
   'guest-file-close',
   'guest-file-read',
+  'guest-file-seek',
   'guest-file-write',
   'guest-file-flush',
 ];
@@ -82,7 +84,8 @@ export async function startAgent(transport: QgaTransport, program: string, signa
   for (const deadline = performance.now() + START_TIMEOUT_MS; performance.now() < deadline; ) {
     for (const parent of PARENTS) {
       const input = await openIfThere(commands, `${parent}/${name}/in`);
-      if (input !== null) return { pid, input, output: await openOther(commands, `${parent}/${name}/out`, input) };
+      if (input !== null)
+        return { pid, input, output: await openOther(transport, `${parent}/${name}/out`, input, signal) };
     }
     const end = await commands.end(pid);
     if (end !== null) throw new AgentError('VMMIG_AGENT_START', `The agent does not run in the guest: ${end.message}`);
@@ -91,12 +94,12 @@ export async function startAgent(transport: QgaTransport, program: string, signa
   throw new AgentError('VMMIG_AGENT_START', `The agent does not begin within ${START_TIMEOUT_MS} ms`);
 }
 
-async function openOther(commands: QgaCommands, path: string, opened: number): Promise<number> {
+async function openOther(transport: QgaTransport, path: string, opened: number, signal?: AbortSignal): Promise<number> {
   try {
-    return await commands.open(path, 'r');
+    return await new QgaCommands(transport, { signal }).open(path, 'r');
   } catch (error) {
     // An agent that nobody greets leaves by itself.
-    await commands.close(opened).catch(() => {});
+    await new QgaCommands(transport, { timeoutMs: CLOSE_TIMEOUT_MS }).close(opened).catch(() => {});
     throw error;
   }
 }

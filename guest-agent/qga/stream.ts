@@ -48,7 +48,7 @@ export class QgaStream extends Duplex {
   constructor(transport: QgaTransport, files: QgaFiles) {
     super({ emitClose: true });
     this.#transport = transport;
-    this.#commands = new QgaCommands(transport, { signal: this.#stop.signal });
+    this.#commands = new QgaCommands(transport);
     this.#files = files;
   }
 
@@ -61,6 +61,23 @@ export class QgaStream extends Duplex {
         this.#expecting--;
       },
     };
+  }
+
+  /**
+   * Makes sure that nothing was lost on the way, and nothing came twice: each frame has a checksum, but whole frames may be
+   * missing.
+   * @throws AgentError `VMMIG_AGENT_PROTOCOL`, and others of {@link QgaTransport}; the stream is of no use any more then
+   */
+  async verify(): Promise<void> {
+    try {
+      const position = await this.#commands.position(this.#files.output);
+      if (position === this.#received) return;
+      const message = `Of ${position} bytes of the agent in the guest ${this.#received} have arrived`;
+      throw new AgentError('VMMIG_AGENT_PROTOCOL', message);
+    } catch (error) {
+      this.destroy(error as Error);
+      throw error;
+    }
   }
 
   async #readAll(): Promise<void> {
@@ -116,9 +133,8 @@ export class QgaStream extends Duplex {
   }
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
-    this.#stop.abort(
-      error ?? new AgentError('VMMIG_AGENT_DISCONNECTED', 'The connection to the guest agent was closed'),
-    );
+    // A command that is under way is not interrupted: whoever comes next would have to wait for its end all the same.
+    this.#stop.abort();
     this.ended = this.#close().catch(() => {});
     done(error);
   }

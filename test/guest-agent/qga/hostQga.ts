@@ -2,40 +2,50 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { access } from 'node:fs/promises';
+import { connect, createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { projectDirectory } from '../../../lab/assets.js';
 import { qemuGaBinary } from './qemuGa.js';
 
-/** A daemon behind a unix socket that serves one client at a time, as QEMU's chardev does. */
+/**
+ * A daemon behind a unix socket that behaves as QEMU's chardev does: it serves one client at a time and leaves others
+ * waiting, and what the daemon says to one that has left, the next one gets.
+ */
 export class HostQga implements AsyncDisposable {
   readonly path: string;
   readonly #process: ChildProcess;
+  readonly #daemon: Socket;
+  readonly #server: Server;
+  readonly #clients: Socket[] = [];
 
-  private constructor(path: string, process: ChildProcess) {
+  private constructor(path: string, process: ChildProcess, daemon: Socket) {
     this.path = path;
     this.#process = process;
+    this.#daemon = daemon;
+    this.#server = createServer({ pauseOnConnect: true }, (client) => this.#queue(client));
+    daemon.on('error', () => {});
+    daemon.on('data', (bytes: Buffer) => this.#clients[0]?.write(bytes));
   }
 
   static async start(
     directory: string,
     { blocked = [], env = {} }: { blocked?: string[]; env?: Record<string, string> } = {},
   ): Promise<HostQga> {
-    const path = join(directory, 'qga.sock');
-    const args = ['-m', 'unix-listen', '-p', path, '-t', directory, '-f', join(directory, 'qga.pid')];
+    const own = join(directory, 'qga.daemon');
+    const args = ['-m', 'unix-listen', '-p', own, '-t', directory, '-f', join(directory, 'qga.pid')];
     if (blocked.length > 0) args.push(`--block-rpcs=${blocked.join(',')}`);
-    const daemon = spawn(await qemuGaBinary(), args, { stdio: 'ignore', env: { ...process.env, ...env } });
-    const qga = new HostQga(path, daemon);
-    for (const deadline = Date.now() + 5_000; Date.now() < deadline; await sleep(20)) {
-      const isThere = await access(path).then(
-        () => true,
-        () => false,
-      );
-      if (isThere) return qga;
+    const process = spawn(await qemuGaBinary(), args, { stdio: 'ignore', env: { ...globalThis.process.env, ...env } });
+    for (const deadline = Date.now() + 5_000; !(await exists(own)); await sleep(20)) {
+      if (Date.now() < deadline) continue;
+      process.kill('SIGKILL');
+      throw new Error('qemu-ga does not listen');
     }
-    await qga[Symbol.asyncDispose]();
-    throw new Error('qemu-ga does not listen');
+    const qga = new HostQga(join(directory, 'qga.sock'), process, connect(own));
+    qga.#server.listen(qga.path);
+    await once(qga.#server, 'listening');
+    return qga;
   }
 
   get pid(): number {
@@ -51,12 +61,34 @@ export class HostQga implements AsyncDisposable {
     this.#process.kill('SIGCONT');
   }
 
+  #queue(client: Socket): void {
+    client.on('error', () => {});
+    client.on('data', (bytes: Buffer) => this.#daemon.write(bytes));
+    client.pause();
+    client.on('close', () => {
+      this.#clients.splice(this.#clients.indexOf(client), 1);
+      this.#clients[0]?.resume();
+    });
+    this.#clients.push(client);
+    this.#clients[0]!.resume();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#server.close();
+    for (const client of this.#clients) client.destroy();
+    this.#daemon.destroy();
     if (this.#process.exitCode !== null || this.#process.signalCode !== null) return;
     const ended = once(this.#process, 'exit');
     this.#process.kill('SIGKILL');
     await ended;
   }
+}
+
+function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** An agent that is all real but for what it tells: see syntheticScan.c. */
