@@ -1,0 +1,161 @@
+/** A guest with Debian's qemu-guest-agent, and with an agent of its own to compare with. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { AgentClient, type ScanResult } from '../../../guest-agent/client.js';
+import { type GuestAgent, openAgent } from '../../../guest-agent/guestAgent.js';
+import { QgaSocket } from '../../../guest-agent/qga/socket.js';
+import { inspectGuestServices } from '../../../hypervisor/index.js';
+import { AgentGuest, buildAgent, Workspace } from '../agentGuest.js';
+import { type KnownFiles, makeExt4, writeKnownFiles } from '../images.js';
+import { expectRight, judge } from '../truth.js';
+import { withQemuGa } from './qemuGa.js';
+
+const FILES = 2_000;
+
+let workspace: Workspace;
+let guest: AgentGuest;
+let program: string;
+let known: KnownFiles;
+let qgaPath: string;
+const diskPaths: Record<string, string> = {};
+
+function open(): Promise<GuestAgent> {
+  return openAgent({ port: null, qga: new QgaSocket(qgaPath) }, { program });
+}
+
+/** Programs that run, what lies where programs leave things, and what the daemon has open. */
+async function state(): Promise<string> {
+  return await guest.shell.output(
+    `for p in /proc/[0-9]*; do readlink $p/exe; done | sort
+     ls -A /run /tmp /dev/shm 2>/dev/null
+     ${openFiles} | grep '^/'`,
+  );
+}
+
+const openFiles = 'for f in /proc/$(pidof qemu-ga)/fd/*; do readlink $f; done';
+
+/** qemu-guest-agent again, with other options. */
+async function restartQga(options: string): Promise<void> {
+  const command = `qemu-ga -p /dev/virtio-ports/org.qemu.guest_agent.0 -t /run -f /run/qemu-ga.pid ${options}`;
+  await guest.shell.output(`kill $(pidof qemu-ga); while pidof qemu-ga; do usleep 10000; done
+    setsid ${command} </dev/null >/run/qemu-ga.log 2>&1 &`);
+  while ((await inspectGuestServices(guest.qmp)).qgaPath === null) await sleep(50);
+}
+
+beforeAll(async () => {
+  workspace = await Workspace.create();
+  program = await buildAgent(workspace.file('agent'));
+  known = await writeKnownFiles(workspace.file('tree'), FILES, 4);
+  diskPaths.data = workspace.file('data.img');
+  qgaPath = workspace.file('qga.sock');
+  await makeExt4(diskPaths.data, known.directory, 64);
+  guest = await AgentGuest.boot({
+    dir: workspace.file('guest'),
+    name: 'qga',
+    memoryMiB: 384,
+    memoryFile: workspace.ramPath,
+    agentPath: program,
+    disks: Object.entries(diskPaths).map(([id, path]) => ({ id, path })),
+    ...(await withQemuGa(workspace.file('qga'), qgaPath)),
+  });
+  await guest.shell.output('find /data/ -type f -exec cat {} + >/dev/null; sync', { timeoutMs: 120_000 });
+}, 300_000);
+
+afterAll(async () => {
+  await guest?.[Symbol.asyncDispose]();
+  await workspace?.[Symbol.asyncDispose]();
+});
+
+describe('a guest with nothing but qemu-guest-agent', () => {
+  it('tells what its own agent tells, and is as it was afterwards', async () => {
+    expect(await inspectGuestServices(guest.qmp)).toEqual({ qgaPath, pageCacheBytes: null });
+    const before = await state();
+    const own = await scanOverPort();
+    const agent = await open();
+    expect(agent.via).toBe('qemu-ga');
+    expect(agent.version).toMatch(/^\d+\.\d+\.\d+$/);
+    const brought = await agent.scan({ mode: 'full' });
+    const verdict = await judge(brought, { ramPath: workspace.ramPath, diskPaths }, guest.qmp);
+    expectRight(verdict, known.pages);
+    const resident = known.pages.intersect(verdict.ram);
+    expect(resident.size).toBeGreaterThan(0.9 * FILES);
+    expect(resident.countIn(verdict.found)).toBe(resident.size);
+    expect(brought.disks).toEqual(own.disks);
+    expect(brought.runs).toEqual(own.runs);
+    expect((await agent.scan({ mode: 'changes' })).runs).toEqual(brought.runs);
+    await agent[Symbol.asyncDispose]();
+    expect(await state()).toBe(before);
+  });
+
+  it('is not asked where its own agent answers', async () => {
+    const qga = new QgaSocket('/nowhere');
+    await using agent = await openAgent({ port: guest.qemu.agentPath, qga });
+    expect(agent.via).toBe('port');
+    await expect(qga.execute('guest-ping', {}, { timeoutMs: 100 })).rejects.toMatchObject({
+      code: 'VMMIG_AGENT_DISCONNECTED',
+    });
+  });
+
+  it('is looked at with idle priority, and without reading from its disks', async () => {
+    await using agent = await open();
+    await agent.scan({ mode: 'full' });
+    const pid = await guest.shell.output("pidof vmmig-agent | tr ' ' '\\n' | sort -n | tail -1");
+    expect(await guest.shell.output(`awk '/^read_bytes/ { print $2 }' /proc/${pid}/io`)).toBe('0');
+    expect(await guest.shell.output(`ionice -p ${pid}`)).toContain('idle');
+    let policies = '';
+    const scan = agent.scan({ mode: 'full' });
+    for (let i = 0; i < 3; i++) policies += await guest.shell.output(`cut -d" " -f41 /proc/${pid}/stat`);
+    await scan;
+    expect(policies).toContain('5');
+  });
+
+  it('may have a /run that no programs are run from', async () => {
+    const before = await state();
+    await guest.shell.output('mount -o remount,noexec /run; mkdir -p /dev/shm');
+    try {
+      await using agent = await open();
+      expect(await guest.shell.output(`${openFiles} | grep /out`)).toMatch(/^\/dev\/shm\//);
+      expect((await agent.scan({ mode: 'full' })).pages).toBeGreaterThan(0.9 * FILES);
+    } finally {
+      await guest.shell.output('mount -o remount,exec /run; rmdir /dev/shm');
+    }
+    expect(await state()).toBe(before);
+  });
+
+  it('is left as it was when the daemon is restarted in the middle', async () => {
+    await restartQga('');
+    const before = await state();
+    await using agent = await open();
+    await restartQga('');
+    await expect(agent.scan({ mode: 'full' })).rejects.toMatchObject({ code: expect.stringMatching(/^VMMIG_AGENT_/) });
+    await agent.rest();
+    expect(await state()).toBe(before);
+    expect((await agent.scan({ mode: 'changes' })).pages).toBeGreaterThan(0.9 * FILES);
+  });
+
+  it('says so when it does not let programs be run', async () => {
+    await restartQga('--block-rpcs=guest-exec');
+    await expect(open()).rejects.toMatchObject({
+      code: 'VMMIG_AGENT_BLOCKED',
+      message: expect.stringContaining('guest-exec'),
+    });
+    await restartQga('');
+  });
+
+  it('costs two seconds at most while the daemon stands still, or nobody listens', async () => {
+    const began = performance.now();
+    await guest.shell.output('kill -STOP $(pidof qemu-ga)');
+    await expect(open()).rejects.toMatchObject({ code: 'VMMIG_AGENT_UNAVAILABLE' });
+    expect(performance.now() - began).toBeLessThan(2_500);
+    await guest.shell.output('kill -CONT $(pidof qemu-ga)');
+    await (await open())[Symbol.asyncDispose]();
+    await guest.shell.output('kill $(pidof qemu-ga)');
+    await sleep(100);
+    expect(await inspectGuestServices(guest.qmp)).toMatchObject({ qgaPath: null });
+  });
+});
+
+async function scanOverPort(): Promise<ScanResult> {
+  await using agent = await AgentClient.connect({ path: guest.qemu.agentPath });
+  return await agent.scan({ mode: 'full' });
+}
