@@ -13,9 +13,11 @@ export interface RequiredPath {
   readonly option: string;
   /** Whether the command line has it relative to the working directory. */
   readonly relative: boolean;
+  /** The guest's RAM is in it. */
+  readonly isMemory: boolean;
 }
 
-type Requirement = Pick<RequiredPath, 'path' | 'kind' | 'access'>;
+type Requirement = Pick<RequiredPath, 'path' | 'kind' | 'access'> & { readonly isMemory?: boolean };
 
 /** Options whose whole argument is a file that QEMU reads. */
 const READ_FILES = new Set(['kernel', 'initrd', 'dtb', 'L', 'option-rom']);
@@ -44,10 +46,11 @@ const isNoPath = (value: string): boolean => value === '' || value === 'no' || v
  */
 export function requiredPathsOf(options: readonly CommandLineOption[], cwd: string): RequiredPath[] {
   return options.flatMap((option) =>
-    requirementsOf(option).map(({ path, kind, access }) => ({
+    requirementsOf(option).map(({ path, kind, access, isMemory = false }) => ({
       path: resolve(cwd, path),
       kind,
       access,
+      isMemory,
       option: option.name === null ? path : `-${option.name}`,
       relative: !path.startsWith('/'),
     })),
@@ -119,5 +122,5 @@ function isReadOnly(parts: OptionParts): boolean {
 /** A memory back end's file: QEMU creates it where it is missing, in a directory that must exist. */
 function memoryFileOf(parts: OptionParts): Requirement[] {
   const path = lastValue(parts, 'mem-path');
-  return path === undefined ? [] : [created(path)];
+  return path === undefined ? [] : [{ ...created(path), isMemory: true }];
 }

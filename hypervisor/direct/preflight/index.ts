@@ -2,6 +2,7 @@
 import type { Finding } from '../../finding.js';
 import { checkAddresses } from './addresses.js';
 import { checkMemory } from './memory.js';
+import { checkMemoryFiles } from './memoryFile.js';
 import { checkPaths } from './paths.js';
 import type { DestinationPlan } from './plan.js';
 import { checkQemu } from './qemu.js';
@@ -19,6 +20,7 @@ export async function checkDestination(
     checkPaths(plan),
     checkAddresses(plan),
     checkMemory(plan),
+    checkMemoryFiles(plan),
     checkUserfaultfd(plan),
   ]);
   return [...plan.commandLine.findings, ...findings.flat()];

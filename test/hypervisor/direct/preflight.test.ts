@@ -1,5 +1,7 @@
-import { mkdir, readdir, symlink, truncate, writeFile } from 'node:fs/promises';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, readdir, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
+import { join } from 'node:path';
 import { execa } from 'execa';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { checkUserfaultfd, type UserfaultfdFacts } from '../../../hypervisor/direct/preflight/userfaultfd.js';
@@ -85,6 +87,36 @@ describe('the destination', () => {
       'refuse VMMIG_DISK_IMAGE',
     ]);
     for (const { message, remedy } of findings) expect(message && remedy).toBeTruthy();
+  });
+
+  test('does not take a memory file that may be a running guest', async () => {
+    const memoryIn = (path: string) =>
+      checkDestination(plan({}, ['-object', `memory-backend-file,id=more,size=1M,mem-path=${path},share=on`]));
+    const directory = await mkdtemp('/var/tmp/vmmig-preflight-');
+    try {
+      const path = join(directory, 'vm.ram');
+      expect(await memoryIn(path)).toEqual([]);
+      await writeFile(path, '');
+      await truncate(path, MiB);
+      expect(await memoryIn(path)).toEqual([]);
+      await writeFile(path, Buffer.alloc(MiB, 1));
+      expect((await memoryIn(path)).map(({ message }) => message)).toEqual([
+        expect.stringMatching(/^memory file .*vm\.ram holds data, and lies where other hosts may see it/),
+      ]);
+      const script = `import mmap,time; f=open('${path}','r+'); m=mmap.mmap(f.fileno(),0); print('on',flush=True); time.sleep(60)`;
+      const user = execa('python3', ['-c', script]);
+      user.catch(() => {});
+      try {
+        await once(user.stdout, 'data');
+        expect((await memoryIn(path)).map(({ message }) => message)).toEqual([
+          `memory file ${path} is in use: process ${user.pid} has mapped it`,
+        ]);
+      } finally {
+        user.kill('SIGKILL');
+      }
+    } finally {
+      await rm(directory, { recursive: true, force: true });
+    }
   });
 
   test('needs a QEMU that runs and is as new as the source', async () => {
