@@ -19,6 +19,11 @@ interface RequestArguments extends VerbArguments {
   readonly connections: number | undefined;
   readonly noAgent: boolean | undefined;
   readonly noCompress: boolean | undefined;
+  readonly persistent: boolean | undefined;
+  readonly undefineSource: boolean | undefined;
+  readonly destName: string | undefined;
+  readonly xml: string | undefined;
+  readonly unsafe: boolean | undefined;
 }
 
 export function requestFrom(args: RequestArguments): MigrateRequest {
@@ -33,6 +38,13 @@ export function requestFrom(args: RequestArguments): MigrateRequest {
     ...defined('connections', args.connections),
     agent: args.noAgent !== true,
     compress: args.noCompress !== true,
+    domain: {
+      persistent: args.persistent === true,
+      undefineSource: args.undefineSource === true,
+      ...defined('destinationName', args.destName),
+      ...defined('destinationXml', args.xml),
+      unsafe: args.unsafe === true,
+    },
   };
 }
 

@@ -27,7 +27,7 @@ export const guestPositional = {
   type: 'string',
   demandOption: true,
   complete: 'guest',
-  describe: 'The guest, as the inventory names it',
+  describe: 'The guest, as the inventory or libvirt names it',
 } as const satisfies VerbOption;
 
 export const progressOption = {
@@ -81,6 +81,29 @@ export const anyMigrationOptions = {
   'no-compress': {
     type: 'boolean',
     describe: 'Do not compress what is sent',
+  },
+  persistent: {
+    type: 'boolean',
+    describe: 'libvirt: keep the configuration on the destination',
+  },
+  'undefine-source': {
+    type: 'boolean',
+    describe: 'libvirt: drop the configuration on the source',
+  },
+  'dest-name': {
+    type: 'string',
+    requiresArg: true,
+    describe: 'libvirt: name of the domain on the destination',
+  },
+  xml: {
+    type: 'string',
+    requiresArg: true,
+    complete: 'file',
+    describe: 'libvirt: file with the XML for the destination',
+  },
+  unsafe: {
+    type: 'boolean',
+    describe: 'libvirt: also when it holds the migration to be unsafe',
   },
 } as const satisfies Record<string, VerbOption>;
 

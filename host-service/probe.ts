@@ -3,6 +3,7 @@ import * as z from 'zod';
 import { AgentClient } from '../guest-agent/client.js';
 import { migrationState } from '../hypervisor/index.js';
 import { QmpClient } from '../qmp/index.js';
+import { probeDomain } from './guest/probeDomain.js';
 import type { GuestAddress, GuestProbe } from './protocol.js';
 
 const summarySchema = z.object({ 'base-memory': z.number() });
@@ -11,6 +12,7 @@ const answerTimeoutMs = 2_000;
 const agentTimeoutMs = 500;
 
 export async function probeGuest(guest: GuestAddress, signal: AbortSignal): Promise<GuestProbe> {
+  if (guest.libvirt !== undefined) return await probeDomain(guest.libvirt, signal);
   const nothing: GuestProbe = { state: null, memoryBytes: null, agent: null, migrating: false, problem: null };
   let qmp: QmpClient;
   try {

@@ -52,6 +52,7 @@ const directorySchema = z.object({ migrationId, runDir: z.string().startsWith('/
 /** What a service that has no part in a migration finds it by. */
 const migrationSchema = z.object({ ...directorySchema.shape, guest: guestSchema });
 const endpointSchema = z.object({ host: z.string(), port: z.number().int() });
+export type Endpoint = z.infer<typeof endpointSchema>;
 /** What libvirt is to do; in virsh's terms. */
 const domainDepartureSchema = z.object({
   /** Where the destination's service leads to its daemon; else there is a URI. */

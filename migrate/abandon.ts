@@ -127,7 +127,9 @@ function endDestination(migration: AbandonedMigration): Promise<null | true> {
     process: migration.destinationProcess,
   };
   return withSide(migration, 'destination', async (side) => {
-    await call(side.rpc, 'destination.rollback', params, { timeoutMs: rollbackTimeoutMs });
+    const { libvirt } = migration.directoryOn(side);
+    const address = libvirt === undefined ? {} : { libvirt };
+    await call(side.rpc, 'destination.rollback', { ...params, ...address }, { timeoutMs: rollbackTimeoutMs });
     return true as const;
   });
 }

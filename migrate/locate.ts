@@ -1,23 +1,45 @@
 /** Which host a guest runs on. */
 import { call, type GuestAddress } from '../host-service/protocol.js';
-import { type Inventory, type InventoryGuest, type InventoryHost, resolveHost } from '../hosts/index.js';
+import { type Inventory, type InventoryGuest, type InventoryHost, isThisHost, resolveHost } from '../hosts/index.js';
 import { VmmigError } from './errors.js';
+import type { MigrateRequest } from './requests.js';
 import { openSide, type Side } from './sides.js';
 
-export function addressOf(guest: InventoryGuest): GuestAddress {
+/** A guest that can be moved: one that the inventory describes, or one that libvirt knows by that name. */
+export type Guest = InventoryGuest & { readonly isDomain?: boolean };
+
+/** @param domain - its name, where libvirt knows it by another one */
+export function addressOf(guest: Guest, domain: string = guest.name): GuestAddress {
+  if (guest.isDomain) return { name: guest.name, qmpPath: '', agentPath: null, libvirt: { uri: localLibvirt, domain } };
   return { name: guest.name, qmpPath: guest.qmp, agentPath: guest.agent ?? null };
 }
 
-/** @throws VmmigError VMMIG_USAGE_GUEST when the inventory has no such guest */
-export function guestNamed(inventory: Inventory, name: string): InventoryGuest {
+/** Likewise on the destination, where libvirt may be asked to give it another name. */
+export function addressOnDestination(guest: Guest, { domain }: Pick<MigrateRequest, 'domain'>): GuestAddress {
+  return addressOf(guest, domain?.destinationName);
+}
+
+/**
+ * What the inventory does not name is taken for a domain, as long as there are hosts on which it may be.
+ * @param from - the host that the caller says it is on
+ * @throws VmmigError VMMIG_USAGE_GUEST when there are none
+ */
+export function guestNamed(inventory: Inventory, name: string, from?: string): Guest {
   const guest = inventory.guests.get(name);
   if (guest !== undefined) return guest;
+  const hosts = [...inventory.hosts.values()];
+  const host = from ?? (hosts.find(isThisHost) ?? hosts[0])?.name;
+  if (host !== undefined)
+    return { name, host, qmp: '', disks: {}, destination: { replace: {}, options: [] }, isDomain: true };
   const known = [...inventory.guests.keys()].join(', ') || 'none';
   throw new VmmigError(
     'VMMIG_USAGE_GUEST',
     `the inventory ${inventory.path} has no guest "${name}" (it has: ${known})`,
   );
 }
+
+/** As each host calls its own daemon. */
+const localLibvirt = 'qemu:///system';
 
 /**
  * Opens the host on which a guest's QEMU answers: the one that was named, else the one the inventory
@@ -27,7 +49,7 @@ export function guestNamed(inventory: Inventory, name: string): InventoryGuest {
  */
 export async function locateGuest(
   inventory: Inventory,
-  guest: InventoryGuest,
+  guest: Guest,
   options: { from?: string; not?: InventoryHost; signal?: AbortSignal },
 ): Promise<Side> {
   const { from, not, signal } = options;
@@ -46,13 +68,13 @@ export async function locateGuest(
       continue;
     }
     const { state } = await call(side.rpc, 'guest.probe', { ...addressOf(guest), agentPath: null }, { signal });
-    if (state !== null && state !== 'inmigrate') return side;
+    if (state !== null && state !== 'inmigrate' && state !== 'off') return side;
     looked.push(host.name);
     await side[Symbol.asyncDispose]();
   }
   throw new VmmigError(
     'VMMIG_GUEST_NOT_FOUND',
-    `no QEMU answers on ${guest.qmp} for ${guest.name}; looked on ${looked.join(', ') || 'no host but the destination'}`,
+    `${guest.isDomain ? 'no domain runs' : `no QEMU answers on ${guest.qmp}`} for ${guest.name}; looked on ${looked.join(', ') || 'no host but the destination'}`,
     { phase: 'preflight' },
   );
 }

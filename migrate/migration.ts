@@ -3,11 +3,19 @@
  * agent, and the way out when something fails. When and how the guest is switched over is the mode's.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { call, type Params, type ScanSummary, type StartedProcess } from '../host-service/protocol.js';
+import {
+  call,
+  type GuestAddress,
+  type Params,
+  type ScanSummary,
+  type StartedProcess,
+} from '../host-service/protocol.js';
 import { abandon } from './abandon.js';
+import { domainDeparture } from './domain.js';
 import { toVmmigError, VmmigError } from './errors.js';
 import { Journal } from './journal.js';
-import { addressOf } from './locate.js';
+import { addressOf, addressOnDestination } from './locate.js';
+import type { Plan } from './plan.js';
 import { check, type Intent, type Prepared, prepare, type Sides, understand } from './prepare.js';
 import { Recorder } from './recorder.js';
 import { connectRelays, type RelaysMeeting, type SwitchSettings } from './relays.js';
@@ -195,11 +203,17 @@ export abstract class Migration implements AsyncDisposable {
     await this.#relays!.listening;
     const answered = this.#scanning.catch(() => {});
     await (this.waitsForAgent ? answered : Promise.race([answered, delay(agentPatienceMs, undefined, { ref: false })]));
-    await call(source.rpc, 'source.start', { isHeldBack: this.isHeldBack }, { signal: this.signal });
+    const domain = this.intent.guest.isDomain
+      ? { domain: await domainDeparture(this.request, this.intent.to, await this.#relays!.tunnel) }
+      : {};
+    await call(source.rpc, 'source.start', { isHeldBack: this.isHeldBack, ...domain }, { signal: this.signal });
   }
 
   async #startDestination({ destination, plan }: Prepared): Promise<void> {
     const { stateDir, runDir } = destination.host;
+    const { libvirt } = addressOnDestination(this.intent.guest, this.request);
+    if (plan.destination === null || libvirt !== undefined)
+      return await this.#expectDomain(destination, plan, libvirt!);
     const { qmpPath, commandLine } = plan.destination;
     const start = {
       migrationId: this.id,
@@ -213,6 +227,20 @@ export abstract class Migration implements AsyncDisposable {
       postcopy: this.switching !== null,
     };
     this.destinationProcess = await call(destination.rpc, 'destination.start', start, { signal: this.signal });
+  }
+
+  /** It is libvirt that starts it, once the source's has begun. */
+  async #expectDomain(destination: Side, plan: Plan, libvirt: NonNullable<GuestAddress['libvirt']>): Promise<void> {
+    await this.#relays!.tunnel;
+    const expected = {
+      migrationId: this.id,
+      runDir: destination.host.runDir,
+      vm: this.request.vm,
+      libvirt,
+      disks: [...plan.restorable],
+      postcopy: this.switching !== null,
+    };
+    this.destinationProcess = await call(destination.rpc, 'destination.expect', expected, { signal: this.signal });
   }
 
   /** An agent that fails costs the elision of what it would have named, not the migration: null then. */
@@ -242,7 +270,9 @@ export abstract class Migration implements AsyncDisposable {
 
   /** The guest and this migration's directory on a host. */
   directoryOn({ host }: Side): Params<'source.release'> {
-    return { ...addressOf(this.intent.guest), migrationId: this.id, runDir: host.runDir };
+    const { guest, to } = this.intent;
+    const address = host.name === to.name ? addressOnDestination(guest, this.request) : addressOf(guest);
+    return { ...address, migrationId: this.id, runDir: host.runDir };
   }
 
   #limitTime(): NodeJS.Timeout | undefined {

@@ -3,10 +3,10 @@
  * what speaks against it. `preflight` ends here, a migration goes on from here.
  */
 import { type AgentSearch, call } from '../host-service/protocol.js';
-import { type Inventory, type InventoryGuest, type InventoryHost, loadInventory, resolveHost } from '../hosts/index.js';
+import { type Inventory, type InventoryHost, loadInventory, resolveHost } from '../hosts/index.js';
 import { checkSource, checkSwitch, type GuestInspection } from '../hypervisor/index.js';
 import { VmmigError } from './errors.js';
-import { addressOf, guestNamed, locateGuest } from './locate.js';
+import { addressOf, type Guest, guestNamed, locateGuest } from './locate.js';
 import { makePlan, type Plan } from './plan.js';
 import type { Finding, MigrationMode } from './report.js';
 import type { MigrateRequest } from './requests.js';
@@ -14,14 +14,14 @@ import { openSide, type Side } from './sides.js';
 
 export interface Intent {
   readonly inventory: Inventory;
-  readonly guest: InventoryGuest;
+  readonly guest: Guest;
   readonly to: InventoryHost;
 }
 
 /** Resolves the names of a request. @throws VmmigError VMMIG_USAGE_…; InventoryError, HostError */
 export async function understand(request: MigrateRequest): Promise<Intent> {
   const inventory = await loadInventory({ path: request.inventoryPath });
-  const guest = guestNamed(inventory, request.vm);
+  const guest = guestNamed(inventory, request.vm, request.from);
   const to = resolveHost(inventory, request.to);
   if (request.from !== undefined && resolveHost(inventory, request.from).name === to.name)
     throw new VmmigError('VMMIG_USAGE_SAME_HOST', `${to.name} is both where ${request.vm} is and where it is to go`);
@@ -84,12 +84,10 @@ export async function prepare(
 export async function check(prepared: Prepared, mode: MigrationMode, signal?: AbortSignal): Promise<Finding[]> {
   const { inspection, plan, destination, agent } = prepared;
   const isSwitch = mode === 'switch';
-  const there = await call(
-    destination.rpc,
-    'destination.check',
-    { ...plan.destination, postcopy: isSwitch },
-    { signal },
-  );
+  const there =
+    plan.destination === null
+      ? []
+      : await call(destination.rpc, 'destination.check', { ...plan.destination, postcopy: isSwitch }, { signal });
   return [
     ...checkSource(inspection),
     ...(isSwitch ? checkSwitch(inspection) : []),

@@ -3,11 +3,11 @@
  * of them is what the hosts have noted, so it needs nothing of the command that is gone; of a teleport, of which the
  * hosts note nothing, it needs that command's journal.
  */
-import { type Inventory, type InventoryGuest, type InventoryHost, loadInventory, resolveHost } from '../hosts/index.js';
+import { type Inventory, type InventoryHost, loadInventory, resolveHost } from '../hosts/index.js';
 import { VmmigError } from './errors.js';
 import { history, readReport } from './history.js';
 import { Journal, readJournal } from './journal.js';
-import { guestNamed } from './locate.js';
+import { type Guest, guestNamed } from './locate.js';
 import type { Sides } from './prepare.js';
 import { Recorder } from './recorder.js';
 import { recoverSwitch } from './recoverSwitch.js';
@@ -51,7 +51,7 @@ export async function recover({ vm, inventoryPath }: RecoverRequest, hooks: Hook
 async function recoverOne(
   unfinished: Unfinished,
   inventory: Inventory,
-  guest: InventoryGuest,
+  guest: Guest,
   hooks: Hooks,
 ): Promise<MigrationReport> {
   const { id, vm, mode, from, to } = unfinished;

@@ -1,6 +1,7 @@
 /** What the recovery of a migration is about, and what it works with. */
-import type { Inventory, InventoryGuest, InventoryHost } from '../hosts/index.js';
+import type { Inventory, InventoryHost } from '../hosts/index.js';
 import type { Journal, JournalEntry } from './journal.js';
+import type { Guest } from './locate.js';
 import type { Sides } from './prepare.js';
 import type { Recorder } from './recorder.js';
 import type { MigrationMode, MigrationReport } from './report.js';
@@ -24,7 +25,7 @@ export interface Unfinished {
 export interface Recovery {
   readonly unfinished: Unfinished;
   readonly inventory: Inventory;
-  readonly guest: InventoryGuest;
+  readonly guest: Guest;
   /** Opened as they are needed. */
   readonly sides: Sides;
   readonly recorder: Recorder;

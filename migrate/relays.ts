@@ -1,8 +1,8 @@
 /** Lets the two relays meet. Changes nothing on either host that does not end with its service. */
 import { randomBytes } from 'node:crypto';
-import { call, type Switching } from '../host-service/protocol.js';
+import { call, type Endpoint, type Switching } from '../host-service/protocol.js';
 import { linkAddress } from '../hosts/index.js';
-import { addressOf } from './locate.js';
+import { addressOf, addressOnDestination } from './locate.js';
 import type { Intent, Prepared } from './prepare.js';
 import type { MigrateRequest } from './requests.js';
 import type { Side } from './sides.js';
@@ -29,6 +29,8 @@ export interface RelayedMigration {
 export interface RelaysMeeting {
   readonly listening: Promise<unknown>;
   readonly connected: Promise<void>;
+  /** The way to the destination's libvirt; null where the guest is none of its. */
+  readonly tunnel: Promise<Endpoint | null>;
 }
 
 export function connectRelays(
@@ -36,7 +38,7 @@ export function connectRelays(
   migration: RelayedMigration,
   signal: AbortSignal,
 ): RelaysMeeting {
-  const { id: migrationId, request } = migration;
+  const { id: migrationId, request, intent } = migration;
   const key = randomBytes(32).toString('base64');
   const listening = call(
     source.rpc,
@@ -53,18 +55,26 @@ export function connectRelays(
     },
     { signal },
   );
-  const meet = async () => {
+  const listenThere = async () => {
     const { runDir, linkPorts } = destination.host;
     const ports: [number, number] | null = linkPorts === undefined ? null : [linkPorts.first, linkPorts.last];
     const switching = switchingOf(migration, destination, source);
-    const listen = { migrationId, runDir, key, ports, switching };
-    const { port } = await call(destination.rpc, 'destination.listen', listen, { signal });
+    const { libvirt } = addressOnDestination(intent.guest, request);
+    const listen = { migrationId, runDir, key, ports, switching, ...(libvirt === undefined ? {} : { libvirt }) };
+    const { port, tunnelPort } = await call(destination.rpc, 'destination.listen', listen, { signal });
+    const host = await linkAddress(destination.host);
+    return { relay: { host, port }, tunnel: tunnelPort === null ? null : { host, port: tunnelPort } };
+  };
+  const there = listenThere();
+  const meet = async () => {
+    const { relay } = await there;
     await listening;
-    await call(source.rpc, 'source.connect', { host: await linkAddress(destination.host), port }, { signal });
+    await call(source.rpc, 'source.connect', relay, { signal });
   };
   const connected = meet();
-  for (const promise of [listening, connected]) promise.catch(() => {});
-  return { listening, connected };
+  const tunnel = there.then((listens) => listens.tunnel);
+  for (const promise of [listening, connected, tunnel]) promise.catch(() => {});
+  return { listening, connected, tunnel };
 }
 
 function switchingOf({ intent, switching }: RelayedMigration, { host }: Side, { host: peer }: Side): Switching | null {

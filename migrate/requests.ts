@@ -23,6 +23,21 @@ export interface MigrateRequest {
   readonly agent?: boolean;
   /** Compress what has to be sent. Default true. */
   readonly compress?: boolean;
+  /** Of a guest that libvirt manages; as in `virsh migrate`. */
+  readonly domain?: DomainRequest;
+}
+
+export interface DomainRequest {
+  /** Keep its configuration on the destination. */
+  readonly persistent: boolean;
+  /** Drop its configuration on the source. */
+  readonly undefineSource: boolean;
+  /** Its name on the destination. */
+  readonly destinationName?: string;
+  /** A file here with its XML for the destination. */
+  readonly destinationXml?: string;
+  /** Also when libvirt holds it to be unsafe. */
+  readonly unsafe: boolean;
 }
 
 export interface SwitchRequest extends MigrateRequest {

@@ -42,6 +42,7 @@ const host = z.strictObject({
   vmmig: z.union([text, z.array(text).min(1)]).default('vmmig'),
   stateDir: hostPath.default('/var/lib/vmmig'),
   runDir: hostPath.default('/run/vmmig'),
+  libvirtUri: text.optional(),
   qemu: hostPath.optional(),
   hostname: text.optional(),
 });

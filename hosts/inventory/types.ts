@@ -26,6 +26,8 @@ export interface InventoryHost {
   vmmig: string[];
   stateDir: string;
   runDir: string;
+  /** How the libvirt of another host reaches this one's. Default: through vmmig. */
+  libvirtUri?: string;
   /** QEMU to start on the host. Default: the same path as the source's. */
   qemu?: string;
   /** What `hostname` prints on the host: tells whether it is the one vmmig runs on. */
