@@ -1,8 +1,10 @@
 /**
- * vmmig's agent in a guest that has none: brought there when it is needed, through qemu-guest-agent, and gone when it has
- * not been asked for a while.
+ * vmmig's agent in a guest that has none: brought there through qemu-guest-agent, and gone when it has said what it was
+ * asked. QEMU may stop the guest at any moment to move it, and what is in it then goes along: so no agent waits there for
+ * the next scan, although that one would have less to say.
  */
 import { AgentClient, type ScanOptions, type ScanResult } from '../client.js';
+import { AgentError } from '../errors.js';
 import { startAgent } from './start.js';
 import { QgaStream } from './stream.js';
 import type { QgaTransport } from './transport.js';
@@ -15,7 +17,7 @@ const IDLE_MS = 25_000;
 interface Session {
   stream: QgaStream;
   client: AgentClient;
-  usedAt: number;
+  beganAt: number;
 }
 
 export interface QgaAgentOptions {
@@ -30,6 +32,7 @@ export class QgaAgent implements AsyncDisposable {
   readonly #transport: QgaTransport;
   readonly #program: string;
   #session: Session | null;
+  #isScanning = false;
 
   private constructor(transport: QgaTransport, program: string, session: Session) {
     this.#transport = transport;
@@ -48,22 +51,25 @@ export class QgaAgent implements AsyncDisposable {
   }
 
   /**
-   * Scans the guest's page cache, as {@link AgentClient.scan} does. An agent that has left is brought back, and sends
-   * everything again.
+   * Scans the guest's page cache, as {@link AgentClient.scan} does, and takes the agent out of the guest. Each scan after
+   * the first brings it back, and sends everything, whatever the mode.
    */
   async scan(options: ScanOptions): Promise<ScanResult> {
-    const session = await this.#use(options.signal);
-    using _expected = session.stream.expect();
+    if (this.#isScanning) throw new AgentError('VMMIG_AGENT_BUSY', 'A scan of this guest is under way already');
+    this.#isScanning = true;
     try {
-      const result = await session.client.scan(options);
-      await session.stream.verify();
+      const { stream, client } = await this.#use(options.signal);
+      using _expected = stream.expect();
+      const result = await client.scan(options);
+      await stream.verify();
       return result;
     } finally {
-      session.usedAt = performance.now();
+      this.#isScanning = false;
+      await this.rest();
     }
   }
 
-  /** Takes the agent out of the guest; the next scan brings it back. Waits a second at most. */
+  /** Takes the agent out of the guest, also in the middle of a scan. Waits a second at most. */
   async rest(): Promise<void> {
     const session = this.#session;
     this.#session = null;
@@ -78,7 +84,7 @@ export class QgaAgent implements AsyncDisposable {
 
   async #use(signal: AbortSignal | undefined): Promise<Session> {
     const session = this.#session;
-    if (session !== null && !session.stream.destroyed && performance.now() - session.usedAt < IDLE_MS) return session;
+    if (session !== null && !session.stream.destroyed && performance.now() - session.beganAt < IDLE_MS) return session;
     await this.rest();
     this.#session = await begin(this.#transport, this.#program, signal);
     return this.#session;
@@ -90,7 +96,7 @@ async function begin(transport: QgaTransport, program: string, signal: AbortSign
   using _expected = stream.expect();
   try {
     const client = await AgentClient.connect({ stream }, { signal, timeoutMs: GREETING_TIMEOUT_MS });
-    return { stream, client, usedAt: performance.now() };
+    return { stream, client, beganAt: performance.now() };
   } catch (error) {
     stream.destroy();
     await stream.ended;

@@ -82,9 +82,10 @@ describe('a guest with nothing but qemu-guest-agent', () => {
     expect(resident.countIn(verdict.found)).toBe(resident.size);
     expect(brought.disks).toEqual(own.disks);
     expect(brought.runs).toEqual(own.runs);
+    await expect.poll(state, { timeout: 10_000 }).toBe(before);
     expect((await agent.scan({ mode: 'changes' })).runs).toEqual(brought.runs);
     await agent[Symbol.asyncDispose]();
-    expect(await state()).toBe(before);
+    await expect.poll(state, { timeout: 10_000 }).toBe(before);
   });
 
   it('is not asked where its own agent answers', async () => {
@@ -98,13 +99,12 @@ describe('a guest with nothing but qemu-guest-agent', () => {
 
   it('is looked at with idle priority, and without reading from its disks', async () => {
     await using agent = await open();
-    await agent.scan({ mode: 'full' });
     const pid = await guest.shell.output("pidof vmmig-agent | tr ' ' '\\n' | sort -n | tail -1");
-    expect(await guest.shell.output(`awk '/^read_bytes/ { print $2 }' /proc/${pid}/io`)).toBe('0');
-    expect(await guest.shell.output(`ionice -p ${pid}`)).toContain('idle');
     let policies = '';
     const scan = agent.scan({ mode: 'full' });
     for (let i = 0; i < 3; i++) policies += await guest.shell.output(`cut -d" " -f41 /proc/${pid}/stat`);
+    expect(await guest.shell.output(`awk '/^read_bytes/ { print $2 }' /proc/${pid}/io`)).toBe('0');
+    expect(await guest.shell.output(`ionice -p ${pid}`)).toContain('idle');
     await scan;
     expect(policies).toContain('5');
   });
@@ -119,7 +119,7 @@ describe('a guest with nothing but qemu-guest-agent', () => {
     } finally {
       await guest.shell.output('mount -o remount,exec /run; rmdir /dev/shm');
     }
-    expect(await state()).toBe(before);
+    await expect.poll(state, { timeout: 10_000 }).toBe(before);
   });
 
   it('is left as it was when the daemon is restarted in the middle', async () => {
@@ -128,8 +128,7 @@ describe('a guest with nothing but qemu-guest-agent', () => {
     await using agent = await open();
     await restartQga('');
     await expect(agent.scan({ mode: 'full' })).rejects.toMatchObject({ code: expect.stringMatching(/^VMMIG_AGENT_/) });
-    await agent.rest();
-    expect(await state()).toBe(before);
+    await expect.poll(state, { timeout: 10_000 }).toBe(before);
     expect((await agent.scan({ mode: 'changes' })).pages).toBeGreaterThan(0.9 * FILES);
   });
 

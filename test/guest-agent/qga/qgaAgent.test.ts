@@ -53,7 +53,8 @@ async function directories(): Promise<string[]> {
 }
 
 async function expectNothingLeft(qga: HostQga, before: string[]): Promise<void> {
-  expect(await children(qga)).toBe('');
+  // A machine that is busy may take longer than an agent is waited for.
+  await until(async () => (await children(qga)) === '');
   expect(await directories()).toEqual([]);
   expect((await descriptors(qga)).filter((link) => !link.startsWith('socket:'))).toEqual(
     before.filter((link) => !link.startsWith('socket:')),
@@ -96,28 +97,24 @@ describe('an agent brought by qemu-guest-agent', () => {
     isHeld = false;
     let mostBytes = 0;
     const watching = setInterval(async () => {
-      const { blocks } = await stat(output).catch(() => ({ blocks: 0 }));
+      const { blocks, size } = await stat(output).catch(() => ({ blocks: 0, size: 0 }));
+      sizeBytes = Math.max(sizeBytes, size);
       mostBytes = Math.max(mostBytes, blocks * 512);
     }, 20);
+    let sizeBytes = 0;
     const full = await scanning.finally(() => clearInterval(watching));
     expect(full).toMatchObject({ pages: MANY_GROUPS * GROUP_PAGES, mode: 'full', skipped: {} });
     expect(full.runs.count).toBe(4 * MEBIBYTE);
-    expect((await stat(output)).size).toBeGreaterThan(3 * WINDOW_BYTES);
+    expect(sizeBytes).toBeGreaterThan(3 * WINDOW_BYTES);
     // A page is given back when the host says that it has come, which it does once a mebibyte.
     expect(mostBytes).toBeLessThanOrEqual(WINDOW_BYTES + MEBIBYTE);
     const peakKiB = Number(/^VmHWM:\s+(\d+)/m.exec(await readFile(`/proc/${many.pid}/status`, 'utf8'))![1]);
     expect(peakKiB).toBeLessThan(16 * 1024);
 
-    const sizeBytes = (await stat(output)).size;
-    const changes = await agent.scan({ mode: 'changes' });
-    expect(changes).toMatchObject({ pages: MANY_GROUPS * GROUP_PAGES, mode: 'changes' });
-    expect(changes.runs.count).toBe(4 * MEBIBYTE);
-    expect((await stat(output)).size - sizeBytes).toBeLessThan(256);
-    await agent.rest();
     await expectNothingLeft(many, before);
   }, 60_000);
 
-  it('asks nothing of the guest between scans, and comes back when it has been sent away', async () => {
+  it('is asked nothing until it is to scan, is gone after that, and comes again', async () => {
     let commands = 0;
     const transport = through(qga, (next, ...command) => {
       commands++;
@@ -128,13 +125,15 @@ describe('an agent brought by qemu-guest-agent', () => {
     const asked = commands;
     await sleep(500);
     expect(commands).toBe(asked);
-    expect(await children(qga)).not.toBe('');
-    await agent.rest();
-    expect(await children(qga)).toBe('');
-    expect(await agent.scan({ mode: 'changes' })).toMatchObject({ pages: GROUPS * GROUP_PAGES });
+    for (let i = 0; i < 2; i++) {
+      const first = agent.scan({ mode: 'changes' });
+      await expect(agent.scan({ mode: 'full' })).rejects.toMatchObject({ code: 'VMMIG_AGENT_BUSY' });
+      expect(await first).toMatchObject({ pages: GROUPS * GROUP_PAGES });
+      await until(async () => (await children(qga)) === '');
+    }
   }, 30_000);
 
-  it('ends a scan that is aborted, at once, and can scan again', async () => {
+  it('is gone when a scan was aborted, at once, and comes again for the next', async () => {
     const before = await descriptors(qga);
     await using agent = await QgaAgent.open(new QgaSocket(qga.path), { program });
     const abort = new AbortController();
@@ -144,9 +143,8 @@ describe('an agent brought by qemu-guest-agent', () => {
     abort.abort(new Error('enough'));
     await expect(scan).rejects.toThrow('enough');
     expect(performance.now() - began).toBeLessThan(1_000);
-    expect(await agent.scan({ mode: 'changes' })).toMatchObject({ pages: GROUPS * GROUP_PAGES });
-    await agent.rest();
     await expectNothingLeft(qga, before);
+    expect(await agent.scan({ mode: 'changes' })).toMatchObject({ pages: GROUPS * GROUP_PAGES });
   }, 30_000);
 
   it('is found out when it dies, and brought again for the next scan', async () => {
@@ -159,7 +157,6 @@ describe('an agent brought by qemu-guest-agent', () => {
     await expect(agent.scan({ mode: 'full' })).rejects.toMatchObject({ code: 'VMMIG_AGENT_DISCONNECTED' });
     expect(performance.now() - began).toBeLessThan(3_000);
     expect(await agent.scan({ mode: 'changes' })).toMatchObject({ pages: GROUPS * GROUP_PAGES });
-    await agent.rest();
     await expectNothingLeft(qga, before);
   }, 30_000);
 
