@@ -7,7 +7,7 @@ import type { Intent, Prepared } from './prepare.js';
 import type { MigrateRequest } from './requests.js';
 import type { Side } from './sides.js';
 
-/** One is slower to find the speed of the line, and a loss on it holds everything up; more have not been compared. */
+/** Compared with 1, 4 and 8: docs/benchmarks.md. */
 const defaultConnections = 2;
 
 export interface SwitchSettings {
