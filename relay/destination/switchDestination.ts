@@ -10,7 +10,7 @@ import { digestBatch } from '../batchDigest.js';
 import { newCounters, type RelayCounters } from '../counters.js';
 import { MemoryDigest, pageBytes, pagesOfBlocks, RunDigester, totalPagesOf } from '../digest.js';
 import { RelayError } from '../errors.js';
-import { type BatchRecord, decodeBatch, recordKind, unpackPages } from '../link/batch.js';
+import { type Batch, type BatchRecord, decodeBatch, recordKind, unpackPages } from '../link/batch.js';
 import type { LinkCredentials } from '../link/connection.js';
 import { DurableLink } from '../link/durableLink.js';
 import { encodeFault } from '../link/faults.js';
@@ -86,6 +86,8 @@ const maxBacklogBytes = { before: 512 * 1024, after: 128 * 1024 };
 const maxCollectedBytes = 64 * 1024 * 1024;
 /** A batch of references is shorter. */
 const waitingBytes = 64 * 1024;
+/** Pages may come to much more than the batch that brings them: with so much before QEMU, every frame waits. */
+const maxWaitingBytes = 8 * 1024 * 1024;
 
 export class SwitchDestination implements AsyncDisposable {
   readonly port: number;
@@ -118,6 +120,8 @@ export class SwitchDestination implements AsyncDisposable {
   #remoteBytes = 0;
   #deviceBytes = 0;
   #hasSwitched = false;
+  /** The source may still bring so many pages unordered. */
+  #askedPages = 0;
   /** QEMU is loading the device state: the guest stands still until it has. */
   #isLoading = false;
   #settle!: { resolve: () => void; reject: (error: RelayError) => void };
@@ -205,7 +209,8 @@ export class SwitchDestination implements AsyncDisposable {
   async #work(frame: Frame): Promise<void> {
     await this.#handle(frame);
     // Only what brings bytes has to wait for QEMU; least of all the permission to run.
-    if (frame.payload.length < waitingBytes) return;
+    const backlogBytes = this.#stream?.backlogBytes ?? 0;
+    if (frame.payload.length < waitingBytes && backlogBytes < maxWaitingBytes) return;
     this.#isWaiting = true;
     await this.#stream?.drained();
     this.#isWaiting = false;
@@ -229,14 +234,16 @@ export class SwitchDestination implements AsyncDisposable {
         this.#prefetcher!.add(decodeHints(payload, this.#pagesOfBlock));
         break;
       case frameType.batch:
-        this.#batch(sequence, payload, stream);
+        this.#batch(sequence, decodeBatch(payload, this.#pagesOfBlock), stream);
         break;
       case frameType.remote:
+        this.#requireBeforeGo(type);
         this.#remoteBytes += payload.length;
         if (this.#remoteBytes > maxRemoteBytes) throw tooLong('list of pages to come');
         this.#remote.push(payload);
         break;
       case frameType.device:
+        this.#requireBeforeGo(type);
         this.#addDevice(payload);
         break;
       case frameType.go:
@@ -248,6 +255,11 @@ export class SwitchDestination implements AsyncDisposable {
       default:
         throw new RelayError('VMMIG_LINK_PROTOCOL', `the source relay sent a frame of type ${type}`);
     }
+  }
+
+  #requireBeforeGo(type: number): void {
+    if (this.#hasSwitched)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', `the source relay sent a frame of type ${type} after it let go`);
   }
 
   /** Before QEMU's stream, and maybe before QEMU: pages of a guest that still runs follow. */
@@ -336,8 +348,7 @@ export class SwitchDestination implements AsyncDisposable {
   }
 
   /** Places what a batch brings, and tells the source once QEMU has all of it. */
-  #batch(sequence: number, payload: Buffer, stream: PostcopyStream): void {
-    const batch = decodeBatch(payload, this.#pagesOfBlock);
+  #batch(sequence: number, batch: Batch, stream: PostcopyStream): void {
     digestBatch(this.#digest!, this.#digester, batch);
     const restorer = this.#restorer!;
     const prefetcher = this.#prefetcher!;
@@ -423,20 +434,33 @@ export class SwitchDestination implements AsyncDisposable {
   /** The guest waits for these pages. */
   #fault(run: PageRun): void {
     const here = this.#restorer!.hurry(run.block, run.page, run.count);
-    if (here < run.count) this.#link!.sendUrgent(frameType.fault, encodeFault(run));
+    if (here === run.count) return;
+    this.#askedPages += run.count;
+    this.#link!.sendUrgent(frameType.fault, encodeFault(run));
   }
 
   #immediate({ type, sequence, payload }: Frame): void {
     if (this.#stream === null || this.#restorer === null)
       throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay answered before it was asked');
-    if (type === frameType.answer) return this.#batch(sequence, payload, this.#stream);
+    if (type === frameType.answer) return this.#answer(sequence, payload, this.#stream);
     if (type !== frameType.resend)
       throw new RelayError('VMMIG_LINK_PROTOCOL', `the source relay sent a frame of type ${type}`);
     this.#restorer.resent(sequence, decodeResend(payload));
   }
 
+  /** Does not wait for QEMU, and so brings no more bytes than were asked for. */
+  #answer(sequence: number, payload: Buffer, stream: PostcopyStream): void {
+    const batch = decodeBatch(payload, this.#pagesOfBlock);
+    this.#askedPages -= batch.pages.length / pageBytes;
+    if (!this.#hasSwitched || this.#askedPages < 0)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay answered what nobody asked');
+    this.#batch(sequence, batch, stream);
+  }
+
   /** The source has nothing left. */
   async #finish(root: Buffer, stream: PostcopyStream): Promise<void> {
+    if (!this.#hasSwitched)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay compared before the permission to run');
     const isEqual = this.#digest!.root().equals(root);
     this.#held.clear();
     const isWell = await stream.end();

@@ -37,6 +37,8 @@ export const maxBatchPages = 128;
 export const maxReferencePages = 64;
 const maxBatchReferencePages = 1024;
 const maxFillPages = 0xffff;
+/** Fills other than zeroes become bytes at the destination of a switch. QEMU tells hardly any. */
+const maxOddFillPages = 1024;
 /** 4 GiB of memory: a batch is handled in one go, and may not keep the destination busy for long. */
 const maxDecodedPages = 2 ** 20;
 
@@ -49,6 +51,7 @@ export class BatchBuilder {
   #pageCount = 0;
   #referencePages = 0;
   #fillPages = 0;
+  #oddFillPages = 0;
   // the last record, while it can still grow
   #kind = -1;
   #fill = 0;
@@ -65,6 +68,7 @@ export class BatchBuilder {
     return (
       this.#recordCount >= maxRecords - 1 ||
       this.#fillPages >= maxDecodedPages / 2 ||
+      this.#oddFillPages >= maxOddFillPages ||
       this.#pageCount >= maxBatchPages ||
       this.#referencePages >= maxBatchReferencePages
     );
@@ -72,6 +76,7 @@ export class BatchBuilder {
 
   addFill(block: number, page: number, fill: number): void {
     this.#fillPages++;
+    if (fill !== 0) this.#oddFillPages++;
     if (!this.#grow(recordKind.fill, block, page, fill, maxFillPages))
       this.#open(recordKind.fill, block, page, fill, 1);
   }
@@ -118,7 +123,8 @@ export class BatchBuilder {
     payload.writeUInt32BE(raw.length, 3);
     this.#records.copy(payload, headerBytes, 0, this.#recordsBytes);
     payload.set(pages, headerBytes + this.#recordsBytes);
-    this.#recordsBytes = this.#recordCount = this.#pageCount = this.#referencePages = this.#fillPages = 0;
+    this.#recordsBytes = this.#recordCount = this.#pageCount = 0;
+    this.#referencePages = this.#fillPages = this.#oddFillPages = 0;
     this.#kind = -1;
     return payload;
   }
@@ -175,13 +181,16 @@ export function decodeBatch(payload: Buffer, pagesOfBlock: readonly number[]): B
   const records = readRecords(payload.subarray(headerBytes), recordCount);
   let recordsBytes = 0;
   let carriedPages = 0;
+  let oddFillPages = 0;
   let pages = 0;
-  for (const { kind, block, page, count } of records) {
+  for (const { kind, fill, block, page, count } of records) {
     const limit = pagesOfBlock[block];
     if (limit === undefined) throw malformed(`a run in block ${block}, which the guest does not have`);
     if (count === 0 || page + count > limit) throw malformed(`a run of ${count} pages at ${page} of ${limit}`);
     if (kind === recordKind.reference && count > maxReferencePages) throw malformed(`a reference to ${count} pages`);
     if (kind === recordKind.bytes) carriedPages += count;
+    if (kind === recordKind.fill && fill !== 0) oddFillPages += count;
+    if (oddFillPages > maxOddFillPages) throw malformed('a batch of fills that are not zero');
     pages += count;
     if (pages > maxDecodedPages) throw malformed(`a batch of more than ${maxDecodedPages} pages`);
     recordsBytes += recordBytes + (kind === recordKind.reference ? referenceBytes : 0);

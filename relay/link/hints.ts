@@ -22,6 +22,8 @@ export interface HintRun {
 
 const sectorBytes = 512;
 const sectorsPerPage = pageBytes / sectorBytes;
+/** A reference has 48 bits for its place. */
+const maxDiskSectors = 2 ** 48 / sectorBytes;
 /** In one frame; more runs take more frames. */
 export const maxHintRuns = 2 ** 16;
 const maxRunBytes = 32;
@@ -92,7 +94,8 @@ export function decodeHints(payload: Buffer, pagesOfBlock: readonly number[]): H
     block += blockDifference;
     sector += distance % 2 === 0 ? distance / 2 : -(distance + 1) / 2;
     const limit = pagesOfBlock[block];
-    if (limit === undefined || count === 0 || page + count > limit || sector < 0) throw malformed();
+    const isOnDisk = sector >= 0 && sector + count * sectorsPerPage <= maxDiskSectors;
+    if (limit === undefined || count === 0 || page + count > limit || !isOnDisk) throw malformed();
     if (runs.length === maxHintRuns) throw malformed();
     runs.push({ block, page, count, disk, diskOffsetBytes: sector * sectorBytes });
     page += count;

@@ -87,6 +87,7 @@ function checkEncoded(decoder: Decoder, { value, encoded, isVerbatim }: Decoded,
 function outline(error: unknown): string {
   const { code, name, message } = error as { code?: string; name?: string; message?: string };
   const text = String(message)
+    .replace(/0x[0-9a-f]+/g, '#')
     .replace(/"(?:[^"\\]|\\.)*"/g, '""')
     .replace(/-?\d+(?:\.\d+)?(?:e\+?\d+)?/g, '#')
     .slice(0, 80);

@@ -25,7 +25,8 @@ export interface FuzzResult {
 }
 
 const defaultMaxBytes = 16 * 1024;
-const maxPool = 4000;
+const maxPool = 2000;
+const maxPoolBytes = 16 * 2 ** 20;
 /** Coverage is measured for the first of so many inputs, in batches. */
 const coveragePeriod = 100_000;
 const coveredInputs = 12_000;
@@ -41,6 +42,7 @@ export function fuzz(decoder: Decoder, options: FuzzOptions): FuzzResult {
     records: decoder.records?.bind(decoder) ?? null,
   };
   const pool: Buffer[] = [...decoder.seeds(), ...options.corpus];
+  let poolBytes = pool.reduce((sum, { length }) => sum + length, 0);
   const outcomes = new Set<string>();
   const attempt = (input: Buffer) => {
     options.trying?.(input);
@@ -51,8 +53,13 @@ export function fuzz(decoder: Decoder, options: FuzzOptions): FuzzResult {
     return isNew;
   };
   const keep = (input: Buffer) => {
-    if (pool.length < maxPool) pool.push(input);
-    else pool[random.below(maxPool)] = input;
+    poolBytes += input.length;
+    if (pool.length < maxPool && poolBytes < maxPoolBytes) pool.push(input);
+    else {
+      const at = random.below(pool.length);
+      poolBytes -= pool[at]!.length;
+      pool[at] = input;
+    }
   };
   for (const seed of pool.slice()) attempt(seed);
   const next = () => {
