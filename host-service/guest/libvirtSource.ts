@@ -20,6 +20,7 @@ import {
   LibvirtError,
   type MigrationState,
   migrateDomain,
+  migrationState,
   openMonitor,
   parseDomain,
   type QmpMonitor,
@@ -175,7 +176,11 @@ export class LibvirtSource implements SourceGuest {
   async #untilIterating(signal: AbortSignal): Promise<void> {
     for (;;) {
       try {
-        return await this.allowDowntime(iterateDowntimeLimitMs, signal);
+        await this.allowDowntime(iterateDowntimeLimitMs, signal);
+        // Before that, what QEMU tells is about an earlier migration.
+        const { final } = await migrationState(this.monitor, { signal });
+        if (!final) return;
+        await delay(pollMs, undefined, { signal });
       } catch (thrown) {
         if (!(thrown instanceof LibvirtError) || thrown.code !== 'VMMIG_LIBVIRT_COMMAND') throw thrown;
         await delay(pollMs, undefined, { signal });

@@ -59,6 +59,11 @@ export class QemuInput implements AsyncDisposable {
     this.#socket?.resume();
   }
 
+  /** Tells QEMU what its destination would. */
+  answer(bytes: Buffer): void {
+    this.#socket?.write(bytes);
+  }
+
   /** Hangs up: QEMU's migration fails, and its guest goes on. */
   close(): void {
     this.#isClosed = true;
