@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { Check } from './protocol.js';
 
 export async function hostChecks(): Promise<Check[]> {
-  return await Promise.all([nodeVersion(), root(), qemu(), acceleration(), directReads(), agentBinary()]);
+  return await Promise.all([nodeVersion(), root(), qemu(), acceleration(), directReads(), qemuNbd(), agentBinary()]);
 }
 
 async function nodeVersion(): Promise<Check> {
@@ -53,6 +53,17 @@ async function directReads(): Promise<Check> {
     return required('System calls', true, 'koffi loads', 'reinstall vmmig');
   } catch (error) {
     return required('System calls', false, (error as Error).message, 'reinstall vmmig: its native parts are missing');
+  }
+}
+
+async function qemuNbd(): Promise<Check> {
+  const remedy = 'install it (Debian: qemu-utils), or page cache of disks that are not raw is sent to this host';
+  try {
+    const { execa } = await import('execa');
+    const [{ stdout }] = await Promise.all([execa('qemu-nbd', ['--version']), execa('setpriv', ['--version'])]);
+    return recommended('qemu-nbd', true, stdout.split('\n')[0] ?? '', remedy);
+  } catch {
+    return recommended('qemu-nbd', false, 'qemu-nbd or setpriv is not on the PATH', remedy);
   }
 }
 

@@ -1,5 +1,8 @@
 import { randomInt } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { execa } from 'execa';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -8,6 +11,10 @@ import { Images, isAlive, KiB, MiB, qemuNbdsOf, Writer } from './images.js';
 
 /** The longer it takes to open an image, the less often it is opened. */
 const patiently = { timeout: 20_000 };
+/** QEMU's driver for it may be missing: it is in qemu-block-extra. */
+const isHttpKnown = !/unknown protocol/i.test(
+  (await execa('qemu-img', ['info', 'http://127.0.0.1:1/'], { reject: false })).stderr,
+);
 const cleanups: (() => Promise<unknown>)[] = [];
 let images: Images;
 
@@ -167,7 +174,7 @@ describe('an image of another kind', () => {
     expectSame(await contentOf(await opened({ path, format: 'qcow2' })), await images.content('device.qcow2', 'qcow2'));
   });
 
-  test('may be on an NBD server, which keeps it from being cached twice', async () => {
+  test('may be on an NBD server', async () => {
     await images.raw('remote.raw', 4 * MiB, [[MiB, MiB]]);
     const socket = images.path('remote.socket');
     const server = execa('qemu-nbd', ['-r', '-t', '-e', '0', '-k', socket, '-f', 'raw', images.path('remote.raw')], {
@@ -182,6 +189,27 @@ describe('an image of another kind', () => {
     expectSame(await contentOf(await opened({ path: `nbd+unix:///?socket=${socket}`, format: 'raw' })), content);
     const options = { driver: 'raw', file: { driver: 'nbd', server: { type: 'unix', path: socket } } };
     expectSame(await contentOf(await opened({ path: `json:${JSON.stringify(options)}`, format: 'raw' })), content);
+  });
+
+  test.skipIf(!isHttpKnown)('may be on a web server', async () => {
+    const requested = await images.raw('web.raw', 4 * MiB, [[MiB, MiB]]);
+    await images.img('convert', '-f', 'raw', '-O', 'qcow2', 'web.raw', 'web.qcow2');
+    const image = await readFile(images.path('web.qcow2'));
+    const server = createServer((request, response) => {
+      const [, from, to] = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '') ?? [];
+      const part = from === undefined ? image : image.subarray(Number(from), to ? Number(to) + 1 : undefined);
+      const range = { 'content-range': `bytes ${from}-${Number(from) + part.length - 1}/${image.length}` };
+      const headers = { 'accept-ranges': 'bytes', 'content-length': part.length, ...(from ? range : {}) };
+      response.writeHead(from === undefined ? 200 : 206, headers).end(request.method === 'HEAD' ? '' : part);
+    }).listen(0, '127.0.0.1');
+    cleanups.push(async () => {
+      server.close();
+      server.closeAllConnections();
+    });
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const path = `http://127.0.0.1:${port}/web.qcow2`;
+    expectSame(await contentOf(await opened({ path, format: 'qcow2' })), await readFile(requested));
   });
 
   test('is not read when it is encrypted, unless the key is there', async () => {

@@ -97,7 +97,9 @@ describe('the service on a host', () => {
     expect(clock).toBeGreaterThanOrEqual(before - 1000);
     expect(clock).toBeLessThanOrEqual(Date.now() + 1000);
     const checks = await rpc.request<{ name: string; ok: boolean; remedy: string | null }[]>('host.checks');
-    expect(checks.map(({ name }) => name)).toEqual(expect.arrayContaining(['Node.js', 'QEMU', 'Guest agent']));
+    expect(checks.map(({ name }) => name)).toEqual(
+      expect.arrayContaining(['Node.js', 'QEMU', 'qemu-nbd', 'Guest agent']),
+    );
     for (const { ok, remedy } of checks) expect(remedy === null).toBe(ok);
   });
 
