@@ -11,6 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { assetPath } from './assets.js';
 import { compile } from './compile.js';
 import { LabError } from './errors.js';
+import { raiseGuestNetwork } from './guestNetwork.js';
 import { findMembers, killMembers, labExec, startMember } from './host/members.js';
 import { setUpHost } from './host/setup.js';
 import { writeSshClientConfig, writeSshKeys } from './host/ssh.js';
@@ -128,6 +129,7 @@ async function raise(settings: LabSettings, signal: AbortSignal | undefined): Pr
   for (const member of members) await startMember(member, signal);
   await writeSshClientConfig();
   await raiseWan(settings, signal);
+  await raiseGuestNetwork(signal);
   for (const host of hostNames) await setUpHost(host, signal);
   for (const host of hostNames) await waitForSsh(host, signal);
   const { libvirt } = settings;

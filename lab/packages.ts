@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import { LabError } from './errors.js';
 
-interface Mirror {
+export interface Mirror {
   uri: string;
   codename: string;
   signedBy: string | undefined;
@@ -87,7 +87,7 @@ export class PackageSource {
 }
 
 /** The machine's own Debian archive: the source whose suite is the running release and whose component is main. */
-async function findMirror(): Promise<Mirror> {
+export async function findMirror(): Promise<Mirror> {
   const codename = /^VERSION_CODENAME=(\S+)$/m.exec(await readFile('/etc/os-release', 'utf8'))?.[1];
   if (codename === undefined) {
     throw new LabError('VMMIG_LAB_UNSUPPORTED', 'The lab needs Debian: /etc/os-release names no release');

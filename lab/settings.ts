@@ -31,6 +31,12 @@ export const networks: Record<HostName, { address: string; gateway: string; devi
   hostB: { address: '10.77.2.1', gateway: '10.77.2.254', device: 'to-hostB' },
 };
 
+/**
+ * The network of the guests: a bridge in each host, joined by one in the network between them, where their clients are.
+ * It does not pass the WAN.
+ */
+export const guestNetwork = { bridge: 'guests', clientAddress: '10.77.3.254', bits: 24 };
+
 /** Where a guest's sockets are in its host; the same path is another directory in each host. */
 export const guestDirectory = '/run/vmmig-lab';
 
@@ -53,6 +59,8 @@ export const labPaths = {
   ssh: () => join(labDirectory(), 'ssh'),
   /** For ssh(1) and vmmig alike. Inside a host another file is mounted over it: addresses are reached directly there. */
   sshConfig: () => join(labDirectory(), 'ssh_config'),
+  /** What a QEMU without libvirt runs to join its network device to the bridge. */
+  joinBridge: () => join(labDirectory(), 'bin', 'join-bridge'),
   wanLinkParameters: () => join(labDirectory(), 'wan-link'),
   hostDirectory: (host: HostName) => join(labDirectory(), 'hosts', host),
 };

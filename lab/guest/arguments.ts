@@ -1,5 +1,6 @@
 /** The tiny guest's QEMU command line. Everything it names is at the same path on both of the lab's hosts. */
 import { join } from 'node:path';
+import { labPaths } from '../settings.js';
 import type { TinyGuestImage } from './tinyGuest.js';
 
 export interface GuestDisk {
@@ -18,6 +19,12 @@ export interface GuestDevices {
   memoryMiB?: number;
   cpus?: number;
   disks?: GuestDisk[];
+  /** A network device on the guests' bridge. */
+  network?: { mac: string };
+  /** A port for vmmig's agent. Default true. */
+  hasAgentPort?: boolean;
+  /** A port for qemu-guest-agent. */
+  qga?: boolean;
   /** A file to keep the guest's RAM in, shared (`memory-backend-file,share=on`). */
   memoryFile?: string;
   /** Starts as a migration's destination: `defer` or an address. */
@@ -29,6 +36,8 @@ export interface GuestDevices {
 export interface GuestPaths {
   qmpPath: string;
   agentPath: string;
+  /** qemu-guest-agent's; of a domain it is where libvirt has it. */
+  qgaPath: string;
   shellPath: string;
   consolePath: string;
   /** What the serial console printed. */
@@ -43,6 +52,7 @@ export function guestPaths(dir: string, name: string): GuestPaths {
   return {
     qmpPath: path('qmp'),
     agentPath: path('agent'),
+    qgaPath: path('qga'),
     shellPath: path('shell'),
     consolePath: path('console'),
     consoleLogPath: path('console.log'),
@@ -74,8 +84,19 @@ export function guestArguments(devices: GuestDevices, image: TinyGuestImage): st
       `virtio-blk-pci,drive=${disk.id},serial=${disk.serial ?? disk.id}`,
     ]),
     ...['-device', 'virtio-serial-pci'],
-    ...[...socket('agent', paths.agentPath), '-device', 'virtserialport,chardev=agent,name=org.vmmig.agent.0'],
+    ...(devices.hasAgentPort === false
+      ? []
+      : [...socket('agent', paths.agentPath), '-device', 'virtserialport,chardev=agent,name=org.vmmig.agent.0']),
     ...[...socket('shell', paths.shellPath), '-device', 'virtserialport,chardev=shell,name=org.vmmig.lab.0'],
+    ...(devices.qga
+      ? [...socket('qga', paths.qgaPath), '-device', 'virtserialport,chardev=qga,name=org.qemu.guest_agent.0']
+      : []),
+    ...(devices.network
+      ? [
+          ...['-netdev', `tap,id=guests,script=${labPaths.joinBridge()},downscript=no`],
+          ...['-device', `virtio-net-pci,netdev=guests,mac=${devices.network.mac}`],
+        ]
+      : []),
     '-chardev',
     `socket,id=console,path=${paths.consolePath},server=on,wait=off,logfile=${paths.consoleLogPath}`,
     ...['-serial', 'chardev:console'],

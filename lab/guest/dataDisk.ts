@@ -39,8 +39,7 @@ async function buildImage(
 ): Promise<void> {
   const tree = join(directory, 'tree');
   await mkdir(join(tree, 'files'), { recursive: true });
-  const sums =
-    contents === 'real' ? await copyRealFiles(tree, filesMiB, signal) : await writeRandom(tree, filesMiB, signal);
+  const sums = await (contents === 'real' ? copyRealFiles : writeRandom)(tree, filesMiB, signal);
   await writeFile(join(tree, 'SHA256SUMS'), sums.join(''));
   const image = join(directory, 'disk.img');
   // Metadata is initialised now, so that the guest's kernel does not write it in the background later.
@@ -51,8 +50,8 @@ async function buildImage(
   await rm(tree, { recursive: true });
 }
 
-/** Files of 8 MiB of a fixed pseudo-random stream. */
-async function writeRandom(tree: string, filesMiB: number, signal: AbortSignal | undefined): Promise<string[]> {
+/** Files of 8 MiB of a fixed pseudo-random stream, in `tree`/files. Returns the lines for SHA256SUMS. */
+export async function writeRandom(tree: string, filesMiB: number, signal?: AbortSignal): Promise<string[]> {
   const cipher = createCipheriv('aes-128-ctr', Buffer.alloc(16, 1), Buffer.alloc(16));
   const zeros = Buffer.alloc(mebibyte);
   const sums: string[] = [];
@@ -71,8 +70,8 @@ async function writeRandom(tree: string, filesMiB: number, signal: AbortSignal |
   return sums;
 }
 
-/** Regular files from /usr/lib in the order of their names, as many as fit, each under a number of its own. */
-async function copyRealFiles(tree: string, filesMiB: number, signal: AbortSignal | undefined): Promise<string[]> {
+/** The same with regular files from /usr/lib in the order of their names, as many as fit, each under a number of its own. */
+export async function copyRealFiles(tree: string, filesMiB: number, signal?: AbortSignal): Promise<string[]> {
   const found = await readdir('/usr/lib', { recursive: true, withFileTypes: true });
   const paths = found.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
   let left = filesMiB * mebibyte;

@@ -8,9 +8,9 @@ import { basename, dirname, join } from 'node:path';
 import { execa } from 'execa';
 import { assetPath } from '../assets.js';
 import { cached } from '../cache.js';
-import { compile } from '../compile.js';
 import { LabError } from '../errors.js';
 import { guestKernel } from './kernel.js';
+import { buildLabTools, tools } from './labTools.js';
 
 export interface TinyGuestOptions {
   /** A static `vmmig-agent` to run in the guest; null or absent leaves the guest without one. */
@@ -29,19 +29,11 @@ export interface TinyGuestImage {
   append: string;
 }
 
-const tools = ['command-server', 'counter', 'dm-linear', 'fswriter', 'pattern', 'ticker'];
-
 /** Builds the guest, or takes it from the cache when nothing it is made from has changed. */
 export async function buildTinyGuest(options: TinyGuestOptions = {}): Promise<TinyGuestImage> {
   const kernel = await guestKernel(options.signal);
   const busybox = await findBusybox();
-  const toolDirectory = 'lab/guest/tools';
-  const sources = (await readdir(assetPath(toolDirectory))).sort().map((name) => `${toolDirectory}/${name}`);
-  const labTools = await compile('labtools', sources, {
-    compiler: 'musl-gcc',
-    flags: ['-static', '-s', '-idirafter', '/usr/include', '-idirafter', '/usr/include/x86_64-linux-gnu'],
-    ...(options.signal ? { signal: options.signal } : {}),
-  });
+  const labTools = await buildLabTools(options.signal);
   const recipe = assetPath('lab/guest/root');
   const files = new Map<string, string>([
     ['init', join(recipe, 'init')],

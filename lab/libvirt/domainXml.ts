@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { type GuestDevices, guestPaths } from '../guest/arguments.js';
 import type { TinyGuestImage } from '../guest/tinyGuest.js';
+import { guestNetwork } from '../settings.js';
 
 export interface DomainOptions {
   /** Keeps RAM in shared memory: a file in /dev/shm, or one without a name. */
@@ -46,7 +47,7 @@ export function domainXml(
   <devices>
     <emulator>${text(emulator)}</emulator>${disks.join('')}
     <controller type='usb' model='none'/>
-    <controller type='virtio-serial'/>${channel('org.vmmig.agent.0', paths.agentPath)}${channel('org.vmmig.lab.0', paths.shellPath)}
+    <controller type='virtio-serial'/>${devices.hasAgentPort === false ? '' : channel('org.vmmig.agent.0', paths.agentPath)}${channel('org.vmmig.lab.0', paths.shellPath)}${devices.qga ? guestAgentChannel : ''}${networkInterface(devices.network)}
     <serial type='unix'>
       <source mode='bind' path='${text(paths.consolePath)}'/>
       <log file='${text(paths.consoleLogPath)}' append='off'/>
@@ -79,6 +80,22 @@ function channel(name: string, path: string): string {
       <source mode='bind' path='${text(path)}'/>
       <target type='virtio' name='${name}'/>
     </channel>`;
+}
+
+/** libvirt chooses the path, and talks to the agent itself. */
+const guestAgentChannel = `
+    <channel type='unix'>
+      <target type='virtio' name='org.qemu.guest_agent.0'/>
+    </channel>`;
+
+function networkInterface(network: GuestDevices['network']): string {
+  if (network === undefined) return '';
+  return `
+    <interface type='bridge'>
+      <mac address='${network.mac}'/>
+      <source bridge='${guestNetwork.bridge}'/>
+      <model type='virtio'/>
+    </interface>`;
 }
 
 /** Ownership by libvirt's DAC driver: the user's processes, and the files given to it while it runs. */
