@@ -21,7 +21,7 @@ export async function inspectGuestServices(qmp: QmpMonitor, signal?: AbortSignal
   return { qgaPath: port?.isOpen === true ? port.path : null, pageCacheBytes };
 }
 
-/** The statistics are old, or none, unless somebody has told QEMU to poll them; the guest may leave out any of them. */
+/** Statistics that nobody has told QEMU to poll are none, or of the guest's boot; the guest may leave out any of them. */
 async function findPageCache(
   qmp: QmpMonitor,
   devices: readonly AddedDevice[],
@@ -29,6 +29,7 @@ async function findPageCache(
 ): Promise<number | null> {
   const balloon = devices.find(({ type }) => type.startsWith('virtio-balloon'));
   if (balloon === undefined) return null;
+  if (!Number(await deviceProperty(qmp, balloon.path, 'guest-stats-polling-interval', signal))) return null;
   const found = (await deviceProperty(qmp, balloon.path, 'guest-stats', signal)) as GuestStatistics | null;
   const bytes = found?.stats?.['stat-disk-caches'];
   return Number(found?.['last-update']) > 0 && Number.isSafeInteger(bytes) ? bytes! : null;

@@ -49,6 +49,7 @@ beforeAll(async () => {
   diskPaths.data = workspace.file('data.img');
   qgaPath = workspace.file('qga.sock');
   await makeExt4(diskPaths.data, known.directory, 64);
+  const qga = await withQemuGa(workspace.file('qga'), qgaPath);
   guest = await AgentGuest.boot({
     dir: workspace.file('guest'),
     name: 'qga',
@@ -56,7 +57,8 @@ beforeAll(async () => {
     memoryFile: workspace.ramPath,
     agentPath: program,
     disks: Object.entries(diskPaths).map(([id, path]) => ({ id, path })),
-    ...(await withQemuGa(workspace.file('qga'), qgaPath)),
+    ...qga,
+    extraArgs: [...qga.extraArgs!, '-device', 'virtio-balloon-pci,id=balloon0'],
   });
   await guest.shell.output('find /data/ -type f -exec cat {} + >/dev/null; sync', { timeoutMs: 120_000 });
 }, 300_000);
@@ -86,6 +88,15 @@ describe('a guest with nothing but qemu-guest-agent', () => {
     expect((await agent.scan({ mode: 'changes' })).runs).toEqual(brought.runs);
     await agent[Symbol.asyncDispose]();
     await expect.poll(state, { timeout: 10_000 }).toBe(before);
+  });
+
+  it('tells how much page cache it has to who has its balloon polled', async () => {
+    const balloon = { path: '/machine/peripheral/balloon0', property: 'guest-stats-polling-interval' };
+    await guest.qmp.execute('qom-set', { ...balloon, value: 1 });
+    const bytes = async () => (await inspectGuestServices(guest.qmp)).pageCacheBytes ?? 0;
+    await expect.poll(bytes, { timeout: 10_000 }).toBeGreaterThan(2 * FILES * 4096);
+    expect(await bytes()).toBeLessThan(200 * 2 ** 20);
+    await guest.qmp.execute('qom-set', { ...balloon, value: 0 });
   });
 
   it('is not asked where its own agent answers', async () => {
