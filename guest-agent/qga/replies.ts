@@ -12,6 +12,7 @@ import { AgentError } from '../errors.js';
 
 /** The longest we ask for is a quarter of this. */
 const MAX_LINE_BYTES = 2 * 1024 * 1024;
+const MAX_PARTS = 1000;
 const LF = 0x0a;
 const DELIMITER = 0xff;
 
@@ -52,6 +53,8 @@ export class QgaReplies {
 
   #keep(bytes: Buffer): void {
     this.#length += bytes.length;
+    // A line in single bytes is not to take many times its memory.
+    if (this.#parts.length === MAX_PARTS) this.#parts = [Buffer.concat(this.#parts)];
     if (this.#length <= MAX_LINE_BYTES) this.#parts.push(Buffer.from(bytes));
     else if (this.#awaited !== null) this.#parts = [];
     else throw protocolError(`a reply of more than ${MAX_LINE_BYTES} bytes`);
@@ -101,8 +104,8 @@ function parseReply(line: string): QgaReply {
 
 /** `{"class": …, "desc": …}`: the text is for people and comes from the guest. */
 function describe(error: unknown): string {
-  const text = typeof error === 'object' && error !== null && 'desc' in error ? String(error.desc) : 'no reason given';
-  return printable(text, 300);
+  const desc = typeof error === 'object' && error !== null && 'desc' in error ? error.desc : null;
+  return printable(typeof desc === 'string' ? desc : 'no reason given', 300);
 }
 
 /** A text from the guest, in a shape that can be shown. */

@@ -25,6 +25,8 @@ export interface FuzzResult {
 }
 
 const defaultMaxBytes = 16 * 1024;
+/** Some messages have text from the input in them. */
+const maxOutcomes = 400;
 const maxPool = 2000;
 const maxPoolBytes = 16 * 2 ** 20;
 /** Coverage is measured for the first of so many inputs, in batches. */
@@ -48,7 +50,7 @@ export function fuzz(decoder: Decoder, options: FuzzOptions): FuzzResult {
     options.trying?.(input);
     const { finding, outcome } = evaluate(decoder, input, random);
     if (finding !== null) options.found(input, finding);
-    const isNew = !outcomes.has(outcome);
+    const isNew = outcomes.size < maxOutcomes && !outcomes.has(outcome);
     if (isNew) outcomes.add(outcome);
     return isNew;
   };

@@ -13,6 +13,7 @@ import {
   MAX_PFN,
 } from '../../../guest-agent/messages.js';
 import { encodeFrame, FrameDecoder, frameType } from '../../../guest-agent/protocol.js';
+import { QgaReplies, type QgaReply } from '../../../guest-agent/qga/replies.js';
 import { disksPayload, donePayload, groupsPayload, helloPayload, u64, varint } from '../../guest-agent/payloads.js';
 import { type Decoder, require } from '../decoder.js';
 
@@ -89,6 +90,30 @@ export const agentDecoders: readonly Decoder[] = [
         );
         chunk.fill(0xa5);
       }
+      return { value };
+    },
+    isTyped,
+  },
+  {
+    name: 'qga-replies',
+    seeds: () => {
+      const lines = [{ return: 3 }, { return: {} }, { error: { class: 'GenericError', desc: 'no such file' } }];
+      const [sync, ...rest] = lines.map((line) => Buffer.from(`${JSON.stringify(line)}\n`));
+      return [
+        Buffer.concat([Buffer.from('{"return": 9}\n'), Buffer.of(0xff), sync!, ...rest]),
+        Buffer.concat([Buffer.of(0xff), sync!, rest[1]!, rest[0]!]),
+      ];
+    },
+    dictionary: [Buffer.of(0xff), '"return":', '"error":', '"desc":', '{"toString":1}', '[[[[', 'null', '\n', '3'],
+    decode(chunks) {
+      const replies = new QgaReplies();
+      replies.awaitSync(3);
+      const value: QgaReply[] = [];
+      for (const chunk of chunks) {
+        replies.feed(chunk, (reply) => value.push(reply));
+        chunk.fill(0xa5);
+      }
+      for (const reply of value) if ('error' in reply) require(/^\P{C}*$/u.test(reply.error), () => reply.error);
       return { value };
     },
     isTyped,
