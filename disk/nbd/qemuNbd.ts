@@ -29,6 +29,7 @@ export interface QemuNbdOptions {
 
 /** To end by itself when its client has said good-bye. */
 const END_TIMEOUT_MS = 2000;
+const KILL_TIMEOUT_MS = 1000;
 /** To say why it has hung up. */
 const LAST_WORDS_MS = 500;
 const STDERR_CHARACTERS = 4096;
@@ -107,8 +108,7 @@ export class QemuNbd implements AsyncDisposable {
       } catch (error) {
         // Its hanging up is noticed before its end, and its end is what has reasons.
         const reason = await Promise.race([over, delay(LAST_WORDS_MS, error, { ref: false })]);
-        child.kill('SIGKILL');
-        await over;
+        await kill(child, over);
         throw signal?.aborted ? error : reason;
       }
       return new QemuNbd(connection, direct, child, over);
@@ -123,10 +123,18 @@ export class QemuNbd implements AsyncDisposable {
   /** Ends it. Reads that are under way fail. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.connection.close();
-    const timer = setTimeout(() => this.#child.kill('SIGKILL'), END_TIMEOUT_MS);
-    await this.#over;
-    clearTimeout(timer);
+    const patience = new AbortController();
+    const waited = delay(END_TIMEOUT_MS, 'late', { signal: patience.signal }).catch(() => 'ended');
+    if ((await Promise.race([this.#over, waited])) === 'late') await kill(this.#child, this.#over);
+    patience.abort();
   }
+}
+
+/** One that waits for storage that never answers cannot end, and is not waited for. */
+async function kill(child: ChildProcess, over: Promise<unknown>): Promise<void> {
+  child.kill('SIGKILL');
+  child.unref();
+  await Promise.race([over, delay(KILL_TIMEOUT_MS, undefined, { ref: false })]);
 }
 
 /** Resolves when the process has ended, with what is to be said of that. */
