@@ -16,7 +16,9 @@ import type { QgaTransport } from './transport.js';
 const ANSWER_TIMEOUT_MS = 1_500;
 const START_TIMEOUT_MS = 8_000;
 const CLOSE_TIMEOUT_MS = 1_000;
-const POLL_MS = 20;
+/** The guest logs each of these questions. */
+const MIN_POLL_MS = 20;
+const MAX_POLL_MS = 200;
 
 const NEEDED = [
   'guest-exec',
@@ -29,8 +31,8 @@ const NEEDED = [
   'guest-file-flush',
 ];
 
-/** In memory, where programs may be run: many a /run is mounted `noexec`. /tmp may be on a disk. */
-const PARENTS = ['/run', '/dev/shm', '/tmp'];
+/** In memory, where programs may be run: many a /run is mounted `noexec`, Debian's too. /tmp may be on a disk. */
+const PARENTS = ['/dev/shm', '/run', '/tmp'];
 
 /** `sh -c SCRIPT vmmig-agent NAME SHA256`. Debian's sh and busybox's. The guest's log shows it. */
 const SCRIPT = `umask 077
@@ -81,7 +83,9 @@ export async function startAgent(transport: QgaTransport, program: string, signa
     ['-c', SCRIPT, 'vmmig-agent', name, digest],
     gzipSync(binary, { level: 9 }),
   );
-  for (const deadline = performance.now() + START_TIMEOUT_MS; performance.now() < deadline; ) {
+  const deadline = performance.now() + START_TIMEOUT_MS;
+  for (let pollMs = MIN_POLL_MS; performance.now() < deadline; pollMs = Math.min(pollMs * 2, MAX_POLL_MS)) {
+    await delay(pollMs, undefined, { signal });
     for (const parent of PARENTS) {
       const input = await openIfThere(commands, `${parent}/${name}/in`);
       if (input !== null)
@@ -89,7 +93,6 @@ export async function startAgent(transport: QgaTransport, program: string, signa
     }
     const end = await commands.end(pid);
     if (end !== null) throw new AgentError('VMMIG_AGENT_START', `The agent does not run in the guest: ${end.message}`);
-    await delay(POLL_MS, undefined, { signal });
   }
   throw new AgentError('VMMIG_AGENT_START', `The agent does not begin within ${START_TIMEOUT_MS} ms`);
 }

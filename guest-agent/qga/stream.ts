@@ -21,7 +21,7 @@ const MAX_PAUSE_MS = 80;
 const LIFE_CHECK_MS = 1_000;
 /** For what is left to do when the stream is of no use any more. */
 const CLOSE_TIMEOUT_MS = 1_000;
-const END_POLL_MS = 10;
+const MIN_END_POLL_MS = 10;
 
 /** What the guest has open for us. */
 export interface QgaFiles {
@@ -145,6 +145,9 @@ export class QgaStream extends Duplex {
     const commands = new QgaCommands(this.#transport, { signal, timeoutMs: CLOSE_TIMEOUT_MS });
     await commands.close(this.#files.input);
     await commands.close(this.#files.output);
-    while ((await commands.end(this.#files.pid)) === null) await delay(END_POLL_MS, undefined, { signal });
+    for (let pollMs = MIN_END_POLL_MS; ; pollMs *= 2) {
+      await delay(pollMs, undefined, { signal });
+      if ((await commands.end(this.#files.pid)) !== null) return;
+    }
   }
 }
