@@ -56,7 +56,7 @@ const programs = {
 };
 
 /** The same for a lab with the system's libvirt. */
-const systemLibvirt = { libvirtd: 'libvirt-daemon', virsh: 'libvirt-clients' };
+const systemLibvirt = { libvirtd: 'libvirt-daemon', virsh: 'libvirt-clients', virtlogd: 'libvirt-daemon' };
 
 /** Shows that a directory is the lab's to delete. */
 const marker = '.vmmig-lab';
@@ -64,10 +64,12 @@ const marker = '.vmmig-lab';
 /** Raises the lab, or repairs it. What is not given is as before, or as in `defaultSettings`. */
 export async function labUp(options: Partial<LabSettings> & { signal?: AbortSignal } = {}): Promise<LabState> {
   const { signal, ...wanted } = options;
+  if (process.getuid?.() !== 0) throw new LabError('VMMIG_LAB_UNSUPPORTED', 'The lab needs root: it makes namespaces');
+  requirePrograms(programs);
   await using _lock = await lockLab(signal);
   const before = await readState();
   const settings = { ...defaultSettings, ...pickSettings(before), ...wanted };
-  checkMachine(settings);
+  if (settings.libvirt === '9.0') requirePrograms(systemLibvirt);
   const isSame = before?.qemu === settings.qemu && before.libvirt === settings.libvirt;
   if (before && isSame && (await isWhole(before))) {
     await healWan();
@@ -108,10 +110,10 @@ export async function setWan(settings: Partial<WanSettings>, options: { signal?:
   }, options.signal);
 }
 
-function checkMachine(settings: LabSettings): void {
-  if (process.getuid?.() !== 0) throw new LabError('VMMIG_LAB_UNSUPPORTED', 'The lab needs root: it makes namespaces');
+/** @param wanted - program to the Debian package that has it */
+function requirePrograms(wanted: Record<string, string>): void {
   const directories = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin'];
-  const missing = Object.entries({ ...programs, ...(settings.libvirt === '9.0' ? systemLibvirt : {}) })
+  const missing = Object.entries(wanted)
     .filter(([program]) => !directories.some((directory) => existsSync(join(directory, program))))
     .map(([, debianPackage]) => debianPackage);
   if (missing.length > 0) {
