@@ -9,11 +9,6 @@ export function isReadableFormat(format: string): boolean {
   return format === 'raw' || isServedFormat(format);
 }
 
-/** Whether it takes qemu-nbd to read an image: all but raw files and block devices. */
-export function needsQemuNbd({ path, format }: DiskImage): boolean {
-  return format !== 'raw' || !isPath(path);
-}
-
 /**
  * Opens a disk image; what is read are the guest's offsets, whatever the format.
  * @throws DiskError VMMIG_DISK_FORMAT, VMMIG_DISK_OPEN; and, where it takes qemu-nbd and not `lazy`, VMMIG_DISK_QEMU_NBD,
@@ -23,5 +18,6 @@ export async function openDisk(image: DiskImage, options?: OpenDiskOptions): Pro
   const isReadable = isReadableFormat(image.format) || image.secrets !== undefined;
   if (!isReadable)
     throw new DiskError('VMMIG_DISK_FORMAT', `${image.path}: cannot read disk images of format ${image.format}`);
-  return needsQemuNbd(image) ? await openNbdDisk(image, options) : await openRawDisk(image.path, options);
+  const isPlain = image.format === 'raw' && isPath(image.path);
+  return isPlain ? await openRawDisk(image.path, options) : await openNbdDisk(image, options);
 }

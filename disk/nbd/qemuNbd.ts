@@ -54,10 +54,6 @@ export class QemuNbd implements AsyncDisposable {
     this.#over = over;
   }
 
-  get pid(): number {
-    return this.#child.pid!;
-  }
-
   /** @throws DiskError VMMIG_DISK_QEMU_NBD, VMMIG_DISK_OPEN, VMMIG_DISK_ENCRYPTED, VMMIG_DISK_SERVER; the signal's reason */
   static async start(image: DiskImage, options: QemuNbdOptions): Promise<QemuNbd> {
     const { direct } = options;
@@ -114,7 +110,9 @@ export class QemuNbd implements AsyncDisposable {
       return new QemuNbd(connection, direct, child, over);
     } catch (error) {
       connection?.close();
-      throw error;
+      if (error instanceof DiskError || signal?.aborted) throw error;
+      const { message } = error as Error;
+      throw new DiskError('VMMIG_DISK_OPEN', `cannot open disk image ${image.path}: ${message}`, { cause: error });
     } finally {
       await rm(directory, { recursive: true, force: true });
     }

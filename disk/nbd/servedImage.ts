@@ -15,7 +15,7 @@ const LOOK_INTERVAL_MS = 200;
 const MIN_AGE_MS = 500;
 /** Opening is to take no more than this share of the time. */
 const MAX_OPENING_SHARE = 0.1;
-/** After it could not be opened. */
+/** After it could not be opened, or its server ended. */
 const RETRY_AFTER_MS = 1000;
 
 /** One qemu-nbd, and what the image was like when it opened it. */
@@ -38,8 +38,6 @@ export class ServedImage implements AsyncDisposable {
   #lookedAtMs = Number.NEGATIVE_INFINITY;
   #isDoubted = false;
   #failure: { readonly error: unknown; readonly atMs: number } | undefined;
-  /** How often it was opened. */
-  openings = 0;
 
   constructor(image: DiskImage, options: Omit<QemuNbdOptions, 'signal'>) {
     this.#image = image;
@@ -79,6 +77,11 @@ export class ServedImage implements AsyncDisposable {
     else if (this.#isDoubted) void opening();
   }
 
+  /** It was open, and its server is of no use any more. */
+  get #isLost(): boolean {
+    return this.#current !== undefined && this.current === undefined;
+  }
+
   /** To be called with each read that has ended. */
   release(served: Served): void {
     served.readsUnderWay -= 1;
@@ -99,6 +102,9 @@ export class ServedImage implements AsyncDisposable {
     const now = performance.now();
     if (this.#failure !== undefined && now - this.#failure.atMs < RETRY_AFTER_MS)
       return Promise.reject(this.#failure.error);
+    // What makes it end again and again is not worth a process for each read.
+    if (this.#opening === undefined && this.#isLost && now - this.#begunAtMs < RETRY_AFTER_MS)
+      return Promise.reject(new DiskError('VMMIG_DISK_SERVER', `${this.#image.path}: qemu-nbd has just ended`));
     this.#opening ??= this.#replace().finally(() => {
       this.#opening = undefined;
     });
@@ -114,7 +120,6 @@ export class ServedImage implements AsyncDisposable {
       const previous = this.#current;
       this.#current = { server, stamp, readsUnderWay: 0, isRetired: false };
       this.#failure = undefined;
-      this.openings += 1;
       if (previous !== undefined) {
         previous.isRetired = true;
         if (previous.readsUnderWay === 0) this.#end(previous);

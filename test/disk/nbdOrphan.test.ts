@@ -43,11 +43,11 @@ async function startReader(script: string): Promise<void> {
 }
 
 async function untilSaid(word: string): Promise<void> {
-  await expect.poll(() => said, { timeout: 20_000 }).toContain(word);
+  await expect.poll(() => said, { timeout: 45_000 }).toContain(word);
 }
 
 async function startedQemuNbd(): Promise<number> {
-  await expect.poll(() => qemuNbdsOf(reader.pid!), { timeout: 20_000, interval: 5 }).toHaveLength(1);
+  await expect.poll(() => qemuNbdsOf(reader.pid!), { timeout: 45_000, interval: 5 }).toHaveLength(1);
   return (await qemuNbdsOf(reader.pid!))[0]!;
 }
 

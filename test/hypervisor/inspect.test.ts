@@ -164,21 +164,16 @@ describe.each(versions)('with QEMU %s', (version) => {
 
   test('tells format, virtual size and whereabouts of images that are not raw', async () => {
     const create = (...args: string[]) => execa('qemu-img', ['create', '-q', ...args], { cwd: workshop.path });
-    const secret = 'secret,id=key0,data=secret';
     await image('base.img', 3);
     await create('-f', 'qcow2', '-b', 'base.img', '-F', 'raw', 'a.qcow2', '5M');
     await create('-f', 'qcow2', '-b', 'base.img', '-F', 'raw', 'middle.qcow2', '5M');
     await create('-f', 'qcow2', '-b', 'middle.qcow2', '-F', 'qcow2', 'b.qcow2', '6M');
-    const encryption = 'encrypt.format=luks,encrypt.key-secret=key0';
-    const keyed = ['--object', secret, '-f', 'qcow2', '-o', `${encryption},encrypt.iter-time=10`, 'c.qcow2', '7M'];
-    // It measures the processor first, which fails now and then on a busy one.
-    await vi.waitFor(() => create(...keyed), 30_000);
     const socket = workshop.file('nbd.sock');
     const server = spawn('qemu-nbd', ['-r', '-k', socket, '-f', 'raw', workshop.file('base.img')], { stdio: 'ignore' });
     try {
       await vi.waitFor(() => access(socket), 10_000);
       const guest = await workshop.start(version, 'vm1', [
-        ...[...tinyMachine, '-object', secret],
+        ...tinyMachine,
         ...['-drive', 'file=a.qcow2,format=qcow2,if=virtio'],
         // With a backing chain given layer by layer, as libvirt does it.
         ...['-blockdev', '{"driver":"file","node-name":"n1","filename":"base.img","read-only":true}'],
@@ -188,7 +183,6 @@ describe.each(versions)('with QEMU %s', (version) => {
         ...['-blockdev', `{"driver":"file","node-name":"n5","filename":"${workshop.file('b.qcow2')}"}`],
         ...['-blockdev', '{"driver":"qcow2","node-name":"n6","file":"n5","backing":"n4"}'],
         ...['-device', 'virtio-blk-pci,drive=n6,share-rw=on'],
-        ...['-drive', `file=c.qcow2,format=qcow2,if=virtio,encrypt.key-secret=key0`],
         ...['-drive', `file=nbd+unix:///?socket=${socket},format=raw,if=virtio,read-only=on`],
       ]);
       const { disks } = await inspectGuest({ name: 'vm1', qmpPath: guest.qmpPath, qmp: guest.qmp });
@@ -202,7 +196,6 @@ describe.each(versions)('with QEMU %s', (version) => {
           isEncrypted: false,
         },
         { format: 'qcow2', sizeBytes: 6 * MiB, imagePath: workshop.file('b.qcow2'), nodeName: 'n6' },
-        { sizeBytes: 7 * MiB, imagePath: null, imageUri: expect.stringContaining('c.qcow2'), isEncrypted: true },
       ]);
     } finally {
       server.kill();
