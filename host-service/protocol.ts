@@ -7,7 +7,14 @@ import * as z from 'zod';
 import type { AgentRoute } from '../guest-agent/guestAgent.js';
 import type { GuestDisk } from '../guest-agent/messages.js';
 import type { RequestOptions, RpcClient } from '../hosts/rpc.js';
-import type { DestinationPlan, Finding, GuestInspection, ProcessId } from '../hypervisor/index.js';
+import type {
+  DestinationPlan,
+  DomainInspection,
+  DomainPlan,
+  Finding,
+  GuestInspection,
+  ProcessId,
+} from '../hypervisor/index.js';
 import type { RelayCounters } from '../relay/counters.js';
 import type { FaultStatistics } from '../relay/destination/postcopy/faults.js';
 import type { SwitchDestinationState } from '../relay/destination/switchDestination.js';
@@ -72,6 +79,8 @@ const credentialsSchema = z.object({ migrationId, key: z.base64().length(44) });
 export const methodParams = {
   'host.clock': z.object({}),
   'host.checks': z.object({}),
+  /** Names of all that libvirt knows; none where there is no libvirt. */
+  'host.domains': z.object({}),
   'guest.probe': guestSchema,
   /** `noAgent`: the guest's agent is not to be looked for. */
   'source.inspect': z.object({ ...guestSchema.shape, noAgent: z.boolean().optional() }),
@@ -115,6 +124,7 @@ export const methodParams = {
   /** The migrations that a host takes part in, and what their services say of themselves. */
   'host.migrations': z.object({ runDir: z.string().startsWith('/') }),
   'destination.check': z.custom<DestinationPlan>((plan) => typeof plan === 'object' && plan !== null),
+  'destination.checkDomain': z.custom<DomainPlan>((plan) => typeof plan === 'object' && plan !== null),
   'destination.start': z.object({
     ...directorySchema.shape,
     stateDir: z.string(),
@@ -271,8 +281,14 @@ export interface Results {
   /** Milliseconds since the epoch, by the host's clock. */
   'host.clock': number;
   'host.checks': readonly Check[];
+  'host.domains': readonly string[];
   'guest.probe': GuestProbe;
-  'source.inspect': { readonly inspection: GuestInspection; readonly agent: AgentSearch | null };
+  'source.inspect': {
+    readonly inspection: GuestInspection;
+    readonly agent: AgentSearch | null;
+    /** What only libvirt knows, of a guest that it manages. */
+    readonly domain: DomainInspection | null;
+  };
   'source.scan': ScanSummary;
   'source.listen': null;
   'source.connect': null;
@@ -296,6 +312,7 @@ export interface Results {
   'destination.switched': { readonly resumedAtMs: number };
   'destination.pulled': Pulled | null;
   'destination.check': readonly Finding[];
+  'destination.checkDomain': readonly Finding[];
   'destination.start': StartedProcess;
   /** `tunnelPort`: where the way to the destination's daemon begins; null where there is none. */
   'destination.listen': { readonly port: number; readonly tunnelPort: number | null };

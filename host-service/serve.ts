@@ -1,9 +1,10 @@
 /** `vmmig host-service`: answers one caller on stdio, and puts everything back when the caller is gone. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { type RpcHandler, serveRpc } from '../hosts/rpc.js';
-import { checkDestination } from '../hypervisor/index.js';
+import { checkDestination, checkDomainDestination } from '../hypervisor/index.js';
 import { hostChecks } from './checks.js';
 import { DestinationSide } from './destinationSide.js';
+import { knownDomains } from './guest/probeDomain.js';
 import { hostedMigrations } from './hostedMigrations.js';
 import { probeGuest } from './probe.js';
 import { type Method, methodParams, type Params, type Results } from './protocol.js';
@@ -25,6 +26,7 @@ export async function serve(version: string): Promise<void> {
     'host.clock': async () => Date.now(),
     'host.checks': () => hostChecks(),
     'host.migrations': ({ runDir }) => hostedMigrations(runDir),
+    'host.domains': (_, signal) => knownDomains(signal),
     'guest.probe': (guest, signal) => probeGuest(guest, signal),
     'source.inspect': (guest, signal) => source.inspect(guest, signal),
     'source.scan': (params, signal) => source.scan(params, signal),
@@ -44,6 +46,7 @@ export async function serve(version: string): Promise<void> {
     'source.rollback': (guest, signal) => source.rollback(guest, signal),
     'source.release': (guest, signal) => source.release(guest, signal),
     'destination.check': (plan, signal) => checkDestination(plan, { signal }),
+    'destination.checkDomain': (plan, signal) => checkDomainDestination(plan, { signal }),
     'destination.start': (params, signal) => destination.start(params, signal),
     'destination.expect': (params, signal) => destination.expect(params, signal),
     'destination.listen': (params) => destination.listen(params),

@@ -82,14 +82,15 @@ export class SourceSide implements AsyncDisposable {
   async inspect(guest: Params<'source.inspect'>, signal: AbortSignal): Promise<Results['source.inspect']> {
     const own = await this.#open(guest, signal);
     const inspection = await own.inspect(signal);
+    const domain = await own.inspectForLibvirt(signal);
     this.#inspection = inspection;
-    if (guest.noAgent) return { inspection, agent: null };
+    if (guest.noAgent) return { inspection, domain, agent: null };
     const services = await inspectGuestServices(own.monitor, signal);
     // libvirt's own connection is the only one that qemu-guest-agent's port has.
     const reachable = guest.libvirt === undefined ? services : { ...services, qgaPath: null };
     const { agent, search } = await findAgent(inspection.agentPath, reachable, signal);
     this.#agent = agent;
-    return { inspection, agent: search };
+    return { inspection, domain, agent: search };
   }
 
   /** Asks the agent for its map; a relay that is running uses it from the next page on. */
@@ -119,7 +120,11 @@ export class SourceSide implements AsyncDisposable {
     this.#migrationId = params.migrationId;
     this.#key = Buffer.from(params.key, 'base64');
     this.#streamPath = await this.#guest!.streamPath(params.migrationId, directory);
-    if (params.switching === null) this.#relay = await SourceRelay.listen(relayOptions(params, this.#streamPath));
+    if (params.switching === null)
+      this.#relay = await SourceRelay.listen({
+        ...relayOptions(params, this.#streamPath),
+        answersQemu: this.#isDomain,
+      });
     else this.#relay = (await this.#startSwitch(params)).relay;
     this.#useMap();
     return null;

@@ -29,6 +29,16 @@ export type FindingCode =
   | 'VMMIG_DIRTY_LOG'
   /** A disk image that the destination cannot have. */
   | 'VMMIG_DISK_IMAGE'
+  /** libvirt is doing something else with the domain. */
+  | 'VMMIG_DOMAIN_BUSY'
+  /** libvirt does not migrate a domain with snapshots. */
+  | 'VMMIG_DOMAIN_SNAPSHOT'
+  /** The destination's libvirt cannot take the domain in. */
+  | 'VMMIG_DOMAIN_DESTINATION'
+  /** A mode of migration that there is not for domains. */
+  | 'VMMIG_DOMAIN_MODE'
+  /** libvirt would call the migration unsafe. */
+  | 'VMMIG_LIBVIRT_UNSAFE'
   /** The guest's CPU may not be available. */
   | 'VMMIG_CPU_MODEL'
   /** No QEMU, or not one that runs this guest. */

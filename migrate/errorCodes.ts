@@ -6,12 +6,13 @@ import type { ErrorArea, ErrorHelp } from './errorCodes/area.js';
 import { hosts, usage } from './errorCodes/asking.js';
 import { findings } from './errorCodes/findings.js';
 import { agent, disk, qemu } from './errorCodes/guest.js';
+import { libvirt } from './errorCodes/libvirt.js';
 import { lab, migration, relay } from './errorCodes/moving.js';
 import { switching } from './errorCodes/switching.js';
 
 export type { ErrorHelp } from './errorCodes/area.js';
 
-const areas = [usage, hosts, findings, qemu, agent, disk, relay, migration, switching, lab] as const;
+const areas = [usage, hosts, findings, qemu, libvirt, agent, disk, relay, migration, switching, lab] as const;
 
 type CodesOf<Area> = Area extends { readonly codes: infer Codes } ? keyof Codes : never;
 export type ErrorCode = CodesOf<(typeof areas)[number]>;

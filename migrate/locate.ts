@@ -2,6 +2,7 @@
 import { call, type GuestAddress } from '../host-service/protocol.js';
 import { type Inventory, type InventoryGuest, type InventoryHost, isThisHost, resolveHost } from '../hosts/index.js';
 import { VmmigError } from './errors.js';
+import type { Finding } from './report.js';
 import type { MigrateRequest } from './requests.js';
 import { openSide, type Side } from './sides.js';
 
@@ -19,6 +20,11 @@ export function addressOnDestination(guest: Guest, { domain }: Pick<MigrateReque
   return addressOf(guest, domain?.destinationName);
 }
 
+/** @param host - where it is expected */
+export function domainNamed(name: string, host = ''): Guest {
+  return { name, host, qmp: '', disks: {}, destination: { replace: {}, options: [] }, isDomain: true };
+}
+
 /**
  * What the inventory does not name is taken for a domain, as long as there are hosts on which it may be.
  * @param from - the host that the caller says it is on
@@ -29,8 +35,7 @@ export function guestNamed(inventory: Inventory, name: string, from?: string): G
   if (guest !== undefined) return guest;
   const hosts = [...inventory.hosts.values()];
   const host = from ?? (hosts.find(isThisHost) ?? hosts[0])?.name;
-  if (host !== undefined)
-    return { name, host, qmp: '', disks: {}, destination: { replace: {}, options: [] }, isDomain: true };
+  if (host !== undefined) return domainNamed(name, host);
   const known = [...inventory.guests.keys()].join(', ') || 'none';
   throw new VmmigError(
     'VMMIG_USAGE_GUEST',
@@ -57,6 +62,7 @@ export async function locateGuest(
   const others = from === undefined ? [...inventory.hosts.values()].filter(({ name }) => name !== expected.name) : [];
   const hosts = [expected, ...others].filter(({ name }) => name !== not?.name);
   const looked: string[] = [];
+  let isOffOn: string | null = null;
   for (const host of hosts) {
     let side: Side;
     try {
@@ -69,12 +75,22 @@ export async function locateGuest(
     }
     const { state } = await call(side.rpc, 'guest.probe', { ...addressOf(guest), agentPath: null }, { signal });
     if (state !== null && state !== 'inmigrate' && state !== 'off') return side;
+    if (state === 'off') isOffOn = host.name;
     looked.push(host.name);
     await side[Symbol.asyncDispose]();
   }
+  if (isOffOn !== null)
+    throw new VmmigError('VMMIG_GUEST_NOT_RUNNING', `${guest.name} is shut off on ${isOffOn}`, { phase: 'preflight' });
   throw new VmmigError(
     'VMMIG_GUEST_NOT_FOUND',
     `${guest.isDomain ? 'no domain runs' : `no QEMU answers on ${guest.qmp}`} for ${guest.name}; looked on ${looked.join(', ') || 'no host but the destination'}`,
     { phase: 'preflight' },
   );
+}
+
+/** A guest that is off is found, and refused: null for every other reason not to find one. */
+export function findingOf(thrown: unknown): Finding | null {
+  if (!(thrown instanceof VmmigError) || thrown.code !== 'VMMIG_GUEST_NOT_RUNNING') return null;
+  const { code, message } = thrown;
+  return { severity: 'refuse', code, message, remedy: 'start it, on either host' };
 }

@@ -14,7 +14,7 @@ import { abandon } from './abandon.js';
 import { domainDeparture } from './domain.js';
 import { toVmmigError, VmmigError } from './errors.js';
 import { Journal } from './journal.js';
-import { addressOf, addressOnDestination } from './locate.js';
+import { addressOf, addressOnDestination, findingOf } from './locate.js';
 import type { Plan } from './plan.js';
 import { check, type Intent, type Prepared, prepare, type Sides, understand } from './prepare.js';
 import { Recorder } from './recorder.js';
@@ -130,6 +130,11 @@ export abstract class Migration implements AsyncDisposable {
       this.count();
       return await recorder.finish('moved', 'destination', null);
     } catch (thrown) {
+      const finding = findingOf(thrown);
+      if (finding !== null) {
+        recorder.findings = [finding];
+        return await this.#refuse();
+      }
       this.count();
       return await this.giveUp(thrown);
     } finally {
@@ -154,7 +159,7 @@ export abstract class Migration implements AsyncDisposable {
         });
       // Nor need the relays: what they hold so far ends with their sessions.
       this.#relays = connectRelays(prepared, this, signal);
-      recorder.findings = await check(prepared, this.switching === null ? 'teleport' : 'switch', signal);
+      recorder.findings = await check(prepared, this.request, this.switching === null ? 'teleport' : 'switch', signal);
       return prepared;
     });
   }

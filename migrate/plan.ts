@@ -8,6 +8,8 @@ export interface Plan {
   /** Null for a domain: there it is libvirt that knows how to start it. */
   readonly destination: DestinationPlan | null;
   readonly memoryBytes: number;
+  /** All that the destination must have. */
+  readonly disks: DestinationPlan['disks'];
   /** The disks that pages can be restored from: what the destination's relay opens. */
   readonly restorable: readonly { readonly path: string; readonly format: string; readonly sizeBytes: number }[];
   /** For each of the inspection's disks: its index in `restorable`, or -1. */
@@ -27,6 +29,7 @@ export function makePlan(inspection: GuestInspection, guest: Guest, to: Inventor
   return {
     destination: guest.isDomain ? null : destinationPlan(inspection, guest, to, planned),
     memoryBytes: inspection.memory.totalBytes,
+    disks: planned,
     restorable,
     restorableIndexes: disks.map((disk) => (disk === null ? -1 : restorable.indexOf(disk))),
   };

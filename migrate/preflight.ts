@@ -1,6 +1,7 @@
 /** Everything a migration would look at before it changes anything, and nothing more. */
 import { call } from '../host-service/protocol.js';
 import { toVmmigError } from './errors.js';
+import { findingOf } from './locate.js';
 import { check, prepare, type Sides, understand } from './prepare.js';
 import { exitCodeOf, exitCodes, type Finding, type MigrationMode } from './report.js';
 import type { Hooks, MigrateRequest, PreflightReport } from './requests.js';
@@ -23,7 +24,7 @@ export async function preflight(
   } as const;
   try {
     const prepared = await prepare(intent, request, sides, signal);
-    const findings: Finding[] = await check(prepared, mode, signal);
+    const findings: Finding[] = await check(prepared, request, mode, signal);
     const { source, destination, agent, plan } = prepared;
     const scan = agent?.found === true ? await call(source.rpc, 'source.scan', { mode: 'full' }, { signal }) : null;
     return {
@@ -41,6 +42,8 @@ export async function preflight(
     };
   } catch (thrown) {
     signal?.throwIfAborted();
+    const finding = findingOf(thrown);
+    if (finding !== null) return { ...start, result: 'refused', error: null, findings: [finding], estimate: null };
     const { code, message, retryable } = toVmmigError(thrown);
     const error = { code, message, phase: 'preflight', retryable } as const;
     if (exitCodeOf({ result: 'failed', error }) !== exitCodes.unreachable) throw thrown;

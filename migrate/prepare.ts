@@ -4,7 +4,8 @@
  */
 import { type AgentSearch, call } from '../host-service/protocol.js';
 import { type Inventory, type InventoryHost, loadInventory, resolveHost } from '../hosts/index.js';
-import { checkSource, checkSwitch, type GuestInspection } from '../hypervisor/index.js';
+import { checkSource, checkSwitch, type DomainInspection, type GuestInspection } from '../hypervisor/index.js';
+import { checkForLibvirt } from './domain.js';
 import { VmmigError } from './errors.js';
 import { addressOf, type Guest, guestNamed, locateGuest } from './locate.js';
 import { noAgent } from './noAgent.js';
@@ -41,6 +42,8 @@ export interface Prepared {
   readonly inspection: GuestInspection;
   /** Null: it was not to be looked for. */
   readonly agent: AgentSearch | null;
+  /** Of a guest that libvirt manages. */
+  readonly domain: DomainInspection | null;
   readonly plan: Plan;
 }
 
@@ -82,12 +85,17 @@ export async function prepare(
 }
 
 /** What speaks against the plan, on either host, all of it. */
-export async function check(prepared: Prepared, mode: MigrationMode, signal?: AbortSignal): Promise<Finding[]> {
+export async function check(
+  prepared: Prepared,
+  request: MigrateRequest,
+  mode: MigrationMode,
+  signal?: AbortSignal,
+): Promise<Finding[]> {
   const { inspection, plan, destination, agent } = prepared;
   const isSwitch = mode === 'switch';
   const there =
     plan.destination === null
-      ? []
+      ? await checkForLibvirt(prepared, request, isSwitch, signal)
       : await call(destination.rpc, 'destination.check', { ...plan.destination, postcopy: isSwitch }, { signal });
   return [
     ...checkSource(inspection),

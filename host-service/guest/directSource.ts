@@ -51,6 +51,10 @@ export class DirectSource implements SourceGuest {
     return this.#inspection;
   }
 
+  async inspectForLibvirt(): Promise<null> {
+    return null;
+  }
+
   async prepare({ streamPath, isHeldBack, isInFiles }: Departure, signal: AbortSignal): Promise<void> {
     const bytesPerSecond = isHeldBack ? heldBackBytesPerSecond : unlimitedBytesPerSecond;
     this.#streamPath = streamPath;

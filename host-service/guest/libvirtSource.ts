@@ -10,12 +10,15 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   type DomainAddress,
+  type DomainDescription,
+  type DomainInspection,
   type DomainMigration,
   domainState,
   domainXml,
   type GuestInspection,
   HypervisorError,
   inspectDomain,
+  inspectForLibvirt,
   isActive,
   LibvirtError,
   type MigrationState,
@@ -52,6 +55,7 @@ export class LibvirtSource implements SourceGuest {
   #guard: Promise<VirshGuard | null> = Promise.resolve(null);
   #previousDowntimeMs: number | null = null;
   #isHeld = false;
+  #description: DomainDescription | null = null;
 
   constructor(address: DomainAddress) {
     this.#address = address;
@@ -64,8 +68,12 @@ export class LibvirtSource implements SourceGuest {
   }
 
   async inspect(signal: AbortSignal): Promise<GuestInspection> {
-    const description = parseDomain(await domainXml(this.#virsh, this.#address.domain, { signal }));
-    return await inspectDomain(this.monitor, this.#address, description, signal);
+    this.#description = parseDomain(await domainXml(this.#virsh, this.#address.domain, { signal }));
+    return await inspectDomain(this.monitor, this.#address, this.#description, signal);
+  }
+
+  async inspectForLibvirt(signal: AbortSignal): Promise<DomainInspection> {
+    return await inspectForLibvirt(this.#virsh, this.monitor, this.#address, this.#description!, { signal });
   }
 
   async prepare(departure: Departure, signal: AbortSignal): Promise<void> {

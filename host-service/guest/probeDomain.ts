@@ -7,6 +7,7 @@ import {
   domainXml,
   isActive,
   LibvirtError,
+  listDomains,
   parseDomain,
   Virsh,
 } from '../../hypervisor/index.js';
@@ -33,6 +34,18 @@ export async function probeDomain({ uri, domain }: DomainAddress, signal: AbortS
     // A host without libvirt has no domains; one whose libvirt does not answer may.
     if (/Failed to connect socket|virsh ended|No such file/.test(thrown.message)) return nothing;
     return { ...nothing, state: 'unknown', problem: `libvirt does not answer: ${thrown.message}` };
+  }
+}
+
+/** Names of this host's domains; none where there is no libvirt. */
+export async function knownDomains(signal: AbortSignal): Promise<string[]> {
+  await using virsh = new Virsh('qemu:///system');
+  try {
+    return await listDomains(virsh, { signal, timeoutMs: answerTimeoutMs });
+  } catch (thrown) {
+    signal.throwIfAborted();
+    if (thrown instanceof LibvirtError) return [];
+    throw thrown;
   }
 }
 

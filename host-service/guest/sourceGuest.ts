@@ -2,7 +2,7 @@
  * What the source's side asks of a guest, however that is managed: directSource.ts speaks to QEMU itself,
  * libvirtSource.ts leaves QEMU to libvirt.
  */
-import type { GuestInspection, MigrationState, QmpMonitor } from '../../hypervisor/index.js';
+import type { DomainInspection, GuestInspection, MigrationState, QmpMonitor } from '../../hypervisor/index.js';
 import type { Endpoint, LinkCredentials } from '../../relay/link/connection.js';
 
 /** How the guest is to set out. */
@@ -37,6 +37,8 @@ export interface SourceGuest extends AsyncDisposable {
   /** Where the relay is to listen for QEMU. Makes the directory, if need be. */
   streamPath(migrationId: string, directory: string): Promise<string>;
   inspect(signal: AbortSignal): Promise<GuestInspection>;
+  /** After `inspect`: what only libvirt knows; null of a guest that it does not manage. */
+  inspectForLibvirt(signal: AbortSignal): Promise<DomainInspection | null>;
   /** Readies QEMU. Nothing is sent yet. */
   prepare(departure: Departure, signal: AbortSignal): Promise<void>;
   /** Resolves when QEMU migrates into the relay, and keeps doing so until it is given downtime. */

@@ -1,4 +1,6 @@
 /** Guests that libvirt manages: through `virsh`, and never past it. */
+export { checkDomain, checkDomainDestination, type DomainPlan } from './checkDomain.js';
+export { type DomainInspection, inspectForLibvirt } from './domainInspection.js';
 export {
   type DomainAddress,
   type DomainState,

@@ -25,6 +25,9 @@ interface Waiting {
   readonly reject: (error: unknown) => void;
 }
 
+/** It would notice with the next event only that nobody listens any more. */
+const endsWithOwner = 'exec 3<&0; virsh "$@" </dev/null 3<&- & read -r word <&3; kill -KILL $!';
+
 const eventLine = /^(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d\.\d+)([+-]\d{4}): event (\S+) for domain '.*': (.*)$/;
 
 class LibvirtMonitor {
@@ -92,7 +95,7 @@ class LibvirtMonitor {
 
   async close(): Promise<void> {
     this.#isClosed = true;
-    this.#events?.kill('SIGKILL');
+    this.#events?.stdin?.end();
     for (const waiting of [...this.#waiting]) waiting.reject(undefined);
   }
 
@@ -100,14 +103,15 @@ class LibvirtMonitor {
     if (this.#events !== null || this.#isClosed) return;
     const { uri, domain } = this.#address;
     const args = ['--quiet', '--connect', uri, 'qemu-monitor-event', '--domain', domain, '--loop', '--timestamp'];
-    const events = spawn('virsh', args, { env: { ...process.env, LC_ALL: 'C' }, stdio: ['ignore', 'pipe', 'ignore'] });
+    const events = spawn('/bin/sh', ['-c', endsWithOwner, 'sh', ...args], {
+      env: { ...process.env, LC_ALL: 'C' },
+      stdio: ['pipe', 'pipe', 'ignore'],
+    });
     this.#events = events;
     events.on('error', () => {});
-    events.once('close', () => {
-      this.#events = null;
-    });
+    events.stdin.on('error', () => {});
     events.unref();
-    createInterface({ input: events.stdout! }).on('line', (line) => this.#take(line));
+    createInterface({ input: events.stdout }).on('line', (line) => this.#take(line));
   }
 
   #take(line: string): void {

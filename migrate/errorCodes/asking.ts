@@ -9,6 +9,10 @@ export const usage = {
       summary: 'The inventory has no guest of that name.',
       nextStep: 'Compare with `vmmig list`; a guest is named as in the `guests` section of the inventory.',
     },
+    VMMIG_USAGE_FILE: {
+      summary: 'A file that was named on the command line cannot be read.',
+      nextStep: 'Check the path after `--xml`; it is read where vmmig is called.',
+    },
     VMMIG_USAGE_SAME_HOST: {
       summary: 'The guest is on the host already that it was to go to.',
       nextStep: 'Nothing to do, unless `--to` or `--from` names the wrong host.',

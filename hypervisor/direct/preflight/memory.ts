@@ -7,7 +7,7 @@ const PAGE_BYTES = 4096;
 /** QEMU itself, its device state and the relay. */
 const OVERHEAD_BYTES = 256 * 1024 * 1024;
 
-export async function checkMemory({ ramBlocks }: DestinationPlan): Promise<Finding[]> {
+export async function checkMemory({ ramBlocks }: Pick<DestinationPlan, 'ramBlocks'>): Promise<Finding[]> {
   const neededByPageSize = new Map([[PAGE_BYTES, OVERHEAD_BYTES]]);
   for (const { pageSizeBytes, usedBytes } of ramBlocks) {
     neededByPageSize.set(pageSizeBytes, (neededByPageSize.get(pageSizeBytes) ?? 0) + usedBytes);
