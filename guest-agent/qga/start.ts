@@ -85,7 +85,7 @@ export async function startAgent(transport: QgaTransport, program: string, signa
   );
   const deadline = performance.now() + START_TIMEOUT_MS;
   for (let pollMs = MIN_POLL_MS; performance.now() < deadline; pollMs = Math.min(pollMs * 2, MAX_POLL_MS)) {
-    await delay(pollMs, undefined, { signal });
+    await delay(pollMs, undefined, { signal }).catch(() => signal?.throwIfAborted());
     for (const parent of PARENTS) {
       const input = await openIfThere(commands, `${parent}/${name}/in`);
       if (input !== null)
