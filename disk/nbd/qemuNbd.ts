@@ -33,7 +33,8 @@ const KILL_TIMEOUT_MS = 1000;
 /** To say why it has hung up. */
 const LAST_WORDS_MS = 500;
 const STDERR_CHARACTERS = 4096;
-const NOT_FOUND = 127;
+/** What a shell ends with when a program is not executable, or not there. */
+const NO_PROGRAM = [126, 127];
 /**
  * `$1` is who started it: if that has gone before the kernel was asked to tell, it is another one's child by now. The
  * socket is descriptor 3, as systemd hands sockets over (sd_listen_fds(3)).
@@ -146,7 +147,7 @@ function outcome(child: ChildProcess, { path, format }: DiskImage): Promise<Disk
       resolve(new DiskError('VMMIG_DISK_QEMU_NBD', `reading ${format} images needs ${what}`, { cause }));
     child.once('error', (error) => notThere('setpriv (util-linux)', error));
     child.once('close', (code, signal) => {
-      if (code === NOT_FOUND) return notThere('qemu-nbd');
+      if (NO_PROGRAM.includes(code ?? 0)) return notThere('qemu-nbd');
       const reason = stderr.trim().replace(/^qemu-nbd: (Failed to blk_new_open '.*?': )?/s, '');
       const isEncrypted = /key-secret|encrypt/i.test(reason);
       const why = reason || `qemu-nbd ended (${signal ?? code})`;
