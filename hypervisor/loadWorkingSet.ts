@@ -11,13 +11,7 @@ import { QmpCommandError, type ReturnOf } from '../qmp/index.js';
 import { findGpaRange, type GpaRange } from './gpaMap.js';
 import type { PhysicalMemory } from './physicalMemory.js';
 import type { QmpMonitor } from './qmpMonitor.js';
-
-/** A stretch of a RAM block, in bytes. */
-export interface RamStretch {
-  readonly block: string;
-  readonly offset: number;
-  readonly lengthBytes: number;
-}
+import type { RamStretch } from './ramStretch.js';
 
 const optionRoms = { start: 0xc0000, lengthBytes: 0x20000 } as const;
 

@@ -5,8 +5,8 @@
  */
 import { closeSync, openSync, readSync } from 'node:fs';
 import { findGpaRange, type GpaRange } from './gpaMap.js';
-import type { RamStretch } from './loadWorkingSet.js';
 import type { QmpMonitor } from './qmpMonitor.js';
+import type { RamStretch } from './ramStretch.js';
 
 interface MappedRange extends GpaRange {
   /** In QEMU's address space. */
