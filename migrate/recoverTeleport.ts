@@ -13,6 +13,8 @@ export async function recoverTeleport(recovery: Recovery): Promise<MigrationRepo
   const { id, vm, from, to } = unfinished;
   const committing = unfinished.journal.find(({ event }) => event === 'committing');
   const process = processSchema.safeParse(committing?.destinationProcess);
+  // libvirt may have been asked to give the domain another one.
+  const name = typeof committing?.destinationName === 'string' ? committing.destinationName : guest.name;
   if (!process.success) {
     const text = `the journal of ${id} does not say which QEMU on ${to.name} was asked to run ${vm}`;
     return await recorder.finish('unknown', 'unknown', new VmmigError('VMMIG_UNRESOLVED', text));
@@ -30,7 +32,11 @@ export async function recoverTeleport(recovery: Recovery): Promise<MigrationRepo
       commit: 'asked',
       isHeld: true,
       destinationProcess: process.data,
-      directoryOn: ({ host }) => ({ ...addressOf(guest), migrationId: id, runDir: host.runDir }),
+      directoryOn: ({ host }) => ({
+        ...addressOf(guest, host.name === to.name ? name : guest.name),
+        migrationId: id,
+        runDir: host.runDir,
+      }),
     },
     new VmmigError(error.code, error.message, { phase: 'verify' }),
   );

@@ -75,7 +75,10 @@ class Teleport extends Migration {
       const { signal } = this;
       this.isHeld = true;
       await Promise.all([
-        journal.writeDurably('committing', { destinationProcess: this.destinationProcess }),
+        journal.writeDurably('committing', {
+          destinationProcess: this.destinationProcess,
+          destinationName: this.request.domain?.destinationName ?? null,
+        }),
         call(source.rpc, 'source.hold', {}, { signal }),
       ]);
       signal.throwIfAborted();

@@ -1,0 +1,181 @@
+/** Guests that libvirt manages: it keeps both ends, whatever becomes of the move, and vmmig brings the stream. */
+import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { cutWan, type HostName, healWan, hostNames, labExec, setWan, virsh } from '../../lab/index.js';
+import type { GuestList, PreflightReport } from '../../migrate/index.js';
+import { reportDocument } from './reportSchema.js';
+import { fastWan, Guest, isFull, kill, type Move, processes, processesOn, processOn, useLab } from './rig.js';
+import { strikes } from './strikes.js';
+
+/** So slow that pre-copy lasts for as long as it takes to break something. */
+const slowWan = { rttMs: 10, rateBps: 20e6 } as const;
+/** libvirt does not take the lab's directory for shared storage. */
+const unsafe = '--unsafe';
+const noErrors = /\berrors 0\b/;
+
+/** `running`, `shut off`, … of each of a host's domains; nothing for those that it does not know. */
+async function domainsOn(host: HostName): Promise<Record<string, string>> {
+  const names = (await virsh(host, ['list', '--all', '--name'])).split('\n').filter((name) => name.trim() !== '');
+  const states = await Promise.all(names.map((name) => virsh(host, ['domstate', name])));
+  return Object.fromEntries(names.map((name, index) => [name, states[index]!]));
+}
+
+async function isPersistent(host: HostName, name: string): Promise<boolean> {
+  return /^Persistent:\s+yes$/m.test(await virsh(host, ['dominfo', name]));
+}
+
+/** Neither daemon has anything to do any more, and of vmmig nothing is left. */
+async function expectQuiet(hosts: readonly HostName[] = hostNames): Promise<void> {
+  for (const host of hosts) {
+    const left = async () => {
+      const vmmig = (await processesOn(host)).filter(
+        ({ command }) => /vmmig|virsh/.test(command) && !processes.qemu.test(command),
+      );
+      const paths = ['/run/vmmig', '/var/lib/libvirt/qemu'];
+      const { stdout } = await labExec(host, ['find', ...paths, '-name', 'vmmig-*', '-o', '-path', '/run/vmmig/*'], {
+        reject: false,
+      });
+      return [...vmmig.map(({ command }) => command), ...stdout.split('\n').filter((line) => line !== '')];
+    };
+    await expect.poll(left, { timeout: 30_000, message: `on ${host}` }).toEqual([]);
+    for (const [name, state] of Object.entries(await domainsOn(host)))
+      if (state === 'running') expect(await virsh(host, ['domjobinfo', name])).toMatch(/^Job type:\s+None/);
+  }
+}
+
+describe('A domain', () => {
+  let guest: Guest;
+  let counted: number;
+
+  useLab({ ...fastWan, libvirt: '9.0' });
+
+  beforeAll(async () => {
+    guest = await Guest.start('vm1', {
+      memoryMiB: 192,
+      libvirt: true,
+      data: { contents: 'random', filesMiB: 48, freeMiB: 16 },
+    });
+    await guest.run('fill-cache');
+  });
+
+  beforeEach(async () => {
+    counted = await guest.count();
+  });
+
+  it('is teleported with its page cache, and leaves its configuration as virsh would', {
+    timeout: 60_000,
+  }, async () => {
+    await guest.run('pattern start 16 2000');
+    const { report } = await guest.teleport(unsafe);
+    expect(report.pages.teleported).toBeGreaterThan(10_000);
+    expect(report.pages.mismatched).toBe(0);
+    expect(await guest.run('pattern status')).toMatch(noErrors);
+    await guest.run('pattern stop');
+    expect(await domainsOn('hostA')).toEqual({ vm1: 'shut off' });
+    expect(await domainsOn('hostB')).toEqual({ vm1: 'running' });
+    expect(await isPersistent('hostB', 'vm1')).toBe(false);
+    await expectQuiet();
+  });
+
+  it('keeps its configuration where it goes, and not where it was, when that is asked for', {
+    timeout: 60_000,
+  }, async () => {
+    const from = guest.host;
+    const { report } = await guest.teleport(unsafe, '--persistent', '--undefine-source');
+    expect(reportDocument.parse(report)).toEqual(report);
+    expect(await domainsOn(from)).toEqual({});
+    expect(await domainsOn(guest.host)).toEqual({ vm1: 'running' });
+    expect(await isPersistent(guest.host, 'vm1')).toBe(true);
+    await expectQuiet();
+  });
+
+  it('is listed once, where it runs', async () => {
+    const { stdout } = await labExec('hostA', ['vmmig', 'list', '--json']);
+    const { guests } = JSON.parse(stdout) as GuestList;
+    expect(guests).toMatchObject([{ vm: 'vm1', host: guest.host, state: 'running', problem: null }]);
+  });
+
+  /** What preflight refuses for, sorted. */
+  async function refusals(...more: string[]): Promise<string[]> {
+    const asked = ['vmmig', 'preflight', 'vm1', '--to', guest.otherHost, '--json', ...more] as const;
+    const { exitCode, stdout } = await labExec(guest.host, [...asked], { reject: false });
+    const { findings } = JSON.parse(stdout) as PreflightReport;
+    const refused = findings.filter(({ severity }) => severity === 'refuse').map(({ code }) => code);
+    expect(exitCode).toBe(refused.length > 0 ? 5 : 0);
+    return refused.sort();
+  }
+
+  it('is refused beforehand for what libvirt would refuse it for', { timeout: 60_000 }, async () => {
+    expect(await refusals(unsafe)).toEqual([]);
+    expect(await refusals()).toEqual(['VMMIG_LIBVIRT_UNSAFE']);
+    await virsh(guest.host, ['suspend', 'vm1']);
+    expect(await refusals(unsafe)).toEqual(['VMMIG_GUEST_NOT_RUNNING']);
+    await virsh(guest.host, ['resume', 'vm1']);
+    await guest.expectToRun(counted);
+  });
+
+  /** Starts a move in which the page cache is sent over a slow link. */
+  async function beginSlowly(...more: string[]): Promise<Move> {
+    await setWan(slowWan);
+    const move = guest.begin(unsafe, '--no-agent', ...more);
+    await move.untilPagesMove();
+    return move;
+  }
+
+  async function expectToHaveStayed(): Promise<void> {
+    await guest.expectToRun(counted);
+    expect((await domainsOn(guest.host)).vm1).toBe('running');
+    expect((await domainsOn(guest.otherHost)).vm1 ?? 'shut off').toBe('shut off');
+    await expectQuiet();
+    await setWan(fastWan);
+  }
+
+  it.each(strikes.filter(({ isSlow }) => isFull || !isSlow))(
+    'stays where it is after $name',
+    { timeout: 90_000 },
+    async ({ strike, options = [], result, exitCode }) => {
+      const move = await beginSlowly(...options);
+      await strike(move, guest);
+      const outcome = await move.ended;
+      expect(outcome.report, outcome.stderr).toMatchObject({ result, vmLocation: 'source', verified: null });
+      expect(outcome.exitCode).toBe(exitCode);
+      await expectToHaveStayed();
+    },
+  );
+
+  it('stays where it is after a kill of vmmig itself', { timeout: 90_000 }, async () => {
+    const move = await beginSlowly();
+    await kill(guest.host, await processOn(guest.host, processes.commandLine));
+    await move.ended;
+    await expectToHaveStayed();
+  });
+
+  it('stays where it is after a kill of virsh', { timeout: 90_000 }, async () => {
+    const move = await beginSlowly();
+    await kill(guest.host, await processOn(guest.host, /^virsh .* migrate /));
+    const { report, stderr } = await move.ended;
+    expect(report, stderr).toMatchObject({ result: 'failed', vmLocation: 'source' });
+    await expectToHaveStayed();
+  });
+
+  it('stays where it is when the link is cut for good', { timeout: 120_000 }, async () => {
+    const move = await beginSlowly();
+    await cutWan();
+    try {
+      const { report, stderr } = await move.ended;
+      expect(report, stderr).toMatchObject({ result: 'failed', vmLocation: 'source' });
+      await guest.expectToRun(counted);
+      expect((await domainsOn(guest.host)).vm1).toBe('running');
+      await expect
+        .poll(async () => (await domainsOn(guest.otherHost)).vm1 ?? 'shut off', { timeout: 30_000 })
+        .toBe('shut off');
+    } finally {
+      await healWan();
+    }
+    await expectToHaveStayed();
+  });
+
+  it('can be moved after all that', { timeout: 60_000 }, async () => {
+    await guest.teleport(unsafe);
+    await expectQuiet();
+  });
+});
