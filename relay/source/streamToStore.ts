@@ -11,6 +11,9 @@ import type { PageStore } from '../store/pageStore.js';
 import { RunCollector } from './runCollector.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
 
+/** As much as a destination takes. */
+const maxTailBytes = 256 * 1024 * 1024;
+
 /** Where pages go. */
 export type PageSink = Pick<PageStore, 'putPage' | 'putFill' | 'putReference'>;
 
@@ -35,6 +38,7 @@ export class StreamToStore implements StreamHandler {
   readonly #run = new RunCollector(Buffer.allocUnsafeSlow(maxReferencePages * pageBytes));
   readonly #head: Buffer[] = [];
   readonly #tail: Buffer[] = [];
+  #tailBytes = 0;
   #pages: PageSink | null = null;
   #blocks: readonly RamBlock[] = [];
   #cacheMap: CacheMap | null = null;
@@ -80,6 +84,7 @@ export class StreamToStore implements StreamHandler {
   }
 
   page(block: RamBlock, pageIndex: number, source: Buffer, start: number): void {
+    const pages = this.#begun();
     this.#counters.pages.seen++;
     if (this.#map?.find(block.index, pageIndex)) {
       if (!this.#run.continues(block.index, pageIndex, this.#map)) {
@@ -90,14 +95,21 @@ export class StreamToStore implements StreamHandler {
       return;
     }
     this.flush();
-    this.#pages!.putPage(block.index, pageIndex, source, start);
+    pages.putPage(block.index, pageIndex, source, start);
   }
 
   zeroPage(block: RamBlock, pageIndex: number, fill: number): void {
+    const pages = this.#begun();
     this.flush();
     this.#counters.pages.seen++;
     this.#counters.pages.zero++;
-    this.#pages!.putFill(block.index, pageIndex, 1, fill);
+    pages.putFill(block.index, pageIndex, 1, fill);
+  }
+
+  #begun(): PageSink {
+    if (this.#pages === null)
+      throw new RelayError('VMMIG_RELAY_STREAM', 'pages come before the section that announces memory has ended');
+    return this.#pages;
   }
 
   sectionEnd(section: Section): void {
@@ -117,6 +129,10 @@ export class StreamToStore implements StreamHandler {
   }
 
   tail(bytes: Buffer): void {
+    this.#tailBytes += bytes.length;
+    // Where a section's name is damaged, the rest of the guest's memory would count as device state.
+    if (this.#tailBytes > maxTailBytes)
+      throw new RelayError('VMMIG_RELAY_STREAM', `the device state has more than ${maxTailBytes} bytes`);
     this.#tail.push(Buffer.from(bytes));
   }
 
