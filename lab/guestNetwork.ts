@@ -18,7 +18,8 @@ const device = { hostA: 'to-guests-a', hostB: 'to-guests-b' };
 export async function raiseGuestNetwork(signal?: AbortSignal): Promise<void> {
   const addBridge = `ip link add ${bridge} type bridge stp_state 0 forward_delay 0; ip link set ${bridge} up`;
   const join = (name: string) => `ip link set ${name} master ${bridge}; ip link set ${name} up`;
-  await labExec('wan', ['sh', '-euc', `${addBridge}; ip address add ${clientAddress}/${bits} dev ${bridge}`]);
+  const addClient = `ip address add ${clientAddress}/${bits} dev ${bridge}`;
+  await labExec('wan', ['sh', '-euc', `${addBridge}; ${addClient}`], cancel(signal));
   for (const host of hostNames) {
     const peer = ['type', 'veth', 'peer', 'name', device[host], 'netns', String(memberPid('wan'))];
     await execa('ip', ['link', 'add', 'lan0', 'netns', String(memberPid(host)), ...peer], cancel(signal));

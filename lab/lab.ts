@@ -6,7 +6,7 @@
  */
 import { constants, existsSync } from 'node:fs';
 import { chmod, copyFile, mkdir, open, readdir, rm, writeFile } from 'node:fs/promises';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { assetPath } from './assets.js';
 import { compile } from './compile.js';
@@ -16,6 +16,8 @@ import { findMembers, killMembers, labExec, startMember } from './host/members.j
 import { setUpHost } from './host/setup.js';
 import { writeSshClientConfig, writeSshKeys } from './host/ssh.js';
 import { isLibvirtWhole, setUpLibvirt } from './libvirt/daemons.js';
+import { writeEmulator } from './libvirt/emulator.js';
+import { labPrograms, libvirtPrograms, requirePrograms } from './programs.js';
 import { qemuBinary } from './qemu.js';
 import {
   defaultSettings,
@@ -39,25 +41,6 @@ export interface LabStatus {
 
 const members = ['wan', ...hostNames] as const;
 
-/** What the lab runs, and the Debian package that has it. */
-const programs = {
-  'apt-get': 'apt',
-  busybox: 'busybox-static',
-  cpio: 'cpio',
-  gcc: 'gcc',
-  ip: 'iproute2',
-  mke2fs: 'e2fsprogs',
-  'musl-gcc': 'musl-tools',
-  nsenter: 'util-linux',
-  'qemu-system-x86_64': 'qemu-system-x86',
-  socat: 'socat',
-  'ssh-keygen': 'openssh-client',
-  sshd: 'openssh-server',
-};
-
-/** The same for a lab with the system's libvirt. */
-const systemLibvirt = { libvirtd: 'libvirt-daemon', virsh: 'libvirt-clients', virtlogd: 'libvirt-daemon' };
-
 /** Shows that a directory is the lab's to delete. */
 const marker = '.vmmig-lab';
 
@@ -65,11 +48,11 @@ const marker = '.vmmig-lab';
 export async function labUp(options: Partial<LabSettings> & { signal?: AbortSignal } = {}): Promise<LabState> {
   const { signal, ...wanted } = options;
   if (process.getuid?.() !== 0) throw new LabError('VMMIG_LAB_UNSUPPORTED', 'The lab needs root: it makes namespaces');
-  requirePrograms(programs);
+  requirePrograms(labPrograms);
   await using _lock = await lockLab(signal);
   const before = await readState();
   const settings = { ...defaultSettings, ...pickSettings(before), ...wanted };
-  if (settings.libvirt === '9.0') requirePrograms(systemLibvirt);
+  if (settings.libvirt === '9.0') requirePrograms(libvirtPrograms);
   const isSame = before?.qemu === settings.qemu && before.libvirt === settings.libvirt;
   if (before && isSame && (await isWhole(before))) {
     await healWan();
@@ -110,18 +93,6 @@ export async function setWan(settings: Partial<WanSettings>, options: { signal?:
   }, options.signal);
 }
 
-/** @param wanted - program to the Debian package that has it */
-function requirePrograms(wanted: Record<string, string>): void {
-  const directories = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin'];
-  const missing = Object.entries(wanted)
-    .filter(([program]) => !directories.some((directory) => existsSync(join(directory, program))))
-    .map(([, debianPackage]) => debianPackage);
-  if (missing.length > 0) {
-    const command = `apt-get install ${[...new Set(missing)].join(' ')}`;
-    throw new LabError('VMMIG_LAB_UNSUPPORTED', `The lab needs programs that are not installed: ${command}`);
-  }
-}
-
 async function raise(settings: LabSettings, signal: AbortSignal | undefined): Promise<LabState> {
   await qemuBinary(settings.qemu, signal ? { signal } : {});
   await prepareDirectory();
@@ -135,7 +106,10 @@ async function raise(settings: LabSettings, signal: AbortSignal | undefined): Pr
   for (const host of hostNames) await setUpHost(host, signal);
   for (const host of hostNames) await waitForSsh(host, signal);
   const { libvirt } = settings;
-  if (libvirt !== null) await Promise.all(hostNames.map((host) => setUpLibvirt(host, libvirt, signal)));
+  if (libvirt !== null) {
+    await writeEmulator(settings.qemu);
+    await Promise.all(hostNames.map((host) => setUpLibvirt(host, libvirt, signal)));
+  }
   const state: LabState = { ...settings, guests: {} };
   await writeState(state);
   return state;

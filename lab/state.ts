@@ -26,7 +26,8 @@ export interface LabGuest {
   disks: Record<string, string>;
   /** It is a domain, which libvirt knows all about: the inventory does not name it. */
   isDomain?: true;
-  hasAgentPort: boolean;
+  /** False where there is only qemu-guest-agent. */
+  hasAgentPort?: boolean;
 }
 
 export interface LabState extends LabSettings {
@@ -88,7 +89,7 @@ async function inventory(state: LabState): Promise<object> {
   const guests = direct.map(([name, guest]) => {
     const paths = guestPaths(guestDirectory, name);
     const disks = Object.fromEntries(Object.entries(guest.disks).map(([disk, path]) => [disk, { path }]));
-    const agent = guest.hasAgentPort ? { agent: paths.agentPath } : {};
+    const agent = guest.hasAgentPort === false ? {} : { agent: paths.agentPath };
     return [name, { host: guest.host, qmp: paths.qmpPath, ...agent, disks }];
   });
   return { hosts: Object.fromEntries(hosts), guests: Object.fromEntries(guests) };

@@ -33,6 +33,7 @@ function configurationFiles(host: HostName): Record<string, string[]> {
       'group = "root"',
       // libvirt would give QEMU a /dev with the machine's real /dev/kvm in it.
       'namespaces = []',
+      // Control groups and AppArmor are the machine's.
       'cgroup_controllers = []',
       'security_driver = "none"',
       // As on a network file system: there are no extended attributes to remember former owners in.

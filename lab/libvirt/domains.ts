@@ -23,7 +23,7 @@ export async function startDomain(
   if (libvirt === null) {
     throw new LabError('VMMIG_LAB_UNSUPPORTED', 'The lab has no libvirt: run "vmmig lab up --libvirt"');
   }
-  const emulator = await domainEmulator(qemu, signal);
+  const emulator = await domainEmulator(qemu);
   const boot = options.user === undefined ? image : await ownCopy(image, signal);
   const xmlPath = join(labPaths.hostDirectory(host), `${devices.name}.xml`);
   await writeFile(xmlPath, domainXml(devices, boot, emulator, options));

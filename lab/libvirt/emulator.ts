@@ -27,11 +27,15 @@ done
 exec ${qemu} "\${arguments[@]}"
 `;
 
-/** Makes the lab's emulator for `version`, and returns what `<emulator>` has to name; the same on both hosts. */
-export async function domainEmulator(version: QemuVersion, signal?: AbortSignal): Promise<string> {
-  const { command } = await qemuBinary(version, signal ? { signal } : {});
-  if (version !== '7.2') return command;
+/** Once for a lab: libvirt asks a program that has changed for its capabilities again, which takes seconds. */
+export async function writeEmulator(version: QemuVersion): Promise<void> {
+  if (version !== '7.2') return;
+  const { command } = await qemuBinary(version);
   await writeFile(labPaths.emulator(), script(command));
   await chmod(labPaths.emulator(), 0o755);
-  return labPaths.emulator();
+}
+
+/** What `<emulator>` has to name; the same on both hosts. */
+export async function domainEmulator(version: QemuVersion): Promise<string> {
+  return version === '7.2' ? labPaths.emulator() : (await qemuBinary(version)).command;
 }

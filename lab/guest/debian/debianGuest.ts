@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { assetPath } from '../../assets.js';
 import { cached } from '../../cache.js';
+import { debianGuestPrograms, requirePrograms } from '../../programs.js';
 import type { GuestDisk } from '../arguments.js';
 import { buildLabTools, tools } from '../labTools.js';
 import type { TinyGuestImage } from '../tinyGuest.js';
@@ -32,6 +33,7 @@ export async function buildDebianGuest(options: { signal?: AbortSignal } = {}): 
   const hash = createHash('sha256').update(recipe);
   for (const [name, path] of programs) hash.update(`\0${name}\0`).update(await readFile(path));
   const build = async (directory: string): Promise<void> => {
+    requirePrograms(debianGuestPrograms);
     const root = await buildTree(directory, programs, { labtools: tools }, signal);
     await takeKernel(join(root, 'boot'), directory);
     await buildSystemDisk(directory, root, signal);

@@ -10,6 +10,7 @@
 import { mkdir, readdir, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
+import { LabError } from '../../errors.js';
 import { copyRealFiles, writeRandom } from '../dataDisk.js';
 import { layout } from './recipe.js';
 
@@ -74,7 +75,7 @@ async function makeVolumes(path: string, run: Runner): Promise<{ startMiB: numbe
       .sort((a, b) => Number(a[1]) - Number(b[1]))
       .map(([, , size, first]) => ({ startMiB: 1 + Number(first) * extentMiB, sizeMiB: Number(size) * extentMiB }));
   } finally {
-    await run('losetup', ['--detach', device]);
+    await runner(undefined)('losetup', ['--detach', device]);
   }
 }
 
@@ -114,8 +115,17 @@ type Runner = (command: string, args: string[], input?: string) => Promise<strin
 
 function runner(signal: AbortSignal | undefined): Runner {
   return async (command, args, input) => {
-    const how = { ...(input === undefined ? { stdin: 'ignore' as const } : { input }) };
-    const { stdout } = await execa(command, args, { ...how, ...(signal ? { cancelSignal: signal } : {}) });
-    return String(stdout);
+    const stdin = input === undefined ? { stdin: 'ignore' as const } : { input };
+    // lvm and mkfs.xfs are not on everybody's path.
+    const env = { PATH: `${process.env.PATH}:/usr/sbin:/sbin`, LC_ALL: 'C' };
+    const result = await execa(command, args, {
+      ...stdin,
+      env,
+      reject: false,
+      ...(signal ? { cancelSignal: signal } : {}),
+    });
+    signal?.throwIfAborted();
+    if (result.failed) throw new LabError('VMMIG_LAB_COMMAND', `${command} failed: ${result.stderr || result.message}`);
+    return String(result.stdout);
   };
 }

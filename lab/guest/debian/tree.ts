@@ -41,6 +41,7 @@ export async function buildTree(
   const mirror = await findMirror();
   const result = await execa('unshare', ['--mount', '--pid', '--fork', '--kill-child', 'sh', '-euxc', script], {
     env: {
+      // debootstrap and what it runs need what is in sbin, too.
       PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
       LC_ALL: 'C',
       DEBIAN_FRONTEND: 'noninteractive',
@@ -53,7 +54,6 @@ export async function buildTree(
       PACKAGES: packages.join(' '),
       FINISH: finish,
     },
-    extendEnv: false,
     stdin: 'ignore',
     all: true,
     reject: false,
