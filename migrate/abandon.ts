@@ -7,7 +7,7 @@ import type { InventoryHost } from '../hosts/index.js';
 import { RemoteError } from '../hosts/rpc.js';
 import { toVmmigError, VmmigError } from './errors.js';
 import type { Journal } from './journal.js';
-import type { Intent, Sides } from './prepare.js';
+import type { Intent, Sides } from './prepared.js';
 import type { Recorder } from './recorder.js';
 import type { MigrationReport, PhaseName } from './report.js';
 import type { MigrateRequest } from './requests.js';

@@ -5,7 +5,7 @@ import type { InventoryHost } from '../hosts/index.js';
 import { checkDomain } from '../hypervisor/index.js';
 import { VmmigError } from './errors.js';
 import { addressOnDestination, domainNamed } from './locate.js';
-import type { Prepared } from './prepare.js';
+import type { Prepared } from './prepared.js';
 import type { Finding } from './report.js';
 import type { MigrateRequest } from './requests.js';
 

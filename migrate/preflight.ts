@@ -2,7 +2,8 @@
 import { call } from '../host-service/protocol.js';
 import { toVmmigError } from './errors.js';
 import { findingOf } from './locate.js';
-import { check, prepare, type Sides, understand } from './prepare.js';
+import { check, prepare, understand } from './prepare.js';
+import type { Sides } from './prepared.js';
 import { exitCodeOf, exitCodes, type Finding, type MigrationMode } from './report.js';
 import type { Hooks, MigrateRequest, PreflightReport } from './requests.js';
 import { pageBytes } from './units.js';

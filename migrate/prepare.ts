@@ -2,23 +2,18 @@
  * Everything that can be known before anything is changed: the hosts, the running guest, the plan, and
  * what speaks against it. `preflight` ends here, a migration goes on from here.
  */
-import { type AgentSearch, call } from '../host-service/protocol.js';
-import { type Inventory, type InventoryHost, loadInventory, resolveHost } from '../hosts/index.js';
-import { checkSource, checkSwitch, type DomainInspection, type GuestInspection } from '../hypervisor/index.js';
+import { call } from '../host-service/protocol.js';
+import { loadInventory, resolveHost } from '../hosts/index.js';
+import { checkSource, checkSwitch } from '../hypervisor/index.js';
 import { checkForLibvirt } from './domain.js';
 import { VmmigError } from './errors.js';
-import { addressOf, type Guest, guestNamed, locateGuest } from './locate.js';
+import { addressOf, guestNamed, locateGuest } from './locate.js';
 import { noAgent } from './noAgent.js';
-import { makePlan, type Plan } from './plan.js';
+import { makePlan } from './plan.js';
+import type { Intent, Prepared, Sides } from './prepared.js';
 import type { Finding, MigrationMode } from './report.js';
 import type { MigrateRequest } from './requests.js';
-import { openSide, type Side } from './sides.js';
-
-export interface Intent {
-  readonly inventory: Inventory;
-  readonly guest: Guest;
-  readonly to: InventoryHost;
-}
+import { openSide } from './sides.js';
 
 /** Resolves the names of a request. @throws VmmigError VMMIG_USAGE_…; InventoryError, HostError */
 export async function understand(request: MigrateRequest): Promise<Intent> {
@@ -28,23 +23,6 @@ export async function understand(request: MigrateRequest): Promise<Intent> {
   if (request.from !== undefined && resolveHost(inventory, request.from).name === to.name)
     throw new VmmigError('VMMIG_USAGE_SAME_HOST', `${to.name} is both where ${request.vm} is and where it is to go`);
   return { inventory, guest, to };
-}
-
-/** The sides are the caller's to close, also when preparing fails. */
-export interface Sides {
-  source: Side | null;
-  destination: Side | null;
-}
-
-export interface Prepared {
-  readonly source: Side;
-  readonly destination: Side;
-  readonly inspection: GuestInspection;
-  /** Null: it was not to be looked for. */
-  readonly agent: AgentSearch | null;
-  /** Of a guest that libvirt manages. */
-  readonly domain: DomainInspection | null;
-  readonly plan: Plan;
 }
 
 /**

@@ -8,7 +8,7 @@ import { VmmigError } from './errors.js';
 import { history, readReport } from './history.js';
 import { Journal, readJournal } from './journal.js';
 import { type Guest, guestNamed } from './locate.js';
-import type { Sides } from './prepare.js';
+import type { Sides } from './prepared.js';
 import { Recorder } from './recorder.js';
 import { recoverSwitch } from './recoverSwitch.js';
 import { recoverTeleport } from './recoverTeleport.js';

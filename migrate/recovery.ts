@@ -2,7 +2,7 @@
 import type { Inventory, InventoryHost } from '../hosts/index.js';
 import type { Journal, JournalEntry } from './journal.js';
 import type { Guest } from './locate.js';
-import type { Sides } from './prepare.js';
+import type { Sides } from './prepared.js';
 import type { Recorder } from './recorder.js';
 import type { MigrationMode, MigrationReport } from './report.js';
 import type { Part } from './survey.js';

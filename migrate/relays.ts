@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { call, type Endpoint, type Switching } from '../host-service/protocol.js';
 import { linkAddress } from '../hosts/index.js';
 import { addressOf, addressOnDestination } from './locate.js';
-import type { Intent, Prepared } from './prepare.js';
+import type { Intent, Prepared } from './prepared.js';
 import type { MigrateRequest } from './requests.js';
 import type { Side } from './sides.js';
 

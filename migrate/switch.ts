@@ -20,7 +20,7 @@ import { LinkMeter } from './linkMeter.js';
 import { addressOf } from './locate.js';
 import { Migration, migrate, type Task } from './migration.js';
 import { outcome } from './outcome.js';
-import type { Prepared } from './prepare.js';
+import type { Prepared } from './prepared.js';
 import type { PullProgress } from './progress.js';
 import type { MigrationReport } from './report.js';
 import type { Hooks, SwitchRequest } from './requests.js';

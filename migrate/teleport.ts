@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { call, type DestinationSample, type Loaded, type ScanSummary } from '../host-service/protocol.js';
 import { Migration, migrate } from './migration.js';
 import { Precopy } from './precopy.js';
-import type { Prepared } from './prepare.js';
+import type { Prepared } from './prepared.js';
 import type { MigrationReport } from './report.js';
 import type { Hooks, MigrateRequest } from './requests.js';
 import { tally } from './tally.js';

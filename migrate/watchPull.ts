@@ -7,7 +7,7 @@ import { call, type Params, type Pulled, type SourceSample } from '../host-servi
 import type { InventoryHost } from '../hosts/index.js';
 import { RemoteError } from '../hosts/rpc.js';
 import { VmmigError } from './errors.js';
-import type { Sides } from './prepare.js';
+import type { Sides } from './prepared.js';
 import { openSide, type Side } from './sides.js';
 import { takeOver } from './takeOver.js';
 
