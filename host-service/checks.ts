@@ -1,10 +1,22 @@
 /** What a host needs to take part in migrations, and whether it has it. */
 import { access, readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
+import { Virsh } from '../hypervisor/index.js';
 import type { Check } from './protocol.js';
 
+const libvirtTimeoutMs = 5_000;
+
 export async function hostChecks(): Promise<Check[]> {
-  return await Promise.all([nodeVersion(), root(), qemu(), acceleration(), directReads(), qemuNbd(), agentBinary()]);
+  const checks = await Promise.all([
+    nodeVersion(),
+    root(),
+    qemu(),
+    acceleration(),
+    directReads(),
+    qemuNbd(),
+    agentBinary(),
+  ]);
+  return [...checks, ...(await libvirt())];
 }
 
 async function nodeVersion(): Promise<Check> {
@@ -32,6 +44,22 @@ async function qemu(): Promise<Check> {
     return required('QEMU', true, stdout.split('\n')[0] ?? '', remedy);
   } catch {
     return required('QEMU', false, 'qemu-system-x86_64 is not on the PATH', remedy);
+  }
+}
+
+/** A host without it needs none. */
+async function libvirt(): Promise<Check[]> {
+  await using virsh = new Virsh('qemu:///system');
+  try {
+    const version = await virsh.run(['version', '--daemon'], { timeoutMs: libvirtTimeoutMs });
+    const detail = /^Running against daemon: (.*)$/m.exec(version)?.[1] ?? 'it answers';
+    return [recommended('libvirt', true, detail, '')];
+  } catch (thrown) {
+    const { message } = thrown as Error;
+    if (/virsh: not found|virsh: command not found/.test(message)) return [];
+    const remedy =
+      'start libvirtd (or virtqemud), and run vmmig as root; without libvirt only its domains cannot be moved';
+    return [recommended('libvirt', false, message, remedy)];
   }
 }
 
