@@ -3,7 +3,6 @@
  * from its own disk, and keeps every teleported page until the destination has it. When the link
  * is slower than QEMU, QEMU waits: nothing is buffered beyond the window.
  */
-import { StreamDecoder } from '../../stream/decoder.js';
 import { BufferPool } from '../bufferPool.js';
 import { newCounters, type RelayCounters } from '../counters.js';
 import { pageBytes, RunDigester } from '../digest.js';
@@ -18,8 +17,8 @@ import { peerText } from '../link/peerText.js';
 import { decodeResendRequest, encodeResend } from '../link/resend.js';
 import { decodeSequences } from '../link/sequences.js';
 import { TokenBucket } from '../link/tokenBucket.js';
-import { QemuInput } from './qemuInput.js';
-import { streamError } from './streamError.js';
+import { Milestone } from '../milestone.js';
+import { IncomingStream, type IncomingStreamHandlers } from './incomingStream.js';
 import { StreamToFrames } from './streamToFrames.js';
 import type { CacheMap } from './teleportMap.js';
 import { maxRetainedBytes, SendWindow } from './window.js';
@@ -35,6 +34,8 @@ export interface SourceRelayOptions {
   readonly elide: boolean;
   readonly compress: boolean;
   readonly silenceLimitMs?: number;
+  /** QEMU has a return path, and waits there for its destination's answers. */
+  readonly answersQemu?: boolean;
 }
 
 /** What the policy needs in order to decide when to switch over. */
@@ -52,20 +53,18 @@ export interface SourceRelayState {
 }
 
 export class SourceRelay implements AsyncDisposable {
+  readonly #end = new Milestone<void>();
   /** Resolves once both sides have compared their memory and found it equal; rejects with a `RelayError`. */
-  readonly finished: Promise<void>;
+  readonly finished: Promise<void> = this.#end.reached;
   readonly #counters = newCounters();
   readonly #window = new SendWindow();
   readonly #pool = new BufferPool(runBufferBytes, maxRetainedBytes / runBufferBytes);
   readonly #frames: StreamToFrames;
-  readonly #decoder: StreamDecoder;
+  readonly #stream: IncomingStream;
   readonly #options: SourceRelayOptions;
   #link: Link | null = null;
-  #qemu: QemuInput | null = null;
   #ramEnded = false;
   #streamEnded = false;
-  #settle!: { resolve: () => void; reject: (error: RelayError) => void };
-  #settled = false;
 
   private constructor(options: SourceRelayOptions) {
     this.#options = options;
@@ -84,21 +83,21 @@ export class SourceRelay implements AsyncDisposable {
       new RunDigester(options.credentials.key),
       this.#pool,
     );
-    this.#decoder = new StreamDecoder(this.#frames);
-    this.finished = new Promise((resolve, reject) => {
-      this.#settle = { resolve, reject };
-    });
-    this.finished.catch(() => {});
+    const handlers: IncomingStreamHandlers = {
+      decoded: () => {
+        this.#window.isFirstPass = this.#counters.pages.seen < this.#counters.totalPages;
+        return this.#window.isOpen;
+      },
+      ended: () => this.#endOfStream(),
+      failed: (error) => this.#fail(error),
+    };
+    this.#stream = new IncomingStream(this.#frames, this.#counters, handlers, options);
   }
 
   /** Listens for QEMU, whose stream waits for `begin`. */
   static async listen(options: SourceRelayOptions): Promise<SourceRelay> {
     const relay = new SourceRelay(options);
-    relay.#qemu = await QemuInput.listen(options.socketPath, {
-      bytes: (bytes) => relay.#feed(bytes),
-      end: () => relay.#endOfStream(),
-      lost: (error) => relay.#fail(error),
-    });
+    await relay.#stream.listen(options.socketPath);
     return relay;
   }
 
@@ -112,13 +111,13 @@ export class SourceRelay implements AsyncDisposable {
       { immediate: (frame) => this.#answer(frame), lost: (cause) => this.#fail(cause) },
       { bucket, ...(silenceLimitMs === undefined ? {} : { silenceLimitMs }) },
     );
-    if (this.#settled) return await this.#link.close();
+    if (this.#end.isDecided) return await this.#link.close();
     this.#link.ping();
   }
 
   /** Lets QEMU's stream in, once the relay is connected and has its cache map. */
   begin(): void {
-    this.#qemu?.begin();
+    this.#stream.begin();
   }
 
   get state(): SourceRelayState {
@@ -145,30 +144,12 @@ export class SourceRelay implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#settled) this.abort();
-    await this.#qemu?.[Symbol.asyncDispose]();
+    if (!this.#end.isDecided) this.abort();
+    await this.#stream[Symbol.asyncDispose]();
     await this.#link?.close();
   }
 
-  /** @returns whether QEMU may send more at once */
-  #feed(chunk: Buffer): boolean {
-    this.#counters.bytes.stream += chunk.length;
-    try {
-      this.#decoder.feed(chunk);
-    } catch (cause) {
-      this.#fail(streamError(cause));
-      return false;
-    }
-    this.#window.isFirstPass = this.#counters.pages.seen < this.#counters.totalPages;
-    return this.#window.isOpen;
-  }
-
   #endOfStream(): void {
-    try {
-      this.#decoder.end();
-    } catch (cause) {
-      return this.#fail(streamError(cause));
-    }
     this.#streamEnded = true;
     this.#frames.flush();
     this.#link!.sendOrdered(frameType.root, this.#frames.root());
@@ -178,7 +159,7 @@ export class SourceRelay implements AsyncDisposable {
     switch (frame.type) {
       case frameType.acknowledge:
         this.#acknowledged(frame.payload);
-        if (this.#window.isOpen) this.#qemu?.resume();
+        if (this.#window.isOpen) this.#stream.resume();
         break;
       case frameType.resendRequest:
         this.#resend(frame);
@@ -222,17 +203,15 @@ export class SourceRelay implements AsyncDisposable {
     if (!this.#streamEnded) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination compared before the end');
     if (!isEqual)
       return this.#fail(new RelayError('VMMIG_RELAY_VERIFY', "the destination's memory is not the source's"));
-    this.#settled = true;
-    this.#settle.resolve();
+    this.#stream.accept();
+    this.#end.reach();
     // Both sides have said all they had to say; whoever ends this relay later need not wait for the peer.
     void this.#link!.close();
   }
 
   #fail(error: RelayError): void {
-    if (this.#settled) return;
-    this.#settled = true;
+    if (!this.#end.miss(error)) return;
     this.#link?.fail(error);
-    this.#qemu?.close();
-    this.#settle.reject(error);
+    this.#stream.close();
   }
 }
