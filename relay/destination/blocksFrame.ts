@@ -2,7 +2,7 @@
 import { pageBytes } from '../digest.js';
 import { RelayError } from '../errors.js';
 import type { BlocksFrame } from '../source/streamToFrames.js';
-import type { CaptureFrame, MemoryFrame } from '../source/switchSource.js';
+import type { CaptureFrame, MemoryFrame } from '../source/switch/switchFrames.js';
 
 const maxBlocks = 1024;
 /** 4 TiB of guest memory. */

@@ -1,0 +1,99 @@
+/**
+ * Takes the guest from its QEMU's stream: its memory goes into a store, but for what the stream leaves out because it is
+ * kept in files; and the destination is told what the stream begins and ends with.
+ */
+import type { RamBlock, StreamHandler } from '../../../stream/handler.js';
+import type { RelayCounters } from '../../counters.js';
+import type { BlockSize, RunDigester } from '../../digest.js';
+import { RelayError } from '../../errors.js';
+import { frameType } from '../../link/frames.js';
+import { encodeHints } from '../../link/hints.js';
+import { PageStore } from '../../store/pageStore.js';
+import type { FilePages, GuestMemory } from '../filePages.js';
+import type { GuestPages } from '../guestPages.js';
+import { type CaptureStart, type PageSink, StreamToStore } from '../streamToStore.js';
+import { type CacheMap, TeleportMap } from '../teleportMap.js';
+import type { BatchSender } from './batchSender.js';
+import type { SwitchSourceOptions } from './options.js';
+import { encodeCapture, encodeDevices, encodeRemote } from './switchFrames.js';
+import type { SwitchLink } from './switchLink.js';
+
+export interface GuestCaptureHandlers {
+  /** There is a store, which pages are about to be put into. Not called where memory is kept in files. */
+  opened(store: GuestPages, blocks: readonly BlockSize[]): void;
+  /** The guest has stopped: all of the stream's memory is here. */
+  ramEnded(): void;
+}
+
+export class GuestCapture {
+  /** What the stream's parts go to. */
+  readonly parts: StreamHandler;
+  readonly #options: Pick<SwitchSourceOptions, 'memory' | 'store'>;
+  readonly #files: FilePages | null;
+  readonly #link: Pick<SwitchLink, 'sendOrdered'>;
+  readonly #handlers: GuestCaptureHandlers;
+  readonly #toStore: StreamToStore;
+  #blocksFrame: Buffer = Buffer.alloc(0);
+
+  /** @param files - of `options.memory`, where there is any */
+  constructor(
+    options: Pick<SwitchSourceOptions, 'memory' | 'store'>,
+    files: FilePages | null,
+    link: Pick<SwitchLink, 'sendOrdered'>,
+    tools: { readonly counters: RelayCounters; readonly digester: RunDigester },
+    handlers: GuestCaptureHandlers,
+  ) {
+    this.#options = options;
+    this.#files = files;
+    this.#link = link;
+    this.#handlers = handlers;
+    const sink = { began: (start: CaptureStart) => this.#began(start), ramEnded: () => handlers.ramEnded() };
+    this.parts = this.#toStore = new StreamToStore(sink, tools.counters, tools.digester);
+  }
+
+  /** Pages that come from now on are looked up in this map. */
+  setCacheMap(map: CacheMap): void {
+    const { memory } = this.#options;
+    if (memory === null) this.#toStore.setCacheMap(map);
+    else this.#files!.setCache(new TeleportMap(memory.blocks, map).runs());
+  }
+
+  /** Tells the destination of the guest's memory, once QEMU has. */
+  sendBlocks(): void {
+    this.#link.sendOrdered(frameType.blocks, this.#blocksFrame);
+  }
+
+  /** The stream has ended: all of the guest's memory is in the store, or final in the files. */
+  finish(): void {
+    this.#toStore.flush();
+    this.#files?.freeze();
+  }
+
+  /** Tells which pages of bytes are still to come, and the state of the devices. */
+  sendEnd({ store, blocks }: Pick<BatchSender, 'store' | 'blocks'>): void {
+    for (const payload of encodeRemote(store, blocks.length)) this.#link.sendOrdered(frameType.remote, payload);
+    for (const payload of encodeDevices(this.#toStore.deviceTail)) this.#link.sendOrdered(frameType.device, payload);
+  }
+
+  #began(start: CaptureStart): PageSink {
+    const { blocks } = start;
+    const { memory, store: storeOptions } = this.#options;
+    if (memory !== null) requireBlocks(blocks, memory.blocks);
+    this.#blocksFrame = encodeCapture(start, memory !== null);
+    this.sendBlocks();
+    const { map } = this.#toStore;
+    if (map !== null) for (const payload of encodeHints(map.runs())) this.#link.sendOrdered(frameType.hints, payload);
+    if (this.#files !== null) return this.#files.streamed;
+    const store = new PageStore(blocks, storeOptions);
+    this.#handlers.opened(store, blocks);
+    return store;
+  }
+}
+
+/** What was sent ahead names blocks by their places. */
+function requireBlocks(blocks: readonly RamBlock[], expected: GuestMemory['blocks']): void {
+  const isSame = ({ name, lengthBytes }: RamBlock, at: number) =>
+    name === expected[at]?.name && lengthBytes === expected[at].lengthBytes;
+  if (blocks.length !== expected.length || !blocks.every(isSame))
+    throw new RelayError('VMMIG_RELAY_STREAM', 'the guest has other memory than it had a moment ago');
+}

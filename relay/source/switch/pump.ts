@@ -1,0 +1,112 @@
+/**
+ * What is sent when: as much as the link takes without a queue, but while the guest stands still only what that waits
+ * for. What the guest asks for does not go through here: see `faultAnswers.ts`.
+ */
+import type { RelayError } from '../../errors.js';
+import { maxBatchPages } from '../../link/batch.js';
+import type { AheadOfStream } from './aheadOfStream.js';
+import type { BatchSender } from './batchSender.js';
+import type { HostPages } from './hostPages.js';
+import type { SwitchPhases } from './phases.js';
+import type { SwitchLink } from './switchLink.js';
+
+export interface PumpHandlers {
+  /** What the guest needs will never get through. */
+  failed(error: RelayError): void;
+  /** Nothing is sent any more. */
+  hasEnded(): boolean;
+}
+
+/** Sending what the link need not wait for, before faults are looked at again. */
+const maxTurnMs = 2;
+/** What is urgent overtakes on the link, but not what the destination is busy with: less at a time once it may come. */
+export const pagesAtATime = { before: maxBatchPages, after: 32 };
+
+export class Pump {
+  readonly #phases: Readonly<SwitchPhases>;
+  readonly #link: Pick<SwitchLink, 'isOpenForBulk'>;
+  readonly #ahead: AheadOfStream | null;
+  readonly #hostPages: HostPages;
+  readonly #handlers: PumpHandlers;
+  #batches: BatchSender | null = null;
+  #isHeld = false;
+  #isRunning = false;
+  #isDue = false;
+
+  /** @param ahead - null: all of the guest's memory comes through QEMU's stream */
+  constructor(
+    phases: Readonly<SwitchPhases>,
+    link: Pick<SwitchLink, 'isOpenForBulk'>,
+    ahead: AheadOfStream | null,
+    hostPages: HostPages,
+    handlers: PumpHandlers,
+  ) {
+    this.#phases = phases;
+    this.#link = link;
+    this.#ahead = ahead;
+    this.#hostPages = hostPages;
+    this.#handlers = handlers;
+  }
+
+  /** What there is to send is sent from here; before that there is nothing. */
+  supply(batches: BatchSender): void {
+    this.#batches = batches;
+  }
+
+  /** Sends nothing until `release`. */
+  hold(): void {
+    this.#isHeld = true;
+  }
+
+  /** `run` begins again. */
+  release(): void {
+    this.#isHeld = false;
+  }
+
+  /** Sends what may be. To be called whenever there may be more to send, or more may be sent. */
+  run(): void {
+    const batches = this.#batches;
+    if (batches === null || this.#isHeld || this.#isRunning || this.#handlers.hasEnded()) return;
+    if (this.#isInTheWay(batches)) return;
+    this.#isRunning = true;
+    try {
+      // What the link need not wait for costs time all the same, and the guest may be asking for something meanwhile.
+      const untilMs = this.#ahead === null ? Infinity : performance.now() + maxTurnMs;
+      while (this.#link.isOpenForBulk && (batches.send(this.#limitPages(batches)) || this.#ahead?.send())) {
+        if (performance.now() < untilMs) continue;
+        this.runSoon();
+        break;
+      }
+    } finally {
+      this.#isRunning = false;
+    }
+    const error = this.#phases.ramEnded ? null : this.#hostPages.outOfRoom(batches.store);
+    if (error !== null) this.#handlers.failed(error);
+  }
+
+  /** When whatever else is due has been done. */
+  runSoon(): void {
+    if (this.#isDue) return;
+    this.#isDue = true;
+    setImmediate(() => {
+      this.#isDue = false;
+      this.run();
+    });
+  }
+
+  /** The guest stands still, and waits for something else. */
+  #isInTheWay({ store }: BatchSender): boolean {
+    const { ramEnded, hasStopped, hasGone, isRunning } = this.#phases;
+    // What follows from files is told by digests at first, which wait for nothing and are soon needed.
+    if (this.#ahead === null ? isRunning : hasGone) return false;
+    // Where there is no room, the end of QEMU's stream waits for what is sent.
+    return ramEnded || (hasStopped && !store.isFull);
+  }
+
+  /** What costs the link nothing is in nobody's way. */
+  #limitPages({ store: { unsent } }: BatchSender): number {
+    const isCheap = unsent.fill + unsent.reference > 0;
+    const { isRunning, mayStop } = this.#phases;
+    return isRunning || (mayStop && !isCheap) ? pagesAtATime.after : pagesAtATime.before;
+  }
+}

@@ -1,0 +1,164 @@
+/**
+ * The link of a switch's source relay. From the switch on it outlives its connections, and even the relay on the other
+ * side: when another one takes that one's place, what is sent goes to the new one, over a link of its own.
+ */
+import type { RelayError } from '../../errors.js';
+import { BulkWindow } from '../../link/bulkWindow.js';
+import type { Endpoint, LinkConnection, LinkCredentials } from '../../link/connection.js';
+import { DurableLink, durableConnections } from '../../link/durableLink.js';
+import type { Frame } from '../../link/frames.js';
+import { dial } from '../../link/handshake.js';
+import { TokenBucket } from '../../link/tokenBucket.js';
+
+export interface SwitchLinkOptions {
+  readonly credentials: LinkCredentials;
+  /** For bulk data; one more is for what is urgent. */
+  readonly connections: number;
+  readonly bandwidthBps: number | null;
+  /** So long the destination may be out of reach after the switch. */
+  readonly reconnectTimeoutMs: number;
+}
+
+export interface SwitchLinkHandlers {
+  frame(frame: Frame): void;
+  /** More would go out soon. */
+  drained(): void;
+  interrupted(cause: RelayError): void;
+  resumed(gapMs: number): void;
+  /** There is no link any more. */
+  lost(cause: RelayError): void;
+}
+
+export interface SwitchLinkState {
+  readonly bytesOnWire: number;
+  readonly rttMs: number;
+  readonly connections: number;
+  readonly reconnects: number;
+  /** How often another destination relay has taken the place of the one before. */
+  readonly takeovers: number;
+  readonly isConnected: boolean;
+}
+
+/** What is still under way then takes no time to speak of. */
+const freeLineBytes = 64 * 1024;
+
+export class SwitchLink {
+  readonly #options: SwitchLinkOptions;
+  readonly #handlers: SwitchLinkHandlers;
+  readonly #window = new BulkWindow();
+  readonly #bucket: TokenBucket | null;
+  #current: DurableLink | null = null;
+  #endpoint: Endpoint | null = null;
+  /** Of links that are gone. */
+  #past = { bytesOnWire: 0, reconnects: 0, takeovers: 0 };
+
+  constructor(options: SwitchLinkOptions, handlers: SwitchLinkHandlers) {
+    this.#options = options;
+    this.#handlers = handlers;
+    this.#bucket = options.bandwidthBps === null ? null : new TokenBucket(options.bandwidthBps);
+    this.#window.favourThroughput();
+  }
+
+  /** @throws RelayError VMMIG_LINK_… when nobody is met there */
+  async dial(endpoint: Endpoint): Promise<LinkConnection[]> {
+    const { credentials, connections } = this.#options;
+    return await dial(endpoint, credentials, { connections: durableConnections(connections) });
+  }
+
+  /** From now on what is sent goes to these peers, which were met at `endpoint`, and to nobody else. */
+  use(peers: readonly LinkConnection[], endpoint: Endpoint): void {
+    const link: DurableLink = new DurableLink(
+      peers,
+      {
+        immediate: (frame) => this.#handlers.frame(frame),
+        lost: (cause) => {
+          if (link === this.#current) this.#handlers.lost(cause);
+        },
+        interrupted: (cause) => this.#handlers.interrupted(cause),
+        resumed: (gapMs) => this.#handlers.resumed(gapMs),
+        drained: () => this.#handlers.drained(),
+      },
+      { bucket: this.#bucket, bulkWindow: this.#window },
+    );
+    const old = this.#current;
+    this.#current = link;
+    this.#endpoint = endpoint;
+    if (old === null) return;
+    const { bytesOnWire, reconnects, takeovers } = this.#past;
+    this.#past = {
+      bytesOnWire: bytesOnWire + old.bytesOnWire,
+      reconnects: reconnects + old.reconnects,
+      takeovers: takeovers + 1,
+    };
+    void old.close();
+  }
+
+  /** The guest goes: what it waits for there is not to queue behind bulk data. */
+  favourLatency(): void {
+    this.#window.favourLatency();
+  }
+
+  /** From now on a lost connection is not the end. Once for each link. */
+  endure(): void {
+    const { credentials, reconnectTimeoutMs } = this.#options;
+    this.#link.endure({ reconnectTimeoutMs, by: { dial: this.#endpoint!, credentials } });
+  }
+
+  /** @returns the frame's sequence number */
+  sendOrdered(type: number, payload: Buffer): number {
+    return this.#link.sendOrdered(type, payload);
+  }
+
+  sendUrgent(type: number, payload: Buffer, sequence?: number): void {
+    this.#link.sendUrgent(type, payload, sequence);
+  }
+
+  ping(): void {
+    this.#link.ping();
+  }
+
+  /** Whether more bulk data would go out soon; `drained` is called when it becomes so. */
+  get isOpenForBulk(): boolean {
+    return this.#current?.isOpenForBulk ?? false;
+  }
+
+  /** Whether next to nothing of what was sent is still under way. */
+  get isFree(): boolean {
+    return this.#window.inFlightBytes <= freeLineBytes;
+  }
+
+  isConnectedTo({ host, port }: Endpoint): boolean {
+    return this.#current?.isConnected === true && this.#endpoint?.host === host && this.#endpoint.port === port;
+  }
+
+  get rttMs(): number {
+    return this.#current?.rttMs ?? 0;
+  }
+
+  get state(): SwitchLinkState {
+    const link = this.#current;
+    return {
+      bytesOnWire: this.#past.bytesOnWire + (link?.bytesOnWire ?? 0),
+      rttMs: this.rttMs,
+      connections: link?.connections ?? 0,
+      reconnects: this.#past.reconnects + (link?.reconnects ?? 0),
+      takeovers: this.#past.takeovers,
+      isConnected: link?.isConnected ?? false,
+    };
+  }
+
+  /** Ends it at once, if there is one; `lost` is called. */
+  fail(cause: RelayError): void {
+    this.#current?.fail(cause);
+  }
+
+  /** Ends it, if there is one, when what was sent has gone out. */
+  async close(): Promise<void> {
+    await this.#current?.close();
+  }
+
+  /** Nothing is sent before it is there: QEMU's stream waits for it. */
+  get #link(): DurableLink {
+    return this.#current!;
+  }
+}
