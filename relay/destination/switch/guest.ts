@@ -1,0 +1,67 @@
+/** What puts the guest together at the destination, once QEMU listens and the source has told of the guest's memory. */
+import type { DiskReader } from '../../../disk/diskReader.js';
+import type { HeldPages } from '../../../pager/index.js';
+import type { RamBlock } from '../../../stream/handler.js';
+import type { RelayCounters } from '../../counters.js';
+import { pageBytes, pagesOfBlocks, type RunDigester } from '../../digest.js';
+import type { DurableLink } from '../../link/durableLink.js';
+import { frameType } from '../../link/frames.js';
+import { encodeHostPages } from '../../link/hostPages.js';
+import { encodeResendRequest } from '../../link/resend.js';
+import type { Acknowledgements } from '../acknowledgements.js';
+import { HostPageReceipts } from '../hostPageReceipts.js';
+import type { PostcopyStream } from '../postcopy/postcopyStream.js';
+import { DiskPages } from './diskPages.js';
+import type { SwitchPhases } from './phases.js';
+import { Placement } from './placement.js';
+
+export interface Guest {
+  readonly pagesOfBlock: readonly number[];
+  readonly stream: PostcopyStream;
+  readonly disks: DiskPages;
+  readonly receipts: HostPageReceipts;
+  readonly placement: Placement;
+}
+
+export interface GuestTools {
+  readonly link: Pick<DurableLink, 'send' | 'sendUrgent'>;
+  readonly acknowledgements: Acknowledgements;
+  readonly givenBack: Acknowledgements;
+  readonly phases: Readonly<SwitchPhases>;
+  readonly digester: RunDigester;
+  readonly counters: RelayCounters;
+  readonly disks: readonly DiskReader[];
+  readonly held: HeldPages;
+  /** QEMU goes on, and drops nothing any more. */
+  readonly takesOver: boolean;
+}
+
+/** @param blocks - the guest's, with the page sizes of the destination's memory */
+export function assembleGuest(stream: PostcopyStream, blocks: readonly RamBlock[], tools: GuestTools): Guest {
+  const { link, phases, digester, counters } = tools;
+  const pagesOfBlock = pagesOfBlocks(blocks);
+  const receipts = newReceipts(stream, blocks, tools);
+  const disks = new DiskPages(
+    stream,
+    phases,
+    { disks: tools.disks, held: tools.held, digester, counters, pagesOfBlock },
+    {
+      askAgain: (sequence, record) => link.send(frameType.resendRequest, sequence, encodeResendRequest(record)),
+      batchDone: (sequence) => receipts.done(sequence),
+    },
+  );
+  const placement = new Placement(stream, disks, receipts, { phases, digester, counters, blocks });
+  return { pagesOfBlock, stream, disks, receipts, placement };
+}
+
+/** The source sends huge host pages as a whole when it knows of them. */
+function newReceipts(stream: PostcopyStream, blocks: readonly RamBlock[], tools: GuestTools): HostPageReceipts {
+  const { link, acknowledgements, givenBack, takesOver } = tools;
+  const sizes = blocks.map(({ pageSizeBytes }) => (pageSizeBytes ?? pageBytes) / pageBytes);
+  if (sizes.some((size) => size > 1)) link.sendUrgent(frameType.hostPages, encodeHostPages(sizes));
+  const sink = {
+    acknowledge: (sequence: number) => stream.whenTaken(() => acknowledgements.add(sequence)),
+    giveBack: (sequence: number) => givenBack.add(sequence),
+  };
+  return new HostPageReceipts(sizes, (block, page) => stream.isHere(block, page), sink, takesOver);
+}
