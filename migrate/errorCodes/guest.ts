@@ -138,7 +138,8 @@ export const disk = {
     },
     VMMIG_DISK_FORMAT: {
       summary: 'The image has a format that vmmig cannot read.',
-      nextStep: 'Nothing is lost: the guest can move with `--no-agent`. docs/disks.md has the formats that can be read.',
+      nextStep:
+        'Nothing is lost: the guest can move with `--no-agent`. docs/disks.md has the formats that can be read.',
     },
     VMMIG_DISK_QEMU_NBD: {
       summary: 'qemu-nbd is needed to read an image, and is not installed on the destination.',
