@@ -227,8 +227,8 @@ export const linkDecoders: readonly Decoder[] = [
       const placed = new PlacedPages(guest);
       for (const { sequence, payload } of new FrameDecoder().feed(bytes!)) {
         if (!placed.add(sequence, payload)) continue;
-        const marks = guest.map((pages, block) => Array.from({ length: pages }, (_, page) => placed.has(block, page)));
-        return { value: marks.map((each) => each.filter(Boolean).length) };
+        const marks = guest.map((_, block) => Array.from({ length: 64 }, (_, page) => placed.has(block, page)));
+        return { value: marks };
       }
       return { value: 'incomplete' };
     },

@@ -22,9 +22,10 @@ const isTyped = (error: unknown) => error instanceof StreamError;
 const real = new URL('../seeds/', import.meta.url);
 
 /** Parts of what real QEMUs have written: see `captureSeeds.ts`. */
-function realSeeds(kind: string): Buffer[] {
-  const names = readdirSync(real).filter((name) => name.startsWith(kind));
-  return names.sort().map((name) => readFileSync(new URL(name, real)));
+function realSeeds(): Buffer[] {
+  return readdirSync(real)
+    .sort()
+    .map((name) => readFileSync(new URL(name, real)));
 }
 
 /** What the decoder tells, as a digest, and what the encoder makes of it: that has to be the input. */
@@ -82,6 +83,19 @@ function recording(
   };
 }
 
+/** What follows header and configuration. */
+function withoutHead(stream: Buffer): Buffer {
+  let lengthBytes = HEADER.length;
+  new StreamDecoder({
+    configuration(raw) {
+      lengthBytes += raw.length;
+    },
+    page() {},
+    zeroPage() {},
+  }).feed(stream);
+  return stream.subarray(lengthBytes);
+}
+
 const streamWords = [
   Buffer.from('QEVM'),
   ...['ram', 'pc.ram', 'configuration/capabilities', 'configuration/uuid', 'x-ignore-shared'].map((text) =>
@@ -119,7 +133,7 @@ function returnPathRecords(input: Buffer): number[] {
 export const streamDecoders: readonly Decoder[] = [
   {
     name: 'stream',
-    seeds: () => [precopyStream(), postcopyStream(), Buffer.concat([HEADER, Buffer.of(0)]), ...realSeeds('stream')],
+    seeds: () => [precopyStream(), postcopyStream(), Buffer.concat([HEADER, Buffer.of(0)]), ...realSeeds()],
     dictionary: streamWords,
     decode: (chunks) => decodeStream(chunks, false),
     isTyped,
@@ -127,11 +141,7 @@ export const streamDecoders: readonly Decoder[] = [
   },
   {
     name: 'stream-nested',
-    seeds: () => [
-      Buffer.concat([Buffer.from('0800040000', 'hex'), DEVICE]),
-      precopyStream().subarray(HEADER.length),
-      postcopyStream().subarray(HEADER.length),
-    ],
+    seeds: () => [Buffer.concat([Buffer.from('0800040000', 'hex'), DEVICE]), withoutHead(postcopyStream())],
     dictionary: streamWords,
     decode: (chunks) => decodeStream(chunks, true),
     isTyped,
@@ -149,7 +159,7 @@ export const streamDecoders: readonly Decoder[] = [
         { type: 'switchover-ack' },
         { type: 'shut', value: 0 },
       ];
-      return [Buffer.concat(messages.map(encodeReturnPath)), ...realSeeds('return')];
+      return [Buffer.concat(messages.map(encodeReturnPath))];
     },
     dictionary: [Buffer.from('0123456789abcdef', 'hex'), Buffer.concat([Buffer.of(6), Buffer.from('pc.ram')])],
     records: returnPathRecords,

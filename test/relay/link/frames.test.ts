@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { RelayError } from '../../../relay/errors.js';
@@ -123,6 +125,21 @@ describe('frames', () => {
     const { blocks, raw, batch, endOfRam, tail, root, hints, remote, device, go, memory, ahead } = frameType;
     const wanted = [blocks, raw, batch, endOfRam, tail, root, hints, remote, device, go, memory, ahead];
     expect(ordered.toSorted((left, right) => left - right)).toEqual(wanted);
+  });
+
+  test('in single bytes take no more memory than a few times their length', () => {
+    setFlagsFromString('--expose-gc');
+    const gc = runInNewContext('gc') as () => void;
+    const held = () => {
+      gc();
+      return process.memoryUsage().heapUsed + process.memoryUsage().arrayBuffers;
+    };
+    const bytes = frameBytes(frameType.tail, 0, Buffer.alloc(512 * 1024));
+    const decoder = new FrameDecoder();
+    const before = held();
+    for (const byte of bytes.subarray(0, -1)) expect([...decoder.feed(Buffer.alloc(1, byte))]).toEqual([]);
+    expect(held() - before).toBeLessThan(4 * bytes.length);
+    expect([...decoder.feed(Buffer.alloc(1))]).toHaveLength(1);
   });
 
   test('in many small chunks take time in proportion to their length', () => {

@@ -104,10 +104,13 @@ describe('a link', () => {
     expect(receiver.lost[0]).toMatchObject({ code: 'VMMIG_LINK_PROTOCOL' });
   });
 
-  test('that gets a malformed pong is lost with a protocol error', async () => {
+  test.each([
+    ['pong', frameBytes(frameType.pong, 0, 'short')],
+    ['ping', frameBytes(frameType.ping, 0, Buffer.alloc(100_000))],
+  ])('that gets a malformed %s is lost with a protocol error', async (_, bytes) => {
     await using pair = await connectedPair(1);
     const receiver = recording(pair.accepted);
-    pair.dialed[0]!.tls.write(frameBytes(frameType.pong, 0, 'short'));
+    pair.dialed[0]!.tls.write(bytes);
     await until(() => receiver.lost.length > 0);
     expect(receiver.lost[0]).toMatchObject({ code: 'VMMIG_LINK_PROTOCOL' });
   });
