@@ -83,7 +83,7 @@ export async function locateGuest(
     throw new VmmigError('VMMIG_GUEST_NOT_RUNNING', `${guest.name} is shut off on ${isOffOn}`, { phase: 'preflight' });
   throw new VmmigError(
     'VMMIG_GUEST_NOT_FOUND',
-    `${guest.isDomain ? 'no domain runs' : `no QEMU answers on ${guest.qmp}`} for ${guest.name}; looked on ${looked.join(', ') || 'no host but the destination'}`,
+    `${guest.isDomain ? `the inventory has no guest ${guest.name}, and libvirt runs no domain of that name` : `no QEMU answers on ${guest.qmp} for ${guest.name}`}; looked on ${looked.join(', ') || 'no host but the destination'}`,
     { phase: 'preflight' },
   );
 }

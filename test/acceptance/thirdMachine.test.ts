@@ -89,10 +89,13 @@ describe('From a third machine', () => {
   });
 
   describe('a guest that cannot move is refused, and nothing is changed:', () => {
-    it('an unknown guest is a usage error', async () => {
-      const { exitCode, stdout, stderr } = await vmmig('teleport', 'vm9', '--to', 'hostB', '--json');
-      expect([exitCode, stdout]).toEqual([2, '']);
-      expect(stderr).toMatch(/VMMIG_USAGE_GUEST.*has: vm1/s);
+    it('a guest that neither the inventory nor libvirt knows is not found', async () => {
+      const report = await json<MigrationReport>(1, 'teleport', 'vm9', '--to', 'hostB');
+      expect(reportDocument.parse(report)).toMatchObject({
+        result: 'failed',
+        error: { code: 'VMMIG_GUEST_NOT_FOUND', phase: 'preflight' },
+      });
+      expect(report.error!.message).toMatch(/no guest vm9, and libvirt runs no domain of that name; looked on hostA/);
     });
 
     it('a host out of reach has an exit code of its own', async () => {
