@@ -29,6 +29,8 @@ export interface Decoder {
   isTyped(error: unknown): boolean;
   /** One input is one chunk, always. */
   readonly isWhole?: boolean;
+  /** An input takes so many times as long as others': the short form tries fewer. */
+  readonly cost?: number;
   /** Longest input; 16 KiB unless given. */
   readonly maxBytes?: number;
   /** What decoding an input may take besides a hundred times its length; 8 MiB unless given. */

@@ -95,6 +95,6 @@ function toStore(chunks: readonly Buffer[]): Decoded {
 }
 
 export const relayDecoders: readonly Decoder[] = [
-  { name: 'relay-teleport', seeds, decode: toFrames, isTyped, maxBytes: 40 * 1024, heldBytes: 32 * 2 ** 20 },
-  { name: 'relay-capture', seeds, decode: toStore, isTyped, maxBytes: 40 * 1024, heldBytes: 32 * 2 ** 20 },
+  { name: 'relay-teleport', seeds, decode: toFrames, isTyped, cost: 5, maxBytes: 40 * 1024, heldBytes: 32 * 2 ** 20 },
+  { name: 'relay-capture', seeds, decode: toStore, isTyped, cost: 5, maxBytes: 40 * 1024, heldBytes: 32 * 2 ** 20 },
 ];
