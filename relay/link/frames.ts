@@ -9,7 +9,7 @@
  */
 import { RelayError } from '../errors.js';
 
-export const linkVersion = 2;
+export const linkVersion = 3;
 
 export const frameType = {
   // ordered, source to destination
