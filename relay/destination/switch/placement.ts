@@ -40,6 +40,8 @@ export class Placement {
     const { phases, digester, counters } = this.#options;
     digestBatch(this.#digest, digester, batch);
     this.#receipts.expect(sequence, batch.records);
+    // What can be had at once is done at once, and a batch is done when all of its references that are known are.
+    const urgent: (() => void)[] = [];
     let at = 0;
     let references = 0;
     for (const [index, run] of batch.records.entries()) {
@@ -51,18 +53,19 @@ export class Placement {
         this.#stream.place(block, page, count, batch.pages, at);
         counters.pages.sent += count;
         at += count * pageBytes;
-        this.#hurryRest(run);
+        urgent.push(() => this.#hurryRest(run));
       } else if (isInPlace) counters.pages.restored += count;
       else {
         references++;
         if (!phases.hasSwitched) this.#stream.remote(block, page, count);
         this.#disks.refer(sequence, index, run);
         // Also what was asked for in vain: it was on its way already.
-        if (this.#stream.isAwaited(block, page, count)) this.#disks.hurry(run);
+        if (this.#stream.isAwaited(block, page, count)) urgent.push(() => this.#disks.hurry(run));
       }
     }
     if (references === 0) this.#receipts.done(sequence);
     else this.#receipts.look();
+    for (const hurry of urgent) hurry();
     this.#disks.restore();
   }
 
