@@ -12,6 +12,7 @@ import {
   type ScanSummary,
   type SourceSample,
 } from '../host-service/protocol.js';
+import { untilAborted } from '../host-service/untilAborted.js';
 import type { InventoryHost } from '../hosts/index.js';
 import { abandon, withSide } from './abandon.js';
 import { toVmmigError, VmmigError } from './errors.js';
@@ -104,7 +105,7 @@ class Switch extends Migration {
       this.commit = 'asked';
       const growing = this.#allowDowntime(source);
       try {
-        return await abortable(handedOver, signal);
+        return await untilAborted(handedOver, signal);
       } finally {
         clearInterval(await growing);
       }
@@ -344,13 +345,4 @@ function isCaptured({ dirtySyncCount, capture }: SourceSample): boolean {
 function isSent({ remaining, counters, capture, isSentAhead }: SourceSample): boolean {
   if (capture === 'memory file') return isSentAhead;
   return remaining !== null && remaining.bytesPages + remaining.referencePages < counters.totalPages / 100;
-}
-
-function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((settle, reject) => {
-    const abort = () => reject(signal.reason);
-    if (signal.aborted) return abort();
-    signal.addEventListener('abort', abort, { once: true });
-    promise.then(settle, reject).finally(() => signal.removeEventListener('abort', abort));
-  });
 }

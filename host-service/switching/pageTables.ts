@@ -17,6 +17,14 @@ const pieceBytes = 2 ** 21;
 /** What is looked at of the guest's memory. */
 export type LookedAt = Pick<PhysicalMemory, 'read' | 'stretch'>;
 
+interface TablePart {
+  readonly gpa: number;
+  readonly level: number;
+  /** Entries. */
+  readonly from: number;
+  readonly end: number;
+}
+
 export class PageTables {
   readonly #memory: LookedAt;
   readonly #root: number;
@@ -52,35 +60,14 @@ export class PageTables {
 
   /** The tables for the upper half of the address space, where operating systems keep themselves; at most so many. */
   upperTables(limit: number): RamStretch[] {
-    const found = [this.#root];
-    const begin = { table: this.#root, level: this.#levels, from: entries / 2 };
-    for (const queue = [begin]; queue.length > 0 && found.length < limit; ) {
-      const { table, level, from } = queue.shift()!;
-      for (const entry of this.#table(table).subarray(from)) {
-        if ((entry & present) === 0n || (entry & large) !== 0n || found.length >= limit) continue;
-        const next = Number(entry & addressMask);
-        found.push(next);
-        if (level > 2) queue.push({ table: next, level: level - 1, from: 0 });
-      }
-    }
-    return found.flatMap((gpa) => this.#memory.stretch(gpa, pageBytes));
+    const root = { gpa: this.#root, level: this.#levels };
+    return this.#reached({ ...root, from: entries / 2, end: entries }, present, 2, limit, [this.#root]);
   }
 
   /** The tables for the lower half, where the process is that ran last, and those of its pages that it has used; at most so many. */
   usedByProcess(limit: number): RamStretch[] {
-    const found: number[] = [];
-    const begin = { table: this.#root, level: this.#levels, end: entries / 2 };
-    for (const queue = [begin]; queue.length > 0 && found.length < limit; ) {
-      const { table, level, end } = queue.shift()!;
-      for (const entry of this.#table(table).subarray(0, end)) {
-        const isUsed = (entry & present) !== 0n && (entry & accessed) !== 0n;
-        if (!isUsed || found.length >= limit || (level > 1 && (entry & large) !== 0n)) continue;
-        const next = Number(entry & addressMask);
-        found.push(next);
-        if (level > 1) queue.push({ table: next, level: level - 1, end: entries });
-      }
-    }
-    return found.flatMap((gpa) => this.#memory.stretch(gpa, pageBytes));
+    const root = { gpa: this.#root, level: this.#levels };
+    return this.#reached({ ...root, from: 0, end: entries / 2 }, present | accessed, 1, limit, []);
   }
 
   /** What is mapped next to an address without a gap of 2 MiB, so far in both directions. */
@@ -96,6 +83,26 @@ export class PageTables {
     while (first > 0 && at - first < reach && isMapped(first - 1)) first--;
     while (end < entries && end - at < reach && isMapped(end)) end++;
     return Array.from(table.subarray(first, end)).flatMap((entry) => this.#piece(entry));
+  }
+
+  /**
+   * What the entries of a part of a table lead to, table by table; nothing of what is mapped in one large piece.
+   *
+   * @param flags - that an entry must have
+   * @param lowest - the level of the entries that are followed last
+   */
+  #reached(part: TablePart, flags: bigint, lowest: number, limit: number, found: number[]): RamStretch[] {
+    for (const queue = [part]; queue.length > 0 && found.length < limit; ) {
+      const { gpa, level, from, end } = queue.shift()!;
+      for (const entry of this.#table(gpa).subarray(from, end)) {
+        const isLarge = level > 1 && (entry & large) !== 0n;
+        if ((entry & flags) !== flags || isLarge || found.length >= limit) continue;
+        const next = Number(entry & addressMask);
+        found.push(next);
+        if (level > lowest) queue.push({ gpa: next, level: level - 1, from: 0, end: entries });
+      }
+    }
+    return found.flatMap((gpa) => this.#memory.stretch(gpa, pageBytes));
   }
 
   #piece(entry: bigint): RamStretch[] {

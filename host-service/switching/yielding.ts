@@ -13,7 +13,7 @@ const yieldingNiceness = 10;
 export class Yielding {
   readonly #undo: (() => void)[] = [];
 
-  /** Of the process's main thread, which is the one that loads or relays, and of its session. */
+  /** Of the process's main thread, which is the one that loads, and of its session. */
   add(pid: number): void {
     if (process.getuid?.() !== 0) return;
     this.#change(mainThreadNiceness(pid), (niceness) => setPriority(pid, niceness));
