@@ -6,9 +6,10 @@
 import { constants, read as readFd } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import type { DiskReader, OpenDiskOptions } from './diskReader.js';
-import { type Batch, Elevator, type Waiting } from './elevator.js';
+import type { Batch } from './elevator.js';
 import { DiskError } from './errors.js';
 import { ADVICE_DONTNEED, ADVICE_RANDOM, adviseFile, alignedBuffer, sizeOf } from './posix.js';
+import { filled, isRange, type Range, ReadQueue, rangeError } from './readQueue.js';
 
 /** Covers the logical sectors (512 or 4096 bytes) and file system blocks that O_DIRECT has to respect. */
 const ALIGN_BYTES = 4096;
@@ -16,16 +17,6 @@ const MAX_GAP_BYTES = 64 * 1024;
 const DEFAULT_MAX_READ_BYTES = 1024 * 1024;
 /** libuv reads files on four threads; asking for more only queues there, unsorted. */
 const DEFAULT_PARALLEL_READS = 4;
-
-interface Request extends Waiting {
-  readonly start: number;
-  /** Allocated when the first part is read, so that a long queue holds no memory. */
-  target: Buffer | undefined;
-  readonly allocate: () => Buffer;
-  missingBytes: number;
-  readonly resolve: (bytes: Buffer) => void;
-  readonly reject: (error: unknown) => void;
-}
 
 /**
  * Opens a raw image or block device.
@@ -87,18 +78,11 @@ async function openDirect(path: string): Promise<FileHandle | undefined> {
 class RawDisk implements DiskReader {
   readonly counters = { readBytes: 0, reads: 0, requests: 0 };
   readonly #file: FileHandle;
-  readonly #parallelReads: number;
-  readonly #elevator: Elevator<Request>;
+  readonly #queue: ReadQueue;
   /** Reads go here first: aligned, reused, and the only memory held besides the callers' own buffers. */
   readonly #idleBuffers: Buffer[] = [];
   readonly #bufferBytes: number;
-  readonly #signal: AbortSignal | undefined;
-  readonly #onAbort: () => void;
   #lengthBytes: number;
-  #inFlight = 0;
-  #pumpScheduled = false;
-  #closed: { readonly reason: unknown } | undefined;
-  #whenIdle: (() => void) | undefined;
 
   constructor(
     readonly path: string,
@@ -110,12 +94,10 @@ class RawDisk implements DiskReader {
     const { parallelReads = DEFAULT_PARALLEL_READS, maxReadBytes = DEFAULT_MAX_READ_BYTES, signal } = options;
     this.#file = file;
     this.#lengthBytes = lengthBytes;
-    this.#parallelReads = parallelReads;
-    this.#elevator = new Elevator({ maxReadBytes, maxGapBytes: MAX_GAP_BYTES });
     this.#bufferBytes = alignUp(maxReadBytes) + ALIGN_BYTES;
-    this.#signal = signal;
-    this.#onAbort = () => this.#stop(signal?.reason);
-    signal?.addEventListener('abort', this.#onAbort, { once: true });
+    const reader = { isUsable: true, read: (batch: Batch<Range>) => this.#read(batch) };
+    const limits = { parallelReads, maxReadBytes, maxGapBytes: MAX_GAP_BYTES };
+    this.#queue = new ReadQueue({ ...limits, ...(signal ? { signal } : {}) }, () => reader);
   }
 
   get lengthBytes(): number {
@@ -124,96 +106,40 @@ class RawDisk implements DiskReader {
 
   read(offsetBytes: number, lengthBytes: number, allocate?: () => Buffer): Promise<Buffer> {
     this.counters.requests += 1;
-    if (this.#closed !== undefined) return Promise.reject(this.#closed.reason);
+    if (this.#queue.closed !== undefined) return Promise.reject(this.#queue.closed.reason);
+    if (!isRange(offsetBytes, lengthBytes)) return Promise.reject(rangeError(this, offsetBytes, lengthBytes));
     const end = offsetBytes + lengthBytes;
-    if (!Number.isSafeInteger(offsetBytes) || !Number.isSafeInteger(end) || offsetBytes < 0 || lengthBytes < 0) {
-      return Promise.reject(this.#rangeError(offsetBytes, lengthBytes));
-    }
     if (end > this.#lengthBytes) {
       this.#lengthBytes = sizeOf(this.#file.fd);
-      if (end > this.#lengthBytes) return Promise.reject(this.#rangeError(offsetBytes, lengthBytes));
+      if (end > this.#lengthBytes) return Promise.reject(rangeError(this, offsetBytes, lengthBytes));
     }
-    if (lengthBytes === 0) return Promise.resolve(Buffer.alloc(0));
-    return new Promise((resolve, reject) => {
-      const range = { start: offsetBytes, offset: offsetBytes, end, missingBytes: lengthBytes };
-      this.#elevator.add({
-        ...range,
-        target: undefined,
-        allocate: allocate ?? (() => Buffer.allocUnsafeSlow(lengthBytes)),
-        resolve,
-        reject,
-      });
-      this.#schedule();
-    });
+    return this.#queue.add(offsetBytes, lengthBytes, allocate);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#file.fd < 0) return;
-    this.#stop(new DiskError('VMMIG_DISK_CLOSED', `${this.path}: closed before the range was read`));
-    this.#signal?.removeEventListener('abort', this.#onAbort);
-    if (this.#inFlight > 0) await new Promise<void>((resolve) => this.#afterLastRead(resolve));
+    this.#queue.close(new DiskError('VMMIG_DISK_CLOSED', `${this.path}: closed before the range was read`));
+    await this.#queue.idle();
     await this.#file.close();
   }
 
-  #afterLastRead(resolve: () => void): void {
-    const other = this.#whenIdle;
-    this.#whenIdle = () => {
-      other?.();
-      resolve();
-    };
-  }
-
-  #stop(reason: unknown): void {
-    this.#closed ??= { reason };
-    for (const request of this.#elevator.drain()) request.reject(this.#closed.reason);
-  }
-
-  /** Waits for the end of the caller's turn: what it asks for in one go can then be merged. */
-  #schedule(): void {
-    if (this.#pumpScheduled || this.#inFlight >= this.#parallelReads) return;
-    this.#pumpScheduled = true;
-    queueMicrotask(() => {
-      this.#pumpScheduled = false;
-      this.#pump();
-    });
-  }
-
-  #pump(): void {
-    while (this.#inFlight < this.#parallelReads) {
-      const batch = this.#elevator.take();
-      if (batch === undefined) return;
-      this.#inFlight += 1;
-      void this.#answer(batch).finally(() => {
-        this.#inFlight -= 1;
-        this.#pump();
-        if (this.#inFlight === 0) this.#whenIdle?.();
-      });
-    }
-  }
-
-  async #answer(batch: Batch<Request>): Promise<void> {
+  async #read(batch: Batch<Range>): Promise<void> {
     const buffer = this.#idleBuffers.pop() ?? alignedBuffer(this.#bufferBytes, ALIGN_BYTES);
     try {
       const from = alignDown(batch.start);
       const gotBytes = await this.#readInto(buffer, from, alignUp(batch.end) - from, batch.end - from);
-      for (const { waiting, start, end } of batch.parts) {
+      for (const part of batch.parts) {
+        const { waiting, start, end } = part;
         if (end - from > gotBytes) {
           waiting.reject(this.#readError(start, end, 'the image has become shorter'));
           continue;
         }
         waiting.target ??= waiting.allocate();
         buffer.copy(waiting.target, start - waiting.start, start - from, end - from);
-        waiting.missingBytes -= end - start;
-        if (waiting.missingBytes === 0) waiting.resolve(waiting.target);
+        filled(part);
       }
     } catch (cause) {
-      // What one bad sector spoils is told apart by reading each range alone.
-      if (batch.parts.length > 1) {
-        for (const { waiting, start, end } of batch.parts)
-          await this.#answer({ start, end, parts: [{ waiting, start, end }] });
-      } else {
-        batch.parts[0]!.waiting.reject(this.#readError(batch.start, batch.end, (cause as Error).message, cause));
-      }
+      throw this.#readError(batch.start, batch.end, (cause as Error).message, cause);
     } finally {
       this.#idleBuffers.push(buffer);
     }
@@ -243,11 +169,6 @@ class RawDisk implements DiskReader {
         else reject(error);
       });
     });
-  }
-
-  #rangeError(offsetBytes: number, lengthBytes: number): DiskError {
-    const disk = `${this.path} (${this.#lengthBytes} bytes)`;
-    return new DiskError('VMMIG_DISK_RANGE', `${disk} has no range of ${lengthBytes} bytes at ${offsetBytes}`);
   }
 
   #readError(start: number, end: number, reason: string, cause?: unknown): DiskError {
