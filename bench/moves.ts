@@ -165,7 +165,8 @@ function capabilitiesOf({ multifd, postcopy }: { multifd: boolean; postcopy: boo
   return wanted.map(([capability, state]) => ({ capability, state }));
 }
 
-async function wireBytes(): Promise<number> {
+/** What has crossed the WAN, both ways. */
+export async function wireBytes(): Promise<number> {
   const { toHostA, toHostB } = await wanCounters();
   return toHostA + toHostB;
 }
