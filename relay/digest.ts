@@ -44,7 +44,23 @@ export function totalPagesOf(blocks: readonly Pick<BlockSize, 'lengthBytes'>[]):
 }
 
 const wordsPerPage = digestBytes / 4;
+const rootBytes = 32;
 const fillMark = 0x66696c6c;
+/** The table is folded in pieces of so many pages, 64 KiB of it. */
+const chunkPages = 4096;
+/** Of a piece: folded as it is; to be folded; written since it was last looked at. */
+const [folded, stale, hot] = [0, 1, 2];
+/** Of SHA-256 that is no longer than what else a relay does at once. */
+const maxChunksAtOnce = 32;
+const foldIntervalMs = 50;
+
+interface BlockTable {
+  readonly name: string;
+  readonly words: Uint32Array;
+  /** A SHA-256 of each piece, as far as its state says so. */
+  readonly roots: Buffer;
+  readonly states: Uint8Array;
+}
 
 /**
  * Which version of every page a side has seen or delivered last: the digest of the run it came in, with its place in
@@ -52,19 +68,28 @@ const fillMark = 0x66696c6c;
  * relays keep one and compare the roots: a page that was lost, torn or left stale makes them differ.
  */
 export class MemoryDigest {
-  readonly #blocks: { name: string; words: Uint32Array }[];
+  readonly #blocks: readonly BlockTable[];
   readonly #opaque = createHash('sha256');
+  /** Where the next look for what has come to rest begins. */
+  #at = { block: 0, chunk: 0 };
 
   constructor(blocks: readonly BlockSize[]) {
-    this.#blocks = blocks.map((block) => ({
-      name: block.name,
-      words: new Uint32Array(Math.ceil(block.lengthBytes / pageBytes) * wordsPerPage),
-    }));
+    this.#blocks = blocks.map(({ name, lengthBytes }) => {
+      const pages = Math.ceil(lengthBytes / pageBytes);
+      const chunks = Math.ceil(pages / chunkPages);
+      return {
+        name,
+        words: new Uint32Array(pages * wordsPerPage),
+        roots: Buffer.alloc(chunks * rootBytes),
+        states: new Uint8Array(chunks).fill(stale),
+      };
+    });
   }
 
   /** Pages `from` to `to` of the run that begins at `page` and has this digest. */
   setRun(block: number, page: number, from: number, to: number, digest: Buffer): void {
-    const { words } = this.#blocks[block]!;
+    const { words, states } = this.#blocks[block]!;
+    if (from < to) states.fill(hot, chunkOf(page + from), chunkOf(page + to - 1) + 1);
     const first = digest.readUInt32LE(0);
     const second = digest.readUInt32LE(4);
     const third = digest.readUInt32LE(8);
@@ -79,7 +104,8 @@ export class MemoryDigest {
 
   /** Pages that hold one byte value throughout. */
   setFill(block: number, page: number, count: number, fill: number): void {
-    const { words } = this.#blocks[block]!;
+    const { words, states } = this.#blocks[block]!;
+    if (count > 0) states.fill(hot, chunkOf(page), chunkOf(page + count - 1) + 1);
     words.fill(0, page * wordsPerPage, (page + count) * wordsPerPage);
     for (let at = page * wordsPerPage; at < (page + count) * wordsPerPage; at += wordsPerPage) {
       words[at] = fillMark;
@@ -91,14 +117,67 @@ export class MemoryDigest {
     this.#opaque.update(bytes);
   }
 
+  /** Folds some of what has not been written since the last call: the less is left for `root`. */
+  foldRested(): void {
+    let left = maxChunksAtOnce;
+    const chunks = this.#blocks.reduce((sum, { states }) => sum + states.length, 0);
+    for (let looked = 0; looked < chunks && left > 0; looked++) {
+      const { block, chunk } = this.#at;
+      const table = this.#blocks[block]!;
+      if (table.states[chunk] === hot) table.states[chunk] = stale;
+      else if (table.states[chunk] === stale) {
+        foldChunk(table, chunk);
+        left--;
+      }
+      this.#at = chunk + 1 < table.states.length ? { block, chunk: chunk + 1 } : this.#nextBlock(block);
+    }
+  }
+
+  /** Does that from time to time until it is disposed of. */
+  foldInBackground(): Disposable {
+    const timer = setInterval(() => this.foldRested(), foldIntervalMs);
+    timer.unref();
+    return { [Symbol.dispose]: () => clearInterval(timer) };
+  }
+
+  /** Folds all there is. */
+  fold(): void {
+    for (const table of this.#blocks)
+      for (let chunk = 0; chunk < table.states.length; chunk++)
+        if (table.states[chunk] !== folded) foldChunk(table, chunk);
+  }
+
   /** 32 bytes over everything. Can be taken at any time, more than once. */
   root(): Buffer {
+    this.fold();
     const root = createHash('sha256');
-    for (const { name, words } of this.#blocks) {
+    for (const { name, words, roots } of this.#blocks) {
       root.update(`${name}\0${words.length}\0`);
-      root.update(new Uint8Array(words.buffer));
+      root.update(roots);
     }
     root.update(this.#opaque.copy().digest());
     return root.digest();
   }
+
+  #nextBlock(block: number): { block: number; chunk: number } {
+    for (let step = 1; step <= this.#blocks.length; step++) {
+      const next = (block + step) % this.#blocks.length;
+      if (this.#blocks[next]!.states.length > 0) return { block: next, chunk: 0 };
+    }
+    return { block: 0, chunk: 0 };
+  }
+}
+
+function chunkOf(page: number): number {
+  return Math.floor(page / chunkPages);
+}
+
+function foldChunk({ words, roots, states }: BlockTable, chunk: number): void {
+  const piece = words.subarray(chunk * chunkPages * wordsPerPage, (chunk + 1) * chunkPages * wordsPerPage);
+  const bytes = new Uint8Array(piece.buffer, piece.byteOffset, piece.byteLength);
+  createHash('sha256')
+    .update(bytes)
+    .digest()
+    .copy(roots, chunk * rootBytes);
+  states[chunk] = folded;
 }

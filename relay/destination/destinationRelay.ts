@@ -12,6 +12,7 @@ import { type Frame, frameType } from '../link/frames.js';
 import { type Listener, type ListenOptions, listen } from '../link/handshake.js';
 import { encodeInPlace } from '../link/hints.js';
 import { Link } from '../link/link.js';
+import { unpackTail } from '../link/packedTail.js';
 import { decodeResend, encodeResendRequest } from '../link/resend.js';
 import { Milestone } from '../milestone.js';
 import { Acknowledgements } from './acknowledgements.js';
@@ -59,6 +60,7 @@ export class DestinationRelay implements AsyncDisposable {
   #memory: MemoryAssembly | null = null;
   /** Also of a stream without memory. */
   #digest: MemoryDigest | null = null;
+  #folding: Disposable | null = null;
   readonly #queue = new FrameQueue({
     handle: (frame) => this.#work(frame),
     failed: (error) => this.#fail(error),
@@ -147,13 +149,15 @@ export class DestinationRelay implements AsyncDisposable {
         await this.#memory?.restored();
         this.#memory?.end();
         qemu.endOfRam();
+        this.#folding?.[Symbol.dispose]();
+        // While the state of the devices is under way.
+        this.#digest?.fold();
         break;
       case frameType.tail:
-        await this.#memory?.restored();
-        this.#digest ??= new MemoryDigest([]);
-        this.#digest.opaque(frame.payload);
-        if (this.#options.holdsDeviceState) this.#hold(frame.payload);
-        else qemu.raw(frame.payload);
+        await this.#tail(frame.payload, qemu);
+        break;
+      case frameType.packedTail:
+        await this.#tail(unpackTail(frame.payload), qemu);
         break;
       case frameType.root:
         await this.#memory?.restored();
@@ -161,6 +165,14 @@ export class DestinationRelay implements AsyncDisposable {
         return;
     }
     this.#acknowledgements.add(frame.sequence);
+  }
+
+  async #tail(bytes: Buffer, qemu: QemuStream): Promise<void> {
+    await this.#memory?.restored();
+    this.#digest ??= new MemoryDigest([]);
+    this.#digest.opaque(bytes);
+    if (this.#options.holdsDeviceState) this.#hold(bytes);
+    else qemu.raw(bytes);
   }
 
   #useBlocks(payload: Buffer, qemu: QemuStream): void {
@@ -174,6 +186,7 @@ export class DestinationRelay implements AsyncDisposable {
       batchDone: (sequence) => this.#acknowledgements.add(sequence),
     });
     this.#digest = this.#memory.digest;
+    this.#folding = this.#digest.foldInBackground();
     this.#counters.totalPages = totalPagesOf(blocks);
     const ramBlocks: RamBlock[] = blocks.map((block, index) => ({ ...block, index, pageSizeBytes: null, gpa: null }));
     qemu.useBlocks(sectionId, ramBlocks);
@@ -222,6 +235,7 @@ export class DestinationRelay implements AsyncDisposable {
 
   #fail(error: RelayError): void {
     if (!this.#end.miss(error)) return;
+    this.#folding?.[Symbol.dispose]();
     this.#link?.send(frameType.failure, 0, Buffer.from(error.message));
     void this.#link?.close();
     this.#qemu?.destroy();

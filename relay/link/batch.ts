@@ -64,6 +64,11 @@ export class BatchBuilder {
     return this.#recordCount === 0;
   }
 
+  /** Pages that it carries as bytes. */
+  get pageCount(): number {
+    return this.#pageCount;
+  }
+
   get isFull(): boolean {
     return (
       this.#recordCount >= maxRecords - 1 ||

@@ -9,7 +9,7 @@
  */
 import { RelayError } from '../errors.js';
 
-export const linkVersion = 3;
+export const linkVersion = 4;
 
 export const frameType = {
   // ordered, source to destination
@@ -25,6 +25,7 @@ export const frameType = {
   go: 10,
   memory: 11,
   ahead: 12,
+  packedTail: 13,
   // as they arrive
   hello: 16,
   welcome: 17,

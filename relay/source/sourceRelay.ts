@@ -7,7 +7,7 @@ import { BufferPool } from '../bufferPool.js';
 import { newCounters, type RelayCounters } from '../counters.js';
 import { pageBytes, RunDigester } from '../digest.js';
 import { RelayError } from '../errors.js';
-import { maxReferencePages } from '../link/batch.js';
+import { maxBatchPages, maxReferencePages } from '../link/batch.js';
 import type { Endpoint, LinkCredentials } from '../link/connection.js';
 import { type Frame, frameHeaderBytes, frameType } from '../link/frames.js';
 import { dial } from '../link/handshake.js';
@@ -24,6 +24,9 @@ import type { CacheMap } from './teleportMap.js';
 import { maxRetainedBytes, SendWindow } from './window.js';
 
 const runBufferBytes = maxReferencePages * pageBytes;
+/** After the first pass a batch is sent when it is so long on the link. */
+const batchMs = 8;
+const minBatchPages = 8;
 
 export interface SourceRelayOptions {
   /** Where QEMU's `migrate unix:…` connects to. Made with mode 0600, removed at the end. */
@@ -41,7 +44,7 @@ export interface SourceRelayOptions {
 /** What the policy needs in order to decide when to switch over. */
 export interface SourceRelayState {
   readonly counters: RelayCounters;
-  /** Sent and not yet acknowledged. */
+  /** Taken from QEMU and not yet acknowledged. */
   readonly backlogBytes: number;
   readonly bytesOnWire: number;
   readonly rttMs: number;
@@ -85,7 +88,10 @@ export class SourceRelay implements AsyncDisposable {
     );
     const handlers: IncomingStreamHandlers = {
       decoded: () => {
-        this.#window.isFirstPass = this.#counters.pages.seen < this.#counters.totalPages;
+        const { totalPages, pages } = this.#counters;
+        const leftPages = Math.max(0, totalPages - pages.seen);
+        this.#window.firstPassLeftBytes = leftPages * pageBytes;
+        this.#frames.batchPages = leftPages > 0 ? maxBatchPages : this.#shortBatchPages();
         return this.#window.isOpen;
       },
       ended: () => this.#endOfStream(),
@@ -123,7 +129,7 @@ export class SourceRelay implements AsyncDisposable {
   get state(): SourceRelayState {
     return {
       counters: this.#counters,
-      backlogBytes: this.#window.frameBytes,
+      backlogBytes: this.#window.frameBytes + this.#frames.pendingBytes,
       bytesOnWire: this.#link?.bytesOnWire ?? 0,
       rttMs: this.#link?.rttMs ?? 0,
       connections: this.#link?.connections ?? 0,
@@ -147,6 +153,12 @@ export class SourceRelay implements AsyncDisposable {
     if (!this.#end.isDecided) this.abort();
     await this.#stream[Symbol.asyncDispose]();
     await this.#link?.close();
+  }
+
+  /** What the link takes in a moment: what is collected for a batch does not move. */
+  #shortBatchPages(): number {
+    const pages = Math.floor((this.#window.bytesPerMs * batchMs) / pageBytes);
+    return Math.max(minBatchPages, Math.min(maxBatchPages, pages));
   }
 
   #endOfStream(): void {
@@ -211,6 +223,7 @@ export class SourceRelay implements AsyncDisposable {
 
   #fail(error: RelayError): void {
     if (!this.#end.miss(error)) return;
+    this.#frames.close();
     this.#link?.fail(error);
     this.#stream.close();
   }

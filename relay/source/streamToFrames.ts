@@ -7,10 +7,11 @@ import type { RamBlock, Section, StreamConfiguration, StreamHandler, TailReason 
 import { digestBatch } from '../batchDigest.js';
 import type { BufferPool } from '../bufferPool.js';
 import type { RelayCounters } from '../counters.js';
-import { MemoryDigest, type RunDigester, totalPagesOf } from '../digest.js';
-import { BatchBuilder } from '../link/batch.js';
+import { MemoryDigest, pageBytes, type RunDigester, totalPagesOf } from '../digest.js';
+import { BatchBuilder, maxBatchPages } from '../link/batch.js';
 import { frameType } from '../link/frames.js';
 import { encodeHints, type RunInPlace } from '../link/hints.js';
+import { maxTailPayloadBytes, packTail } from '../link/packedTail.js';
 import { RunCollector } from './runCollector.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
 import type { RetainedRun } from './window.js';
@@ -33,7 +34,6 @@ export interface EncodingOptions {
   readonly compress: boolean;
 }
 
-const maxTailPayloadBytes = 1024 * 1024;
 const nothingRetained: ReadonlyMap<number, RetainedRun> = new Map();
 
 export class StreamToFrames implements StreamHandler {
@@ -45,10 +45,13 @@ export class StreamToFrames implements StreamHandler {
   readonly opaqueSections: string[] = [];
   #blocks: readonly RamBlock[] = [];
   #digest: MemoryDigest | null = null;
+  #folding: Disposable | null = null;
   #cacheMap: CacheMap | null = null;
   #teleportMap: TeleportMap | null = null;
   #retained = new Map<number, RetainedRun>();
   readonly #run: RunCollector;
+  /** Of a batch, pages as bytes: what waits for more of them has not set out yet. */
+  batchPages = maxBatchPages;
 
   /** @param pool - of buffers for `maxReferencePages` pages, to which retained runs go back when they are acknowledged */
   constructor(
@@ -80,6 +83,11 @@ export class StreamToFrames implements StreamHandler {
     return (this.#digest ?? new MemoryDigest([])).root();
   }
 
+  /** What has been taken from QEMU and not been sent. */
+  get pendingBytes(): number {
+    return this.#batch.pageCount * pageBytes;
+  }
+
   header(version: number): void {
     this.#encoder.header(version);
   }
@@ -108,6 +116,7 @@ export class StreamToFrames implements StreamHandler {
   ramBlocks(blocks: readonly RamBlock[], raw: Buffer): void {
     this.#blocks = blocks;
     this.#digest = new MemoryDigest(blocks);
+    this.#folding = this.#digest.foldInBackground();
     this.#counters.totalPages = totalPagesOf(blocks);
     if (this.#cacheMap !== null) this.#teleportMap = new TeleportMap(blocks, this.#cacheMap);
     this.#encoder.raw(raw);
@@ -123,7 +132,7 @@ export class StreamToFrames implements StreamHandler {
     this.#closeRun();
     this.#batch.addPage(block.index, pageIndex, source, start);
     this.#counters.pages.sent++;
-    if (this.#batch.isFull) this.flush();
+    if (this.#batch.isFull || this.#batch.pageCount >= this.batchPages) this.flush();
   }
 
   zeroPage(block: RamBlock, pageIndex: number, fill: number): void {
@@ -148,7 +157,16 @@ export class StreamToFrames implements StreamHandler {
     if (section.type === 'end') {
       this.#sink.ordered(frameType.endOfRam, Buffer.alloc(0), nothingRetained);
       this.#sink.ramEnded();
+      this.close();
+      // While QEMU puts the state of its devices together.
+      this.#digest?.fold();
     }
+  }
+
+  /** Nothing is done beside the stream any more. */
+  close(): void {
+    this.#folding?.[Symbol.dispose]();
+    this.#folding = null;
   }
 
   tailStart(reason: TailReason, sectionName: string): void {
@@ -160,8 +178,12 @@ export class StreamToFrames implements StreamHandler {
   tail(bytes: Buffer): void {
     this.#digest ??= new MemoryDigest([]);
     this.#digest.opaque(bytes);
-    for (let at = 0; at < bytes.length; at += maxTailPayloadBytes)
-      this.#sink.ordered(frameType.tail, Buffer.from(bytes.subarray(at, at + maxTailPayloadBytes)), nothingRetained);
+    for (let at = 0; at < bytes.length; at += maxTailPayloadBytes) {
+      const part = bytes.subarray(at, at + maxTailPayloadBytes);
+      const packed = this.#options.compress ? packTail(part) : null;
+      if (packed !== null) this.#sink.ordered(frameType.packedTail, packed, nothingRetained);
+      else this.#sink.ordered(frameType.tail, Buffer.from(part), nothingRetained);
+    }
   }
 
   /** Sends what has been collected. At every section's end at the latest, so that no batch holds a page twice. */

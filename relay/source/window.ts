@@ -20,16 +20,18 @@ interface Outstanding {
   readonly resent: Set<number>;
 }
 
-const minWindowBytes = 512 * 1024;
+const minWindowBytes = 128 * 1024;
 const maxWindowBytes = 48 * 1024 * 1024;
 /** Before anything was measured; TCP's own start keeps the link from being flooded. */
 const initialWindowBytes = 4 * 1024 * 1024;
 /** What QEMU reads in a third of a second: while the link is busy with bytes, the page cache behind them is gone through. */
 export const maxRetainedBytes = 96 * 1024 * 1024;
-/** In the first pass, see {@link SendWindow.isFirstPass}. */
+/** In the first pass, see {@link SendWindow.firstPassLeftBytes}. */
 const firstPassWindowBytes = 32 * 1024 * 1024;
 /** The queue that the window lets stand in the network, beyond the round trip itself. */
-const queueMs = 100;
+const firstPassQueueMs = 100;
+/** Later on the guest may be stopped at any moment, and then it waits for the queue. */
+const queueMs = 30;
 const measureMs = 100;
 /** Room to find out that the link takes more. */
 const growth = 1.5;
@@ -49,14 +51,20 @@ export class SendWindow {
   #bytesPerMs = 0;
   #startedAtMs = 0;
   /**
-   * Whether every page is being sent for the first time. What waits for the link then is nothing that a newer version
-   * could make useless, and going on finds what costs the link nothing.
+   * Memory that has not been sent for the first time. What waits for the link then is nothing that a newer version could
+   * make useless, and going on finds what costs the link nothing. Towards the end the queue gets shorter: after it QEMU may
+   * stop the guest.
    */
-  isFirstPass = false;
+  firstPassLeftBytes = 0;
 
   get isOpen(): boolean {
-    const limitBytes = this.isFirstPass ? Math.max(firstPassWindowBytes, this.#windowBytes) : this.#windowBytes;
+    const limitBytes = Math.max(this.#windowBytes, Math.min(firstPassWindowBytes, this.firstPassLeftBytes));
     return this.#frameBytes < limitBytes && this.#retainedBytes < maxRetainedBytes;
+  }
+
+  /** What the link has lately taken; 0 before that is known. */
+  get bytesPerMs(): number {
+    return this.#bytesPerMs;
   }
 
   get isEmpty(): boolean {
@@ -107,7 +115,8 @@ export class SendWindow {
     // What was acknowledged while there was little to send says nothing about what the link could take.
     if (this.#wasFull || this.#ackedBytes / elapsedMs > this.#bytesPerMs)
       this.#bytesPerMs = Math.max(this.#ackedBytes / elapsedMs, this.#bytesPerMs * forgetting);
-    const wanted = growth * this.#bytesPerMs * (rttMs + queueMs);
+    const wantedQueueMs = this.firstPassLeftBytes > firstPassWindowBytes ? firstPassQueueMs : queueMs;
+    const wanted = growth * this.#bytesPerMs * (rttMs + wantedQueueMs);
     const isStarting = nowMs - this.#startedAtMs < startMs;
     this.#windowBytes = Math.min(maxWindowBytes, Math.max(isStarting ? initialWindowBytes : minWindowBytes, wanted));
     this.#ackedBytes = 0;

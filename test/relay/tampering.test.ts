@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { type Frame, frameType } from '../../relay/link/frames.js';
+import { packTail, unpackTail } from '../../relay/link/packedTail.js';
 import { type Tamper, tamperingProxy } from './proxy.js';
 import { pageBytes, RelayRig } from './rig.js';
 import { decodeWireBatch, encodeWireBatch, type WireBatch } from './wire.js';
@@ -153,10 +154,11 @@ describe('the comparison at the end', () => {
 
   test('notices device state that was changed', async () => {
     const tamper: Tamper = ({ type, payload }) => {
-      if (type !== frameType.tail) return payload;
-      const changed = Buffer.from(payload);
+      const isPacked = type === frameType.packedTail;
+      if (type !== frameType.tail && !isPacked) return payload;
+      const changed = Buffer.from(isPacked ? unpackTail(payload) : payload);
       changed[changed.length - 1]! ^= 1;
-      return changed;
+      return isPacked ? packTail(changed)! : changed;
     };
     expectUnequal((await move(tamper)).codes);
   });

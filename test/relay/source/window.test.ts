@@ -86,9 +86,24 @@ describe('the window', () => {
       }
       return most;
     }
-    const [slow, fast] = await Promise.all([settled(7_000), settled(200_000)]);
+    const [slow, fast] = await Promise.all([settled(7_000), settled(600_000)]);
     expect(fast).toBeGreaterThan(2 * slow);
     expect(fast).toBeLessThanOrEqual(49 * 1024 * 1024);
-    expect(slow).toBeGreaterThanOrEqual(512 * 1024);
+    expect(slow).toBeGreaterThanOrEqual(128 * 1024);
+  });
+
+  test('runs ahead in the first pass, and no further than that still goes', () => {
+    const window = new SendWindow();
+    const filled = (firstPassLeftBytes: number) => {
+      window.firstPassLeftBytes = firstPassLeftBytes;
+      for (let sequence = window.frameBytes; window.isOpen; sequence += 64 * 1024)
+        window.add(sequence, 64 * 1024, nothing);
+      return window.frameBytes;
+    };
+    expect(filled(0)).toBe(4 * 1024 * 1024);
+    expect(filled(8 * 1024 * 1024)).toBe(8 * 1024 * 1024);
+    expect(filled(2 ** 30)).toBe(32 * 1024 * 1024);
+    // Nothing is added before what is too much has gone.
+    expect(filled(1024 * 1024)).toBe(32 * 1024 * 1024);
   });
 });
