@@ -7,7 +7,8 @@ import { insideConfigPath, sshdConfigPath } from './ssh.js';
 
 /**
  * Runs inside the host. What is mounted here is seen by no one else. /dev/kvm is hidden because a host of this lab must
- * behave the same on every machine, and a KVM that exists but does not work makes QEMU hang.
+ * behave the same on every machine, and a KVM that exists but does not work makes QEMU hang. It is read-only because libvirt
+ * takes one that it may write to for news, and probes QEMU again for everything it does.
  */
 const script = `
 mount -t sysfs sysfs /sys
@@ -15,7 +16,7 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs tmpfs /dev/shm
 mkdir -p /run/sshd /run/lock "$GUESTS"
 touch /run/hidden
-if [ -e /dev/kvm ]; then mount --bind /run/hidden /dev/kvm; fi
+if [ -e /dev/kvm ]; then mount --bind /run/hidden /dev/kvm; mount -o remount,bind,ro /dev/kvm; fi
 
 # A locked root account may not log in, not even by key, when there is no PAM.
 sed 's/^root:[^:]*/root:*/' /etc/shadow > /run/shadow
