@@ -41,6 +41,14 @@ export function parseMemory(payload: Buffer): MemoryFrame {
   return { blocks };
 }
 
+/** @throws RelayError VMMIG_LINK_PROTOCOL when another source relay has another guest */
+export function requireSameBlocks(blocks: MemoryFrame['blocks'], expected: MemoryFrame['blocks']): void {
+  const isSame = ({ name, lengthBytes }: MemoryFrame['blocks'][number], at: number) =>
+    name === expected[at]?.name && lengthBytes === expected[at].lengthBytes;
+  if (blocks.length !== expected.length || !blocks.every(isSame))
+    throw new RelayError('VMMIG_LINK_PROTOCOL', 'another source relay has another guest');
+}
+
 function areBlocks(blocks: MemoryFrame['blocks']): boolean {
   return (
     Array.isArray(blocks) &&

@@ -3,28 +3,30 @@
  * arrives; then it has QEMU load the device state, and from there on answers what the guest asks for: from what is here
  * already, from this host's disk, and only then from the source. Meanwhile the rest comes in.
  */
+
+import type { RamBlock } from '../../stream/handler.js';
 import { newCounters } from '../counters.js';
 import { pagesOfBlocks, RunDigester, totalPagesOf } from '../digest.js';
 import { RelayError } from '../errors.js';
 import { decodeBatch } from '../link/batch.js';
-import { DurableLink } from '../link/durableLink.js';
+import type { DurableLink } from '../link/durableLink.js';
 import { type Frame, frameType } from '../link/frames.js';
-import { type Listener, listen } from '../link/handshake.js';
 import { decodeHints } from '../link/hints.js';
 import { encodePlaced } from '../link/placed.js';
 import { decodeResend } from '../link/resend.js';
 import { Milestone } from '../milestone.js';
 import { Acknowledgements } from './acknowledgements.js';
-import { parseCapture } from './blocksFrame.js';
+import { type Capture, parseCapture, requireSameBlocks } from './blocksFrame.js';
 import { FrameQueue } from './frameQueue.js';
 import type { PostcopyBegin, PostcopyHandlers } from './postcopy/options.js';
 import { PostcopyStream } from './postcopy/postcopyStream.js';
 import { Departure } from './switch/departure.js';
 import { Faults } from './switch/faults.js';
-import { assembleGuest, type Guest } from './switch/guest.js';
+import { assembleGuest, blocksThere, type Guest } from './switch/guest.js';
 import type { SwitchDestinationHandlers, SwitchDestinationOptions, SwitchDestinationState } from './switch/options.js';
 import type { SwitchPhases } from './switch/phases.js';
 import { SentAhead } from './switch/sentAhead.js';
+import { SourceLink } from './switch/sourceLink.js';
 
 export type { SwitchDestinationHandlers, SwitchDestinationOptions, SwitchDestinationState } from './switch/options.js';
 
@@ -34,7 +36,6 @@ const waitingBytes = 64 * 1024;
 const maxWaitingBytes = 8 * 1024 * 1024;
 
 export class SwitchDestination implements AsyncDisposable {
-  readonly port: number;
   readonly #end = new Milestone<void>();
   /** Resolves when QEMU has all of the guest's memory and it was found equal; rejects with a `RelayError`. */
   readonly finished: Promise<void> = this.#end.reached;
@@ -42,9 +43,8 @@ export class SwitchDestination implements AsyncDisposable {
   readonly #handlers: SwitchDestinationHandlers;
   readonly #counters = newCounters();
   readonly #digester: RunDigester;
-  readonly #listener: Listener;
-  readonly #acknowledgements = new Acknowledgements((payload) => this.#link?.send(frameType.acknowledge, 0, payload));
-  readonly #givenBack = new Acknowledgements((payload) => this.#link?.send(frameType.givenBack, 0, payload));
+  /** Of what was sent ahead. */
+  readonly #acknowledgements = new Acknowledgements((payload) => this.#link.send(frameType.acknowledge, 0, payload));
   readonly #queue = new FrameQueue({
     handle: (frame) => this.#work(frame),
     failed: (error) => this.#fail(error),
@@ -54,16 +54,17 @@ export class SwitchDestination implements AsyncDisposable {
   readonly #sentAhead: SentAhead;
   readonly #departure = new Departure();
   readonly #faults = new Faults();
-  #link: DurableLink | null = null;
+  #link!: SourceLink;
   #guest: Guest | null = null;
+  /** From which it comes. */
+  #guestLink: DurableLink | null = null;
+  #blocks: readonly RamBlock[] = [];
 
-  private constructor(options: SwitchDestinationOptions, handlers: SwitchDestinationHandlers, listener: Listener) {
+  private constructor(options: SwitchDestinationOptions, handlers: SwitchDestinationHandlers) {
     this.#options = options;
     this.#handlers = handlers;
     this.#digester = new RunDigester(options.credentials.key);
     this.#sentAhead = new SentAhead(this.#digester, options.heldLimitBytes);
-    this.#listener = listener;
-    this.port = listener.port;
   }
 
   /** Listens for the source relay. */
@@ -71,22 +72,29 @@ export class SwitchDestination implements AsyncDisposable {
     options: SwitchDestinationOptions,
     handlers: SwitchDestinationHandlers,
   ): Promise<SwitchDestination> {
-    const patience = options.takesOver === true ? { timeoutMs: options.reconnectTimeoutMs } : {};
-    const listener = await listen(options.credentials, { ...options.listen, ...patience, staysOpen: true });
-    const relay = new SwitchDestination(options, handlers, listener);
-    relay.#join().catch((error: RelayError) => relay.#fail(error));
+    const relay = new SwitchDestination(options, handlers);
+    relay.#link = await SourceLink.open(
+      { ...options, takesOver: options.takesOver === true },
+      {
+        ordered: (frame) => relay.#queue.add(frame),
+        immediate: (frame) => relay.#immediate(frame),
+        lost: (cause) => relay.#fail(cause),
+        interrupted: (cause) => handlers.interrupted?.(cause),
+        resumed: (gapMs) => handlers.resumed?.(gapMs),
+      },
+    );
     return relay;
+  }
+
+  /** Where the source relay is awaited. */
+  get port(): number {
+    return this.#link.port;
   }
 
   get state(): SwitchDestinationState {
     return {
       counters: this.#counters,
-      bytesOnWire: this.#link?.bytesOnWire ?? 0,
-      rttMs: this.#link?.rttMs ?? 0,
-      isConnected: this.#link?.isConnected ?? false,
-      hasTakenOver: this.#options.takesOver === true,
-      awaitsSource: this.#options.takesOver === true && this.#link === null,
-      reconnects: this.#link?.reconnects ?? 0,
+      ...this.#link.state,
       pendingRestores: this.#guest?.disks.pending ?? 0,
       missingPages: this.#guest?.stream.missing ?? 0,
       faults: this.#guest?.stream.faults ?? null,
@@ -97,38 +105,31 @@ export class SwitchDestination implements AsyncDisposable {
   tellRunning(): void {
     this.#phases.isLoading = false;
     this.#guest?.disks.readOn();
-    this.#link?.sendUrgent(frameType.running, Buffer.alloc(0));
+    this.#link.sendUrgent(frameType.running, Buffer.alloc(0));
   }
 
   /** The guest does not run here, and will not. */
   tellRefused(message: string): void {
-    this.#link?.sendUrgent(frameType.refused, Buffer.from(message));
+    this.#link.sendUrgent(frameType.refused, Buffer.from(message));
     if (this.#end.isDecided) this.#hangUp(message);
+  }
+
+  /**
+   * The source relay has died, and another one is to take its place: it is awaited at `port`, with the same key. It will
+   * be told what QEMU has, and asked for what QEMU waits for.
+   *
+   * @throws RelayError VMMIG_LINK_CONNECT when the guest does not run here, or has everything
+   */
+  async awaitAnotherSource(): Promise<void> {
+    if (!this.#phases.hasSwitched || this.#phases.isLoading || this.#end.isDecided)
+      throw new RelayError('VMMIG_LINK_CONNECT', 'the destination relay has no use for another source now');
+    await this.#link.awaitAnother();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#end.isDecided) this.#fail(new RelayError('VMMIG_RELAY_ABORTED', 'the migration was aborted'));
-    await this.#listener[Symbol.asyncDispose]();
-    await this.#link?.close();
+    await this.#link[Symbol.asyncDispose]();
     await this.#guest?.stream[Symbol.asyncDispose]();
-  }
-
-  async #join(): Promise<void> {
-    const peers = await this.#listener.joined;
-    const handlers = this.#handlers;
-    this.#link = new DurableLink(peers, {
-      ordered: (frame) => this.#queue.add(frame),
-      immediate: (frame) => this.#immediate(frame),
-      lost: (cause) => this.#fail(cause),
-      interrupted: (cause) => handlers.interrupted?.(cause),
-      resumed: (gapMs) => handlers.resumed?.(gapMs),
-    });
-    if (this.#options.takesOver === true) this.#endure();
-  }
-
-  #endure(): void {
-    const { reconnectTimeoutMs } = this.#options;
-    this.#link!.endure({ reconnectTimeoutMs, by: { accept: this.#listener } });
   }
 
   /** No faster than QEMU takes the pages. */
@@ -178,39 +179,56 @@ export class SwitchDestination implements AsyncDisposable {
 
   /** The source tells what memory there is. */
   async #begin(payload: Buffer): Promise<void> {
-    if (this.#guest !== null) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay named its blocks twice');
     const { head, section, blocks } = parseCapture(payload);
+    if (this.#guest !== null) return this.#beginAgain(this.#guest, blocks);
     this.#sentAhead.useBlocks(pagesOfBlocks(blocks));
     const pageSizes = await this.#options.qemuListens;
-    const ramBlocks = blocks.map((block, index) => ({
-      ...block,
-      index,
-      pageSizeBytes: pageSizes.get(block.name) ?? null,
-      gpa: null,
-    }));
-    const begin = { head, ramSection: section, blocks: ramBlocks };
+    this.#blocks = blocksThere(blocks, pageSizes);
+    const begin = { head, ramSection: section, blocks: this.#blocks };
     const stream = await this.#openStream(begin);
     if (this.#end.isDecided) return await stream[Symbol.asyncDispose]();
     this.#counters.totalPages = totalPagesOf(blocks);
-    this.#guest = assembleGuest(stream, ramBlocks, {
-      link: this.#link!,
-      acknowledgements: this.#acknowledgements,
-      givenBack: this.#givenBack,
+    const takesOver = this.#options.takesOver === true;
+    this.#guest = this.#assemble(stream, takesOver);
+    if (!takesOver) return stream.begin(begin);
+    this.#tellPlaced(this.#guest);
+    this.#handlers.loaded();
+  }
+
+  /** @param isLate - the guest runs, and what it has is not told any more */
+  #assemble(stream: PostcopyStream, isLate: boolean): Guest {
+    const link = this.#link.current!;
+    this.#guestLink = link;
+    return assembleGuest(stream, this.#blocks, {
+      link,
       phases: this.#phases,
       digester: this.#digester,
       counters: this.#counters,
       disks: this.#options.disks,
       held: this.#sentAhead.held,
-      takesOver: this.#options.takesOver === true,
+      takesOver: isLate,
     });
-    if (this.#options.takesOver === true) this.#takeOver(this.#guest);
-    else stream.begin(begin);
+  }
+
+  /** Another source relay tells what memory there is: it is told what QEMU has, and will tell all the rest. */
+  #beginAgain({ stream, disks }: Guest, blocks: Capture['blocks']): void {
+    if (this.#link.current === this.#guestLink)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay named its blocks twice');
+    requireSameBlocks(blocks, this.#blocks);
+    disks.stop();
+    this.#sentAhead.held.clear();
+    const guest = this.#assemble(stream, true);
+    this.#guest = guest;
+    this.#faults.forget();
+    this.#tellPlaced(guest);
+    for (const run of stream.awaitedRuns()) this.#faults.raise(run, guest, this.#link);
+    this.#handlers.resumed?.(0);
   }
 
   async #openStream(begin: PostcopyBegin): Promise<PostcopyStream> {
     const { qemuSocketPath, takesOver } = this.#options;
     const handlers: PostcopyHandlers = {
-      fault: (run) => this.#faults.raise(run, this.#guest!, this.#link!),
+      fault: (run) => this.#faults.raise(run, this.#guest!, this.#link),
       lost: (error) => this.#fail(error),
       progress: () => this.#guest?.disks.readOn(),
     };
@@ -221,12 +239,11 @@ export class SwitchDestination implements AsyncDisposable {
   }
 
   /** The guest goes on: the source is told what QEMU has, and tells the rest. */
-  #takeOver({ stream, disks }: Guest): void {
+  #tellPlaced({ stream, disks }: Guest): void {
     disks.readLess();
     this.#phases.hasSwitched = true;
     for (const [at, payload] of encodePlaced(stream.placedRuns()).entries())
-      this.#link!.send(frameType.placed, at, payload);
-    this.#handlers.loaded();
+      this.#link.send(frameType.placed, at, payload);
   }
 
   /** The source lets go of the guest: QEMU loads it, and from now on asks for the memory that it lacks. */
@@ -236,7 +253,7 @@ export class SwitchDestination implements AsyncDisposable {
     placement.dropUntold();
     disks.readLess();
     this.#phases.hasSwitched = true;
-    this.#endure();
+    this.#link.endure();
     this.#phases.isLoading = true;
     this.#handlers.permitted();
     stream.switchOver(this.#departure.takeDevices()).then(
@@ -264,7 +281,7 @@ export class SwitchDestination implements AsyncDisposable {
     this.#sentAhead.held.clear();
     const isWell = await stream.end();
     this.#counters.bytes.stream = stream.bytesWritten;
-    this.#link!.send(frameType.rootResult, 0, Buffer.of(isEqual ? 1 : 0));
+    this.#link.send(frameType.rootResult, 0, Buffer.of(isEqual ? 1 : 0));
     if (!isEqual) throw new RelayError('VMMIG_RELAY_VERIFY', "the memory put together here is not the source's");
     if (!isWell)
       throw new RelayError('VMMIG_RELAY_QEMU', 'the destination QEMU says that it could not take all memory');
@@ -272,8 +289,8 @@ export class SwitchDestination implements AsyncDisposable {
   }
 
   #hangUp(message: string): void {
-    this.#link?.send(frameType.failure, 0, Buffer.from(message));
-    void this.#link?.close();
+    this.#link.send(frameType.failure, 0, Buffer.from(message));
+    void this.#link.close();
   }
 
   #fail(error: RelayError): void {

@@ -14,7 +14,7 @@ export interface FaultedPages {
 
 const lengthBytes = 8;
 /** At 200 Mbit/s an answer of so many takes 1 ms. */
-const groupPages = 16;
+export const groupPages = 16;
 
 export function encodeFault({ block, page, count }: FaultedPages): Buffer {
   const payload = Buffer.allocUnsafe(lengthBytes);

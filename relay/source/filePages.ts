@@ -41,6 +41,8 @@ export interface GuestMemory {
   readonly blocks: readonly GuestBlock[];
   /** How much is sent while the guest runs; the destination has to hold it. */
   readonly hintLimitBytes: number;
+  /** A file to create for what is in no file of the guest's: another relay could then take this one's place. */
+  readonly logPath?: string;
 }
 
 const fromFiles = 1;

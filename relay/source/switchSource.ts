@@ -10,25 +10,36 @@ import { RelayError } from '../errors.js';
 import type { Endpoint } from '../link/connection.js';
 import { type Frame, frameType } from '../link/frames.js';
 import { peerText } from '../link/peerText.js';
+import type { LoggedCapture } from '../store/captureLog.js';
 import { IncomingStream } from './incomingStream.js';
 import { Conclusion } from './switch/conclusion.js';
 import { Delivery } from './switch/delivery.js';
 import { GuestCapture } from './switch/guestCapture.js';
 import type { ExpectedUse } from './switch/hotPages.js';
-import type { SwitchSourceHandlers, SwitchSourceOptions, SwitchSourceState } from './switch/options.js';
+import type {
+  SwitchSourceHandlers,
+  SwitchSourceOptions,
+  SwitchSourceState,
+  SwitchTakeOverOptions,
+} from './switch/options.js';
 import { newPhases } from './switch/phases.js';
 import { encodeMemory } from './switch/switchFrames.js';
 import { SwitchLink } from './switch/switchLink.js';
 import type { CacheMap } from './teleportMap.js';
 
 export type { ExpectedUse } from './switch/hotPages.js';
-export type { SwitchSourceHandlers, SwitchSourceOptions, SwitchSourceState } from './switch/options.js';
+export type {
+  SwitchSourceHandlers,
+  SwitchSourceOptions,
+  SwitchSourceState,
+  SwitchTakeOverOptions,
+} from './switch/options.js';
 export type { Remaining } from './switch/remaining.js';
 
 export class SwitchSource implements AsyncDisposable {
   /** Resolves when the destination has everything and both sides have found it equal; rejects with a `RelayError`. */
   readonly finished: Promise<void>;
-  readonly #options: SwitchSourceOptions;
+  readonly #options: SwitchTakeOverOptions;
   readonly #handlers: SwitchSourceHandlers;
   readonly #counters = newCounters();
   readonly #phases = newPhases();
@@ -39,7 +50,7 @@ export class SwitchSource implements AsyncDisposable {
   readonly #end: Conclusion;
   #isReconnecting = false;
 
-  private constructor(options: SwitchSourceOptions, handlers: SwitchSourceHandlers) {
+  private constructor(options: SwitchTakeOverOptions, handlers: SwitchSourceHandlers) {
     this.#options = options;
     this.#handlers = handlers;
     const digester = new RunDigester(options.credentials.key);
@@ -88,6 +99,31 @@ export class SwitchSource implements AsyncDisposable {
   static async listen(options: SwitchSourceOptions, handlers: SwitchSourceHandlers): Promise<SwitchSource> {
     const relay = new SwitchSource(options, handlers);
     await relay.#stream.listen(options.socketPath);
+    return relay;
+  }
+
+  /**
+   * Takes the place of a relay that died after `go`, of a guest whose memory is kept in files: from there, and from what
+   * that relay has noted of the rest. `reconnect` is to follow.
+   *
+   * @throws RelayError, StoreError when what was noted is not of this guest
+   */
+  static async takeOver(
+    options: SwitchTakeOverOptions,
+    handlers: SwitchSourceHandlers,
+    logged: LoggedCapture,
+    signal: AbortSignal,
+  ): Promise<SwitchSource> {
+    const relay = new SwitchSource(options, handlers);
+    try {
+      relay.#capture.adopt(logged);
+      await relay.#delivery.files!.survey(signal);
+    } catch (thrown) {
+      await relay[Symbol.asyncDispose]();
+      throw thrown;
+    }
+    Object.assign(relay.#phases, { mayStop: true, hasStopped: true, ramEnded: true, hasGone: true });
+    relay.#link.favourLatency();
     return relay;
   }
 
@@ -211,6 +247,7 @@ export class SwitchSource implements AsyncDisposable {
     await this.#delivery.ahead?.[Symbol.asyncDispose]();
     await this.#stream[Symbol.asyncDispose]();
     await this.#link.close();
+    this.#capture[Symbol.dispose]();
     await this.#delivery[Symbol.asyncDispose]();
   }
 

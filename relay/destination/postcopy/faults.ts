@@ -67,6 +67,11 @@ export class Faults {
     return true;
   }
 
+  /** All pages that are waited for. */
+  waiting(): { readonly block: number; readonly page: number }[] {
+    return [...this.#waiting.values()];
+  }
+
   isWaiting(block: number, page: number): boolean {
     return this.#waiting.has(pageKey(block, page));
   }

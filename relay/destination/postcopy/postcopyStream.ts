@@ -191,6 +191,12 @@ export class PostcopyStream implements AsyncDisposable {
     return this.#after !== null && this.#after.faults.within(block, page, count) !== null;
   }
 
+  /** The host pages that QEMU waits for. */
+  awaitedRuns(): PageRun[] {
+    const awaited = this.#after?.faults.waiting() ?? [];
+    return awaited.map(({ block, page }) => ({ block, page, count: this.#blocks[block]!.pagesPerHostPage }));
+  }
+
   /** Whether QEMU has the latest version of a page, or needs none because it is zero. */
   isHere(block: number, page: number): boolean {
     return this.isPlaced(block, page) || this.#blocks[block]!.zero.has(page);

@@ -8,7 +8,7 @@ import type { DurableLink } from '../../link/durableLink.js';
 import { frameType } from '../../link/frames.js';
 import { encodeHostPages } from '../../link/hostPages.js';
 import { encodeResendRequest } from '../../link/resend.js';
-import type { Acknowledgements } from '../acknowledgements.js';
+import { Acknowledgements } from '../acknowledgements.js';
 import { HostPageReceipts } from '../hostPageReceipts.js';
 import type { PostcopyStream } from '../postcopy/postcopyStream.js';
 import { DiskPages } from './diskPages.js';
@@ -24,9 +24,8 @@ export interface Guest {
 }
 
 export interface GuestTools {
+  /** On which all of this is told, and answered: what comes of it later is of no use on another one. */
   readonly link: Pick<DurableLink, 'send' | 'sendUrgent'>;
-  readonly acknowledgements: Acknowledgements;
-  readonly givenBack: Acknowledgements;
   readonly phases: Readonly<SwitchPhases>;
   readonly digester: RunDigester;
   readonly counters: RelayCounters;
@@ -34,6 +33,16 @@ export interface GuestTools {
   readonly held: HeldPages;
   /** QEMU goes on, and drops nothing any more. */
   readonly takesOver: boolean;
+}
+
+/** @param pageSizes - of the destination's memory, where they are not the smallest; the source's do not matter */
+export function blocksThere(
+  blocks: readonly { readonly name: string; readonly lengthBytes: number }[],
+  pageSizes: ReadonlyMap<string, number>,
+): RamBlock[] {
+  return blocks.map(({ name, lengthBytes }, index) => {
+    return { name, lengthBytes, index, pageSizeBytes: pageSizes.get(name) ?? null, gpa: null };
+  });
 }
 
 /** @param blocks - the guest's, with the page sizes of the destination's memory */
@@ -56,7 +65,9 @@ export function assembleGuest(stream: PostcopyStream, blocks: readonly RamBlock[
 
 /** The source sends huge host pages as a whole when it knows of them. */
 function newReceipts(stream: PostcopyStream, blocks: readonly RamBlock[], tools: GuestTools): HostPageReceipts {
-  const { link, acknowledgements, givenBack, takesOver } = tools;
+  const { link, takesOver } = tools;
+  const acknowledgements = new Acknowledgements((payload) => link.send(frameType.acknowledge, 0, payload));
+  const givenBack = new Acknowledgements((payload) => link.send(frameType.givenBack, 0, payload));
   const sizes = blocks.map(({ pageSizeBytes }) => (pageSizeBytes ?? pageBytes) / pageBytes);
   if (sizes.some((size) => size > 1)) link.sendUrgent(frameType.hostPages, encodeHostPages(sizes));
   const sink = {

@@ -4,10 +4,11 @@
  */
 import type { RamBlock, StreamHandler } from '../../../stream/handler.js';
 import type { RelayCounters } from '../../counters.js';
-import type { BlockSize, RunDigester } from '../../digest.js';
+import { type BlockSize, pagesOfBlocks, type RunDigester } from '../../digest.js';
 import { RelayError } from '../../errors.js';
 import { frameType } from '../../link/frames.js';
-import { encodeHints } from '../../link/hints.js';
+import { decodeHints, encodeHints } from '../../link/hints.js';
+import { CaptureLog, type LoggedCapture } from '../../store/captureLog.js';
 import { PageStore } from '../../store/pageStore.js';
 import type { FilePages, GuestMemory } from '../filePages.js';
 import type { GuestPages } from '../guestPages.js';
@@ -25,7 +26,7 @@ export interface GuestCaptureHandlers {
   ramEnded(): void;
 }
 
-export class GuestCapture {
+export class GuestCapture implements Disposable {
   /** What the stream's parts go to. */
   readonly parts: StreamHandler;
   readonly #options: Pick<SwitchSourceOptions, 'memory' | 'store'>;
@@ -33,6 +34,8 @@ export class GuestCapture {
   readonly #link: Pick<SwitchLink, 'sendOrdered'>;
   readonly #handlers: GuestCaptureHandlers;
   readonly #toStore: StreamToStore;
+  /** Null where another relay could not take this one's place. */
+  readonly #log: CaptureLog | null;
   #blocksFrame: Buffer = Buffer.alloc(0);
 
   /** @param files - of `options.memory`, where there is any */
@@ -49,13 +52,33 @@ export class GuestCapture {
     this.#handlers = handlers;
     const sink = { began: (start: CaptureStart) => this.#began(start), ramEnded: () => handlers.ramEnded() };
     this.parts = this.#toStore = new StreamToStore(sink, tools.counters, tools.digester);
+    const logPath = options.memory?.logPath;
+    this.#log = logPath === undefined ? null : CaptureLog.create(logPath);
+  }
+
+  /**
+   * In place of QEMU's stream: what a relay has kept that died after the guest had gone. The files are final.
+   *
+   * @throws RelayError, StoreError when it is not of this guest
+   */
+  adopt({ blocks, cache, replay }: LoggedCapture): void {
+    const files = this.#files!;
+    this.#blocksFrame = blocks;
+    replay(files.streamed);
+    const pages = pagesOfBlocks(this.#options.memory!.blocks);
+    files.setCache(cache.flatMap((payload) => decodeHints(payload, pages)));
+    files.freeze();
   }
 
   /** Pages that come from now on are looked up in this map. */
   setCacheMap(map: CacheMap): void {
     const { memory } = this.#options;
     if (memory === null) this.#toStore.setCacheMap(map);
-    else this.#files!.setCache(new TeleportMap(memory.blocks, map).runs());
+    else {
+      const runs = new TeleportMap(memory.blocks, map).runs();
+      this.#files!.setCache(runs);
+      this.#log?.cache(encodeHints(runs));
+    }
   }
 
   /** Tells the destination of the guest's memory, once QEMU has. */
@@ -66,6 +89,7 @@ export class GuestCapture {
   /** The stream has ended: all of the guest's memory is in the store, or final in the files. */
   finish(): void {
     this.#toStore.flush();
+    this.#log?.end();
     this.#files?.freeze();
   }
 
@@ -73,6 +97,10 @@ export class GuestCapture {
   sendEnd({ store, blocks }: Pick<BatchSender, 'store' | 'blocks'>): void {
     for (const payload of encodeRemote(store, blocks.length)) this.#link.sendOrdered(frameType.remote, payload);
     for (const payload of encodeDevices(this.#toStore.deviceTail)) this.#link.sendOrdered(frameType.device, payload);
+  }
+
+  [Symbol.dispose](): void {
+    this.#log?.[Symbol.dispose]();
   }
 
   #began(start: CaptureStart): PageSink {
@@ -83,7 +111,8 @@ export class GuestCapture {
     this.sendBlocks();
     const { map } = this.#toStore;
     if (map !== null) for (const payload of encodeHints(map.runs())) this.#link.sendOrdered(frameType.hints, payload);
-    if (this.#files !== null) return this.#files.streamed;
+    this.#log?.blocks(this.#blocksFrame);
+    if (this.#files !== null) return this.#log?.noting(this.#files.streamed) ?? this.#files.streamed;
     const store = new PageStore(blocks, storeOptions);
     this.#handlers.opened(store, blocks);
     return store;

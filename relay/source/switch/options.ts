@@ -15,6 +15,9 @@ export interface SwitchSourceOptions extends SwitchLinkOptions {
   readonly memory: GuestMemory | null;
 }
 
+/** Of a relay that comes after QEMU's stream. */
+export type SwitchTakeOverOptions = Omit<SwitchSourceOptions, 'socketPath'>;
+
 export interface SwitchSourceHandlers {
   /** The guest has stopped, and all that the destination needs to run it is on its way but for the permission: see `go`. */
   ready(): void;
