@@ -166,6 +166,8 @@ describe.each(versions)('QEMU %s', (version) => {
         }
         while (taken.length === 0) await sleep(1);
         await sleep(5);
+        // The page that is to be waited for is to be as it was: the guest might write to it first.
+        await destination.qmp.execute('stop');
         await stream[Symbol.asyncDispose]();
 
         const path = join(directory, `${version}-${attempt}.recover`);
@@ -182,6 +184,7 @@ describe.each(versions)('QEMU %s', (version) => {
         expect(captured.memory[block]!.compare(await readFile(dump.filename), 0, pageBytes, at, at + pageBytes)).toBe(
           0,
         );
+        await destination.qmp.execute('cont');
         await sleep(200);
       }
       await giveTheRest(stream);
