@@ -1,7 +1,6 @@
 /** Looks for a guest's agent; a guest without one is moved all the same. */
 import { AgentError } from '../guest-agent/errors.js';
 import { type GuestAgent, openAgent } from '../guest-agent/guestAgent.js';
-import { QgaSocket } from '../guest-agent/qga/socket.js';
 import type { QgaTransport } from '../guest-agent/qga/transport.js';
 import type { GuestServices } from '../hypervisor/index.js';
 import type { AgentSearch } from './protocol.js';
@@ -11,12 +10,12 @@ export interface FoundAgent {
   readonly search: AgentSearch;
 }
 
-/** @param openQga - makes the way to qemu-guest-agent, where QEMU's socket is somebody else's */
+/** @param openQga - makes the way to qemu-guest-agent, whoever has the host's end of its port */
 export async function findAgent(
   port: string | null,
   { qgaPath, pageCacheBytes }: GuestServices,
+  openQga: (path: string) => QgaTransport,
   signal: AbortSignal,
-  openQga: (path: string) => QgaTransport = (path) => new QgaSocket(path),
 ): Promise<FoundAgent> {
   const qga = qgaPath === null ? null : openQga(qgaPath);
   try {

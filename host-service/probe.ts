@@ -1,19 +1,21 @@
 /** Whether a guest's QEMU answers on this host, and what it says of itself. */
 import * as z from 'zod';
-import { AgentClient } from '../guest-agent/client.js';
-import { migrationState } from '../hypervisor/index.js';
+import { QgaSocket } from '../guest-agent/qga/socket.js';
+import { inspectGuestServices, migrationState } from '../hypervisor/index.js';
 import { QmpClient } from '../qmp/index.js';
 import { probeDomain } from './guest/probeDomain.js';
-import type { GuestAddress, GuestProbe } from './protocol.js';
+import { probeAgent } from './probeAgent.js';
+import type { GuestProbe, Params } from './protocol.js';
 
 const summarySchema = z.object({ 'base-memory': z.number() });
 
 const answerTimeoutMs = 2_000;
-const agentTimeoutMs = 500;
 
-export async function probeGuest(guest: GuestAddress, signal: AbortSignal): Promise<GuestProbe> {
-  if (guest.libvirt !== undefined) return await probeDomain(guest.libvirt, signal);
-  const nothing: GuestProbe = { state: null, memoryBytes: null, agent: null, migrating: false, problem: null };
+export async function probeGuest(guest: Params<'guest.probe'>, signal: AbortSignal): Promise<GuestProbe> {
+  if (guest.libvirt !== undefined) return await probeDomain(guest.libvirt, guest.noAgent ?? false, signal);
+  const nothing: GuestProbe = {
+    ...{ state: null, memoryBytes: null, agent: null, agentVia: null, migrating: false, problem: null },
+  };
   let qmp: QmpClient;
   try {
     qmp = await QmpClient.connect({ path: guest.qmpPath }, { signal, timeoutMs: answerTimeoutMs });
@@ -30,10 +32,13 @@ export async function probeGuest(guest: GuestAddress, signal: AbortSignal): Prom
       qmp.execute('query-memory-size-summary', {}, limits),
       migrationState(qmp, limits),
     ]);
+    const isAsked = !guest.noAgent && status === 'running';
+    const agentVia = isAsked ? await findRoute(qmp, guest.agentPath, signal) : null;
     return {
       state: status,
       memoryBytes: summarySchema.parse(size)['base-memory'],
-      agent: guest.agentPath === null ? null : await hasAgent(guest.agentPath, signal),
+      agent: isAsked ? agentVia !== null : null,
+      agentVia,
       migrating: !migration.final,
       problem: null,
     };
@@ -42,15 +47,13 @@ export async function probeGuest(guest: GuestAddress, signal: AbortSignal): Prom
   }
 }
 
-async function hasAgent(path: string, signal: AbortSignal): Promise<boolean> {
-  try {
-    const agent = await AgentClient.connect({ path }, { signal, timeoutMs: agentTimeoutMs });
-    await agent.close();
-    return true;
-  } catch {
-    signal.throwIfAborted();
-    return false;
-  }
+async function findRoute(
+  qmp: QmpClient,
+  agentPath: string | null,
+  signal: AbortSignal,
+): Promise<GuestProbe['agentVia']> {
+  const { portPath, qgaPath } = await inspectGuestServices(qmp, signal);
+  return await probeAgent(agentPath ?? portPath, qgaPath === null ? null : new QgaSocket(qgaPath), signal);
 }
 
 /** No socket there, or nobody listening on it. */

@@ -2,10 +2,13 @@
 import { type AddedDevice, addedDevices, deviceProperty, findPort } from './devices.js';
 import type { QmpMonitor } from './qmpMonitor.js';
 
+const AGENT_PORT = 'org.vmmig.agent.0';
 const QGA_PORT = 'org.qemu.guest_agent.0';
 
 export interface GuestServices {
-  /** The unix socket behind qemu-guest-agent's port; null when there is none, or nobody in the guest listens there. */
+  /** The unix socket behind the port of vmmig's agent; null when there is none, or nobody in the guest listens there. */
+  readonly portPath: string | null;
+  /** Likewise behind qemu-guest-agent's port. */
   readonly qgaPath: string | null;
   /** The guest's page cache by its own count, as virtio-balloon was last told; null where it was not. */
   readonly pageCacheBytes: number | null;
@@ -14,11 +17,16 @@ export interface GuestServices {
 /** @throws QmpError when the monitor does not answer */
 export async function inspectGuestServices(qmp: QmpMonitor, signal?: AbortSignal): Promise<GuestServices> {
   const devices = await addedDevices(qmp, signal);
-  const [port, pageCacheBytes] = await Promise.all([
-    findPort(qmp, devices, QGA_PORT, signal),
+  const openPath = async (name: string) => {
+    const port = await findPort(qmp, devices, name, signal);
+    return port?.isOpen === true ? port.path : null;
+  };
+  const [portPath, qgaPath, pageCacheBytes] = await Promise.all([
+    openPath(AGENT_PORT),
+    openPath(QGA_PORT),
     findPageCache(qmp, devices, signal),
   ]);
-  return { qgaPath: port?.isOpen === true ? port.path : null, pageCacheBytes };
+  return { portPath, qgaPath, pageCacheBytes };
 }
 
 /** Statistics that nobody has told QEMU to poll are none, or of the guest's boot; the guest may leave out any of them. */

@@ -62,11 +62,12 @@ async function listing(guest: Guest, answers: readonly HostAnswer[]): Promise<Gu
       state: problem === null ? 'off' : 'unknown',
       memoryBytes: null,
       agent: null,
+      agentVia: null,
       migration,
       problem,
     };
   }
-  const { state, memoryBytes, agent, problem } = at.probe;
+  const { state, memoryBytes, agent, agentVia, problem } = at.probe;
   const others = found.filter(({ probe }) => probe?.state === 'running' && probe !== at.probe);
   return {
     vm: guest.name,
@@ -74,6 +75,7 @@ async function listing(guest: Guest, answers: readonly HostAnswer[]): Promise<Gu
     state: state ?? 'unknown',
     memoryBytes,
     agent,
+    agentVia,
     migration,
     problem: others.length === 0 ? problem : `runs on ${others.map(({ host }) => host).join(', ')} as well`,
   };

@@ -73,7 +73,7 @@ export async function locateGuest(
       looked.push(`${host.name} (not reachable)`);
       continue;
     }
-    const { state } = await call(side.rpc, 'guest.probe', { ...addressOf(guest), agentPath: null }, { signal });
+    const { state } = await call(side.rpc, 'guest.probe', { ...addressOf(guest), noAgent: true }, { signal });
     if (state !== null && state !== 'inmigrate' && state !== 'off') return side;
     if (state === 'off') isOffOn = host.name;
     looked.push(host.name);

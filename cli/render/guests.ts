@@ -11,7 +11,7 @@ export function guestLines(guests: readonly GuestListing[], page: Page): string[
     guest.host === null ? style.dim('?') : clean(guest.host),
     guest.state === 'running' ? style.green(guest.state) : clean(guest.state),
     guest.memoryBytes === null ? '' : memory(guest.memoryBytes),
-    guest.agent === null ? '' : guest.agent ? 'yes' : style.yellow('no'),
+    guest.agent === null ? '' : guest.agent ? (guest.agentVia === 'qemu-ga' ? 'qemu-ga' : 'yes') : style.yellow('no'),
     guest.migration === null ? '' : style.cyan(clean(guest.migration)),
     guest.problem === null ? '' : style.yellow(clean(guest.problem)),
   ]);

@@ -16,8 +16,10 @@ import {
   domainState,
   domainXml,
   type GuestInspection,
+  type GuestServices,
   HypervisorError,
   inspectDomain,
+  inspectDomainServices,
   inspectForLibvirt,
   isActive,
   LibvirtError,
@@ -34,6 +36,7 @@ import { makeStreamPath } from './libvirtPaths.js';
 import { TunnelEntrance } from './libvirtTunnel.js';
 import type { Departure, DomainDeparture, SourceGuest } from './sourceGuest.js';
 import { VirshGuard } from './virshGuard.js';
+import { VirshQga } from './virshQga.js';
 
 const pollMs = 50;
 /** For libvirt to put things in order after a stream that broke. */
@@ -74,6 +77,14 @@ export class LibvirtSource implements SourceGuest {
 
   async inspectForLibvirt(signal: AbortSignal): Promise<DomainInspection> {
     return await inspectForLibvirt(this.#virsh, this.monitor, this.#address, this.#description!, { signal });
+  }
+
+  async inspectServices(signal: AbortSignal): Promise<GuestServices> {
+    return await inspectDomainServices(this.#virsh, this.#address, this.#description!, { signal });
+  }
+
+  openQga(): VirshQga {
+    return new VirshQga(this.#address);
   }
 
   async prepare(departure: Departure, signal: AbortSignal): Promise<void> {
@@ -119,6 +130,9 @@ export class LibvirtSource implements SourceGuest {
       signal,
     });
   }
+
+  /** QEMU has begun by itself: libvirt lets it from the start, or not at all. */
+  async throttle(): Promise<void> {}
 
   /** What libvirt does from then on depends on the destination. */
   async sent(): Promise<MigrationState | null> {

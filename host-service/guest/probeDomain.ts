@@ -1,33 +1,43 @@
 /** Whether libvirt knows a domain on this host, and what it says of it. */
 import {
   type DomainAddress,
+  type DomainDescription,
   type DomainState,
   domainJob,
   domainState,
   domainXml,
+  inspectDomainServices,
   isActive,
   LibvirtError,
   listDomains,
   parseDomain,
   Virsh,
 } from '../../hypervisor/index.js';
+import { probeAgent } from '../probeAgent.js';
 import type { GuestProbe } from '../protocol.js';
+import { VirshQga } from './virshQga.js';
 
 const answerTimeoutMs = 5_000;
-const agentPort = 'org.vmmig.agent.0';
 
-export async function probeDomain({ uri, domain }: DomainAddress, signal: AbortSignal): Promise<GuestProbe> {
-  const nothing: GuestProbe = { state: null, memoryBytes: null, agent: null, migrating: false, problem: null };
-  await using virsh = new Virsh(uri);
+/** @param noAgent - the guest's agent is not to be looked for */
+export async function probeDomain(address: DomainAddress, noAgent: boolean, signal: AbortSignal): Promise<GuestProbe> {
+  const nothing: GuestProbe = {
+    ...{ state: null, memoryBytes: null, agent: null, agentVia: null, migrating: false, problem: null },
+  };
+  const { domain } = address;
+  await using virsh = new Virsh(address.uri);
   const limits = { signal, timeoutMs: answerTimeoutMs };
   try {
     const found = await domainState(virsh, domain, limits);
     if (found === null) return nothing;
-    const { memoryBytes, channels } = parseDomain(await domainXml(virsh, domain, limits));
+    const description = parseDomain(await domainXml(virsh, domain, limits));
+    const { memoryBytes } = description;
     const job = isActive(found) ? await domainJob(virsh, domain, limits) : null;
     const migrating = job !== null && /migration/i.test(job);
-    const agent = channels.has(agentPort) ? null : false;
-    return { state: runState(found), memoryBytes, agent, migrating, problem: null };
+    const isAsked = !noAgent && found.state === 'running';
+    const agentVia = isAsked ? await findRoute(virsh, address, description, signal) : null;
+    const agent = isAsked ? agentVia !== null : null;
+    return { state: runState(found), memoryBytes, agent, agentVia, migrating, problem: null };
   } catch (thrown) {
     signal.throwIfAborted();
     if (!(thrown instanceof LibvirtError)) throw thrown;
@@ -35,6 +45,17 @@ export async function probeDomain({ uri, domain }: DomainAddress, signal: AbortS
     if (/Failed to connect socket|virsh ended|No such file/.test(thrown.message)) return nothing;
     return { ...nothing, state: 'unknown', problem: `libvirt does not answer: ${thrown.message}` };
   }
+}
+
+async function findRoute(
+  virsh: Virsh,
+  address: DomainAddress,
+  description: DomainDescription,
+  signal: AbortSignal,
+): Promise<GuestProbe['agentVia']> {
+  const limits = { signal, timeoutMs: answerTimeoutMs };
+  const { portPath, qgaPath } = await inspectDomainServices(virsh, address, description, limits);
+  return await probeAgent(portPath, qgaPath === null ? null : new VirshQga(address), signal);
 }
 
 /** Names of this host's domains; none where there is no libvirt. */

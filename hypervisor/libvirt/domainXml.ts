@@ -21,6 +21,13 @@ export interface DomainDisk {
   readonly backingPaths: readonly string[];
 }
 
+export interface DomainChannel {
+  /** The host's end. */
+  readonly path: string;
+  /** A program in the guest has the port open. */
+  readonly isConnected: boolean;
+}
+
 export interface DomainDescription {
   readonly name: string;
   readonly uuid: string;
@@ -37,8 +44,8 @@ export interface DomainDescription {
   readonly hostDevices: readonly string[];
   /** Devices whose other end reads and writes the guest's memory by itself. */
   readonly vhostUser: readonly string[];
-  /** The host's end of a virtio-serial port, by the port's name. */
-  readonly channels: ReadonlyMap<string, string>;
+  /** The virtio-serial ports that have a unix socket on the host, by the port's name. */
+  readonly channels: ReadonlyMap<string, DomainChannel>;
   /** `USER:GROUP` that QEMU runs as, where the domain says so. */
   readonly owner: { readonly uid: number; readonly gid: number } | null;
 }
@@ -161,12 +168,14 @@ function isShared(domain: Element): boolean {
   return shared && inFiles;
 }
 
-function channelsOf(devices: Element): Map<string, string> {
-  const found = new Map<string, string>();
+function channelsOf(devices: Element): Map<string, DomainChannel> {
+  const found = new Map<string, DomainChannel>();
   for (const channel of children(devices, 'channel')) {
-    const name = attribute(child(channel, 'target'), 'name');
+    const target = child(channel, 'target');
+    const name = attribute(target, 'name');
     const path = attribute(child(channel, 'source'), 'path');
-    if (attribute(channel, 'type') === 'unix' && name !== null && path !== null) found.set(name, path);
+    const isConnected = attribute(target, 'state') === 'connected';
+    if (attribute(channel, 'type') === 'unix' && name !== null && path !== null) found.set(name, { path, isConnected });
   }
   return found;
 }

@@ -1,6 +1,7 @@
 /** Guests that libvirt manages: through `virsh`, and never past it. */
 export { checkDomain, checkDomainDestination, type DomainPlan } from './checkDomain.js';
 export { type DomainInspection, inspectForLibvirt } from './domainInspection.js';
+export { inspectDomainServices } from './domainServices.js';
 export {
   type DomainAddress,
   type DomainState,
@@ -10,7 +11,7 @@ export {
   isActive,
   listDomains,
 } from './domains.js';
-export { type DomainDescription, type DomainDisk, parseDomain, parseOwner } from './domainXml.js';
+export { type DomainChannel, type DomainDescription, type DomainDisk, parseDomain, parseOwner } from './domainXml.js';
 export { LibvirtError, type LibvirtErrorCode } from './errors.js';
 export { inspectDomain } from './inspectDomain.js';
 export { type DomainMigration, type MigrateDomainOptions, migrateDomain } from './migrateDomain.js';

@@ -16,7 +16,7 @@ export async function inspectDomain(
   { channels }: DomainDescription,
   signal?: AbortSignal,
 ): Promise<GuestInspection> {
-  const agentPath = channels.get(agentPort) ?? null;
+  const agentPath = channels.get(agentPort)?.path ?? null;
   const findPid = (threadId: number) => domainPid(domain, threadId);
   const options = signal === undefined ? {} : { signal };
   return await inspectGuest({ name: domain, qmpPath: '', agentPath, qmp: monitor, findPid, ...options });

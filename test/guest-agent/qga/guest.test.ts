@@ -70,7 +70,7 @@ afterAll(async () => {
 
 describe('a guest with nothing but qemu-guest-agent', () => {
   it('tells what its own agent tells, and is as it was afterwards', async () => {
-    expect(await inspectGuestServices(guest.qmp)).toEqual({ qgaPath, pageCacheBytes: null });
+    expect(await inspectGuestServices(guest.qmp)).toEqual({ portPath: null, qgaPath, pageCacheBytes: null });
     const before = await state();
     const own = await scanOverPort();
     const agent = await open();

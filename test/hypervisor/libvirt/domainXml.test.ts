@@ -94,11 +94,15 @@ describe("A domain's XML", () => {
     const { channels } = parseDomain(
       domain(
         '',
-        `<channel type='unix'><source mode='bind' path='/run/a'/><target type='virtio' name='org.vmmig.agent.0'/></channel>
+        `<channel type='unix'><source mode='bind' path='/run/a'/><target type='virtio' name='org.vmmig.agent.0' state='connected'/></channel>
+         <channel type='unix'><source mode='bind' path='/run/q'/><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
          <channel type='spicevmc'><target type='virtio' name='com.redhat.spice.0'/></channel>`,
       ),
     );
-    expect([...channels]).toEqual([['org.vmmig.agent.0', '/run/a']]);
+    expect([...channels]).toEqual([
+      ['org.vmmig.agent.0', { path: '/run/a', isConnected: true }],
+      ['org.qemu.guest_agent.0', { path: '/run/q', isConnected: false }],
+    ]);
   });
 
   it('tells whom QEMU runs as', () => {
