@@ -24,6 +24,8 @@ export interface BulkWindowOptions {
 /** On a slow line, the queue of one slice of bulk data cannot be avoided. */
 const minTargetBytes = 8192;
 const initialBytes = 64 * 1024;
+/** Of throughput: TCP begins with little by itself, and is in nobody's way. */
+const initialThroughputBytes = 1024 * 1024;
 /** The window's growth each round trip at first. It goes on for a round trip after the line is full. */
 const startupGrowth = 0.5;
 /** A queue of so much ends it: more than a busy process is late. */
@@ -111,6 +113,7 @@ export class BulkWindow {
   /** From now on, until `favourLatency`: to be called at the start. */
   favourThroughput(): void {
     this.#favoursThroughput = true;
+    if (this.#isStarting) this.#set(this.#startBytes);
     this.#rate = new Extreme(Math.max, throughputRateMemoryMs);
   }
 
@@ -187,9 +190,13 @@ export class BulkWindow {
   reset(): void {
     this.#inFlightBytes = 0;
     this.#isStarting = true;
-    this.#set(initialBytes);
+    this.#set(this.#startBytes);
     this.#recent.length = 0;
     this.#measuredAtMs = -1;
+  }
+
+  get #startBytes(): number {
+    return this.#favoursThroughput ? initialThroughputBytes : initialBytes;
   }
 
   /** The queue to aim at. */

@@ -103,6 +103,13 @@ describe('the bulk window', () => {
     expect(simulation.deliveredBytes / 500 / 25_000).toBeGreaterThan(0.85);
   });
 
+  test('begins with more where nothing is to overtake', () => {
+    const [throughput, latency] = [new Simulation(), new Simulation()];
+    throughput.window.favourThroughput();
+    for (const simulation of [throughput, latency]) simulation.run(300, { rate: 25_000, baseMs: 40 });
+    expect(throughput.deliveredBytes).toBeGreaterThan(2 * latency.deliveredBytes);
+  });
+
   test('follows a line that becomes slower, and one that becomes faster', () => {
     const simulation = new Simulation();
     simulation.run(5000, { rate: 25_000, baseMs: 40 });
