@@ -19,6 +19,8 @@ export interface ControlHandlers {
   pulled(): Promise<object>;
   /** At the source: another destination relay waits there, or, with null, the destination needs nothing any more. */
   reconnect?(endpoint: Endpoint | null): Promise<void>;
+  /** At the destination: another source relay is to come. @returns where it is awaited */
+  awaitSource?(): Promise<{ readonly port: number }>;
   /** An event for the commit point. */
   post(params: { readonly event: string }): Promise<{ readonly state: string }>;
 }
@@ -55,6 +57,8 @@ export async function serveControl(
       return {};
     },
   };
+  const { awaitSource } = handlers;
+  if (awaitSource !== undefined) methods.awaitSource = () => awaitSource();
   const server = createServer((socket) => {
     sockets.add(socket);
     socket.on('error', () => {});

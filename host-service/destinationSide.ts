@@ -38,7 +38,7 @@ import { ServiceError } from './serviceError.js';
 import { DestinationSwitch } from './switching/destinationSwitch.js';
 import { hintLimitBytes } from './switching/guestMemory.js';
 import { askDestination, type OrphanedMigration, pulledElsewhere } from './switching/orphans.js';
-import { AdoptedGuest, findAtWork, findRemains, type Remains } from './switching/takeover.js';
+import { AdoptedGuest, awaitAnotherSource, findAtWork, findRemains, type Remains } from './switching/takeover.js';
 import { Yielding } from './switching/yielding.js';
 import { untilAborted } from './untilAborted.js';
 
@@ -185,9 +185,16 @@ export class DestinationSide implements AsyncDisposable {
   }
 
   /** Takes the place of a service that died after the guest had begun to run here. */
-  async takeOver({ runDir, migrationId }: OrphanedMigration, signal: AbortSignal): Promise<TakeOver> {
+  async takeOver(
+    { runDir, migrationId, isSourceNew }: Params<'destination.takeOver'>,
+    signal: AbortSignal,
+  ): Promise<TakeOver> {
     const atWork = await findAtWork(runDir, migrationId);
-    if (atWork !== null) return atWork.awaitsSource ? { state: 'waiting', port: atWork.port } : { state: 'atWork' };
+    if (atWork !== null && (atWork.awaitsSource || isSourceNew)) {
+      const port = atWork.awaitsSource ? atWork.port : await awaitAnotherSource(runDir, migrationId);
+      return { state: 'waiting', port, wasAtWork: true };
+    }
+    if (atWork !== null) return { state: 'atWork' };
     const { ledger, process, link, needs } = await findRemains(runDir, migrationId);
     const directory = join(runDir, migrationId);
     const socketPath = join(directory, recoverySocket);
@@ -230,7 +237,7 @@ export class DestinationSide implements AsyncDisposable {
     this.#whole = this.#finishPull(this.#switch.relay);
     this.#whole.catch(() => {});
     this.#startSampling(this.#switch.relay);
-    return { state: 'waiting', port: this.#switch.relay.port };
+    return { state: 'waiting', port: this.#switch.relay.port, wasAtWork: false };
   }
 
   async #listen(params: Params<'destination.listen'>): Promise<DestinationRelay> {
@@ -328,7 +335,6 @@ export class DestinationSide implements AsyncDisposable {
       throw thrown;
     });
     await loaded;
-    await this.#previous!.restore({ signal });
     this.#stopSampling();
     this.#isLoaded = true;
     const { counters, bytesOnWire } = this.#relay!.state;
@@ -374,6 +380,8 @@ export class DestinationSide implements AsyncDisposable {
         throw thrown;
       }
     }
+    // Not before: the guest stands still until here.
+    await this.#previous!.restore({ signal: AbortSignal.timeout(restoreTimeoutMs) }).catch(() => {});
     return { resumedAtMs: await resumed.catch(() => Date.now()) };
   }
 

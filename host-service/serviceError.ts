@@ -10,6 +10,7 @@ export class ServiceError extends Error {
       | 'VMMIG_SWITCH_REFUSED'
       | 'VMMIG_PULL_STOPPED'
       | 'VMMIG_TAKEOVER'
+      | 'VMMIG_MEMORY_LOST'
       | 'VMMIG_QEMU_SILENT',
     message: string,
   ) {

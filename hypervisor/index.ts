@@ -12,6 +12,7 @@ export { checkDestination, type DestinationDisk, type DestinationPlan } from './
 export { RecoveryGuard, type RecoveryPaths } from './direct/recoveryGuard.js';
 export { type StartDestinationOptions, startDestination } from './direct/startDestination.js';
 export { HypervisorError, type HypervisorErrorCode } from './errors.js';
+export { processesMapping } from './fileMappings.js';
 export type { Finding, FindingCode } from './finding.js';
 export { findGpaRange, type GpaRange } from './gpaMap.js';
 export { type GuestServices, inspectGuestServices } from './guestServices.js';

@@ -9,7 +9,7 @@ import { RemoteError } from '../hosts/rpc.js';
 import { VmmigError } from './errors.js';
 import type { Sides } from './prepared.js';
 import { openSide, type Side } from './sides.js';
-import { takeOver } from './takeOver.js';
+import { type Replaced, takeOver } from './takeOver.js';
 
 export interface WatchedPull {
   /** Those that are open; replaced when a session is lost. */
@@ -18,8 +18,8 @@ export interface WatchedPull {
   /** What a service on that host finds the migration by. */
   migrationOn(host: InventoryHost): Params<'source.pulled'>;
   readonly reconnectTimeoutMs: number;
-  /** The destination's service had died, and another has taken its place. */
-  takenOver?(): void;
+  /** A service had died, and another has taken its place. */
+  takenOver?(what: Replaced): void;
 }
 
 export interface PullEnd {
@@ -41,11 +41,18 @@ const graceMs = 3_000;
 export async function watchPull(watched: WatchedPull, signal?: AbortSignal): Promise<PullEnd> {
   const stop = new AbortController();
   const either = signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]);
-  const whole = follow(watched, 'destination', either, (side, params, limits) =>
+  let repairing: Promise<unknown> = Promise.resolve();
+  // Both services may have died at once, and each is noticed by itself.
+  const repair = async () => {
+    const repaired = repairing.then(() => replaceServices(watched, either));
+    repairing = repaired.catch(() => {});
+    await repaired;
+  };
+  const whole = follow(watched, 'destination', either, repair, (side, params, limits) =>
     call(side.rpc, 'destination.pulled', params, limits),
   );
-  const served = follow(watched, 'source', either, (side, params, limits) =>
-    call(side.rpc, 'source.pulled', params, limits).catch(explainLoss),
+  const served = follow(watched, 'source', either, repair, (side, params, limits) =>
+    call(side.rpc, 'source.pulled', params, limits),
   );
   for (const promise of [whole, served]) promise.catch(() => {});
   try {
@@ -72,18 +79,29 @@ async function follow<T>(
   watched: WatchedPull,
   which: 'source' | 'destination',
   signal: AbortSignal,
+  repair: () => Promise<void>,
   ask: (side: Side, params: Params<'source.pulled'>, limits: { signal: AbortSignal }) => Promise<T>,
 ): Promise<T> {
   const { sides, hosts, migrationOn, reconnectTimeoutMs } = watched;
   let lostAtMs: number | null = null;
+  let isBroken = false;
+  let repairs = 0;
   for (;;) {
     try {
       sides[which] ??= await openSide(hosts[which], AbortSignal.any([signal, AbortSignal.timeout(openTimeoutMs)]));
       lostAtMs = null;
+      if (isBroken) {
+        if (repairs++ > 0) await delay(pauseMs, undefined, { signal });
+        await repair();
+        isBroken = false;
+      }
       return await ask(sides[which], migrationOn(hosts[which]), { signal });
     } catch (thrown) {
       signal.throwIfAborted();
-      if (which === 'destination' && isStopped(thrown) && (await isTakenOver(watched, signal))) continue;
+      if (isStopped(thrown) && !isBroken) {
+        isBroken = true;
+        continue;
+      }
       // An answer, unlike all else that may happen to a session.
       if (thrown instanceof RemoteError || thrown instanceof VmmigError) throw thrown;
       await sides[which]?.leave();
@@ -95,21 +113,25 @@ async function follow<T>(
   }
 }
 
-/** The destination's service died: this session's takes its place, and the guest goes on. */
-async function isTakenOver(watched: WatchedPull, signal: AbortSignal): Promise<boolean> {
+/**
+ * A service has died: this session's takes its place, and the guest goes on.
+ * @throws VmmigError VMMIG_MEMORY_LOST when it cannot
+ */
+async function replaceServices(watched: WatchedPull, signal: AbortSignal): Promise<void> {
   const { sides, hosts, migrationOn, reconnectTimeoutMs } = watched;
   const { guest, migrationId } = migrationOn(hosts.destination);
   const startMs = performance.now();
   while (performance.now() - startMs < reconnectTimeoutMs) {
     const { source, destination } = sides;
-    // The source's session is opened again elsewhere.
+    // The other session is opened again elsewhere.
     if (source !== null && destination !== null) {
-      if ((await takeOver({ source, destination }, guest, migrationId)) === 'waiting') watched.takenOver?.();
-      return true;
+      const replaced = await takeOver({ source, destination }, guest, migrationId).catch(explainLoss);
+      if (replaced.source || replaced.destination) watched.takenOver?.(replaced);
+      return;
     }
     await delay(pauseMs, undefined, { signal });
   }
-  return false;
+  throw silent(sides.source === null ? hosts.source : hosts.destination, new Error('no session'));
 }
 
 function silent({ name }: InventoryHost, cause: unknown): VmmigError {
@@ -122,7 +144,7 @@ function isStopped(thrown: unknown): boolean {
 }
 
 function explainLoss(thrown: unknown): never {
-  if (!(thrown instanceof RemoteError) || thrown.code !== 'VMMIG_PULL_STOPPED') throw thrown;
+  if (!(thrown instanceof RemoteError) || thrown.code !== 'VMMIG_MEMORY_LOST') throw thrown;
   const message = `vmmig on ${thrown.host}, which held the rest of the guest's memory, has ended`;
   throw new VmmigError('VMMIG_MEMORY_LOST', message, { phase: 'pull', vmLocation: 'destination', cause: thrown });
 }

@@ -62,12 +62,36 @@ const ledgerSchema = z.strictObject({
       reconnectTimeoutMs: z.number().positive(),
     })
     .optional(),
+  /**
+   * What another service at the source needs, should the one that is at work there die: the guest's memory is in files
+   * that outlive it.
+   */
+  memory: z
+    .strictObject({
+      /** The link's. */
+      key: z.base64().length(44),
+      connections: z.int().min(1).max(16),
+      bandwidthBps: z.number().positive().nullable(),
+      compress: z.boolean(),
+      reconnectTimeoutMs: z.number().positive(),
+      blocks: z.array(
+        z.strictObject({
+          name: text,
+          lengthBytes: z.int().nonnegative(),
+          /** Null: what came of it through QEMU's stream is in the file `capture`. */
+          file: z
+            .strictObject({ path, offset: z.int().nonnegative(), device: z.string(), inode: z.string() })
+            .nullable(),
+        }),
+      ),
+    })
+    .optional(),
 });
 
 export type Ledger = z.infer<typeof ledgerSchema>;
 export type LedgerRole = Ledger['role'];
 /** What changes while a migration goes on. */
-export type LedgerChanges = Partial<Pick<Ledger, 'phase' | 'service' | 'link' | 'takeOver'>> & {
+export type LedgerChanges = Partial<Pick<Ledger, 'phase' | 'service' | 'link' | 'takeOver' | 'memory'>> & {
   readonly process?: Ledger['guest']['process'];
   readonly peerBootId?: string;
 };

@@ -147,6 +147,11 @@ export class DestinationSwitch implements AsyncDisposable {
         ...this.relay.state,
       }),
       pulled: () => options.pulled(),
+      awaitSource: async () => {
+        if (this.state !== 'running') throw new ServiceError('VMMIG_TAKEOVER', 'whether the guest runs is not known');
+        await this.relay.awaitAnotherSource();
+        return { port: this.relay.port };
+      },
       post: async () => ({ state: await this.ask() }),
     });
   }

@@ -55,13 +55,9 @@ export async function postToSource(
   const { runDir, migrationId } = migration;
   const atWork = await askAtWork(migration, 'source', event);
   if (atWork !== null) return atWork as SourceState;
-  await using qmp = await monitor(migration.guest);
   const decision = await readDecision(runDir, migrationId, 'source');
   const ledger = await readLedger(runDir, migrationId, 'source');
-  if (qmp === null && !(await hasEnded(ledger)))
-    throw new ServiceError('VMMIG_QEMU_SILENT', `the QEMU of ${migration.guest.name} does not answer on its monitor`);
-  const running = qmp === null ? false : (await qmp.execute('query-status')).running;
-  const state = sourceFrom({ decision, guest: qmp === null ? 'gone' : running ? 'running' : 'paused' });
+  const state = sourceFrom({ decision, guest: await lookAtSource(migration.guest, ledger) });
   const driver = new CommitDriver(state, sourceStep, async (action): Promise<SourceEvent | null> => {
     switch (action) {
       case 'writeKept':
@@ -72,10 +68,7 @@ export async function postToSource(
         }
       case 'resumeGuest':
         try {
-          const signal = AbortSignal.timeout(undoTimeoutMs);
-          const { final } = await migrationState(qmp!, { signal });
-          if (!final) await cancelMigration(qmp!, { wasRunning: true, signal });
-          await resumeAfterFailure(qmp!, { wasRunning: true, signal });
+          await resumeOrphan(migration.guest);
           return 'guestResumed';
         } catch {
           return 'resumeFailed';
@@ -84,7 +77,7 @@ export async function postToSource(
         // Its memory is in a service that is gone: what the destination still needs is here and nowhere else.
         try {
           if (ledger?.phase === 'committing' || ledger?.phase === 'pulling') return 'endFailed';
-          if (ledger?.guest.process != null) await quitSource(qmp, ledger.guest.process);
+          await endOrphan(migration.guest, ledger);
           return 'qemuEnded';
         } catch {
           return 'endFailed';
@@ -96,6 +89,33 @@ export async function postToSource(
   const reached = await driver.post(event);
   if (reached === 'resumed' || reached === 'released') await removeRemains(runDir, migrationId, 'source');
   return reached;
+}
+
+/** What the source's QEMU is about. @throws ServiceError VMMIG_QEMU_SILENT when it is there and does not answer */
+export async function lookAtSource(
+  guest: Pick<GuestAddress, 'name' | 'qmpPath'>,
+  ledger: Ledger | null,
+): Promise<'running' | 'paused' | 'gone'> {
+  await using qmp = await monitor(guest);
+  if (qmp !== null) return (await qmp.execute('query-status')).running ? 'running' : 'paused';
+  if (await hasEnded(ledger)) return 'gone';
+  throw new ServiceError('VMMIG_QEMU_SILENT', `the QEMU of ${guest.name} does not answer on its monitor`);
+}
+
+/** Lets the guest of a QEMU run on that has been told to migrate. @throws when it does not */
+export async function resumeOrphan(guest: Pick<GuestAddress, 'name' | 'qmpPath'>): Promise<void> {
+  await using qmp = await monitor(guest);
+  if (qmp === null) throw new ServiceError('VMMIG_QEMU_SILENT', `the QEMU of ${guest.name} does not answer`);
+  const signal = AbortSignal.timeout(undoTimeoutMs);
+  const { final } = await migrationState(qmp, { signal });
+  if (!final) await cancelMigration(qmp, { wasRunning: true, signal });
+  await resumeAfterFailure(qmp, { wasRunning: true, signal });
+}
+
+/** Ends a QEMU whose guest runs elsewhere. @throws when it does not end */
+export async function endOrphan(guest: Pick<GuestAddress, 'qmpPath'>, ledger: Ledger | null): Promise<void> {
+  await using qmp = await monitor(guest);
+  if (ledger?.guest.process != null) await quitSource(qmp, ledger.guest.process);
 }
 
 /** Asks the destination's side: does the guest run there? If not, it never will. */
@@ -197,7 +217,7 @@ async function askAtWork(
   return (await control.request<{ state: string }>('post', { event })).state;
 }
 
-async function monitor({ qmpPath }: GuestAddress): Promise<(QmpClient & AsyncDisposable) | null> {
+async function monitor({ qmpPath }: Pick<GuestAddress, 'qmpPath'>): Promise<(QmpClient & AsyncDisposable) | null> {
   try {
     return await QmpClient.connect({ path: qmpPath }, { timeoutMs: monitorTimeoutMs });
   } catch {

@@ -4,15 +4,18 @@
  */
 import { freemem } from 'node:os';
 import { join } from 'node:path';
-import type { GuestInspection } from '../../hypervisor/index.js';
+import { type GuestInspection, processId } from '../../hypervisor/index.js';
 import type { Endpoint } from '../../relay/link/connection.js';
-import { SwitchSource, type SwitchSourceOptions } from '../../relay/source/switchSource.js';
+import type { GuestMemory } from '../../relay/source/filePages.js';
+import { SwitchSource, type SwitchSourceHandlers, type SwitchSourceOptions } from '../../relay/source/switchSource.js';
 import {
   decide,
+  type Ledger,
   removeLedger,
   type SourceAction,
   type SourceEvent,
   type SourceState,
+  sourceFrom,
   sourceStep,
   updateLedger,
   writeLedger,
@@ -23,10 +26,12 @@ import { newLedger } from '../newLedger.js';
 import type { Params } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
 import type { OpenMemory } from './guestMemory.js';
+import { captureLogPath, noteBlocks, type SourceRemains } from './keptMemory.js';
+import { endOrphan, lookAtSource, resumeOrphan } from './orphans.js';
 
 export interface SourceSwitchOptions {
-  readonly params: Params<'source.listen'>;
-  readonly inspection: GuestInspection;
+  readonly runDir: string;
+  readonly migrationId: string;
   /** Where it is kept in files. Ended with this. */
   readonly memory: OpenMemory | null;
   /** Lets the guest run on here. @throws when it does not */
@@ -35,6 +40,11 @@ export interface SourceSwitchOptions {
   readonly endQemu: () => Promise<void>;
   /** Resolves with what came of the pull. */
   readonly pulled: () => Promise<object>;
+}
+
+export interface SourceSwitchStart extends SourceSwitchOptions {
+  readonly params: Params<'source.listen'>;
+  readonly inspection: GuestInspection;
 }
 
 /** The guest is here, and nothing else may have it. */
@@ -54,55 +64,96 @@ export class SourceSwitch implements AsyncDisposable {
   #failure: unknown = null;
   /** The relay has given up: what the destination still needs it will not get. */
   #isCutOff = false;
+  /** Of another service's, that died; until the destination has met this one, it is not needed. */
+  readonly #hasTakenOver: boolean;
 
-  private constructor(options: SourceSwitchOptions) {
+  private constructor(options: SourceSwitchOptions, state: SourceState, hasTakenOver: boolean) {
     this.#options = options;
-    this.#driver = new CommitDriver('running', sourceStep, (action) => this.#perform(action));
+    this.#driver = new CommitDriver(state, sourceStep, (action) => this.#perform(action));
+    this.#hasTakenOver = hasTakenOver;
   }
 
   /** Listens for QEMU; the relay is to be connected by the caller. */
-  static async start(options: SourceSwitchOptions): Promise<SourceSwitch> {
-    const { params, inspection, memory } = options;
-    const { runDir, migrationId } = params;
-    const own = new SourceSwitch(options);
-    const { guest, peer } = params.switching!;
-    await writeLedger(runDir, await newLedger('source', { migrationId, guest, peer, link: null }, inspection.process));
+  static async start(options: SourceSwitchStart): Promise<SourceSwitch> {
+    const { params, inspection, memory, runDir, migrationId } = options;
+    const own = new SourceSwitch(options, 'running', false);
+    const { guest, peer, awaitsPermission } = params.switching!;
+    const ledger = await newLedger('source', { migrationId, guest, peer, link: null }, inspection.process);
+    const noted = await noteMemory(params, memory);
+    await writeLedger(runDir, { ...ledger, ...(noted === null ? {} : { memory: noted }) });
+    const kept = memory && { ...memory, ...(noted === null ? {} : { logPath: captureLogPath(runDir, migrationId) }) };
+    if (!awaitsPermission) own.permit();
+    await own.#begin((handlers) => SwitchSource.listen(relayOptions(params, kept), handlers));
+    return own;
+  }
+
+  /**
+   * Takes the place of one that died after the guest had gone, whose memory is kept in files; `reconnect` is to follow.
+   * @throws ServiceError VMMIG_TAKEOVER, VMMIG_QEMU_SILENT
+   */
+  static async takeOver(
+    { ledger, settings, memory, logged }: SourceRemains,
+    options: Pick<SourceSwitchOptions, 'runDir' | 'pulled'>,
+    signal: AbortSignal,
+  ): Promise<SourceSwitch> {
+    const { migrationId, guest } = ledger;
     try {
-      own.relay = await SwitchSource.listen(relayOptions(params, memory), {
-        ready: () => void own.#commit(),
-        running: () => void own.#driver.post('running'),
-        refused: (message) => {
-          const text = `the destination did not take over: ${message}`;
-          own.#failure ??= new ServiceError('VMMIG_SWITCH_REFUSED', text);
-          void own.#driver.post('refused');
-        },
-        interrupted: () => {
-          own.#interruptedAtMs = Date.now();
-        },
-        lost: () => {
-          own.#interruptedAtMs ??= Date.now();
-        },
-        resumed: () => {
-          own.#interruptedAtMs = null;
-          void own.#driver.post('linkBack');
-        },
-      });
-      own.relay.finished.catch((error) => {
-        own.#failure ??= error;
-        own.#isCutOff = true;
-        void own.#driver.post('abandon');
-      });
-      own.#control = await serveControl(runDir, migrationId, 'source', {
-        status: async () => ({ commit: own.state, interruptedAtMs: own.#interruptedAtMs, ...own.relay.state }),
-        pulled: () => options.pulled(),
-        reconnect: (endpoint) => own.reconnect(endpoint),
-        post: async ({ event }) => ({ state: await own.post(event as 'abandon' | 'release' | 'resume') }),
-      });
+      const state = sourceFrom({ decision: 'held', guest: await lookAtSource(guest, ledger) });
+      if (state === 'resumed') throw new ServiceError('VMMIG_TAKEOVER', `${guest.name} runs here`);
+      const resumeGuest = () => resumeOrphan(guest);
+      const endQemu = () => endOrphan(guest, ledger);
+      const own = new SourceSwitch({ ...options, migrationId, memory, resumeGuest, endQemu }, state, true);
+      await updateLedger(options.runDir, ledger, { service: await processId(process.pid) });
+      const { blocks: _, key, ...link } = settings;
+      const credentials = { migrationId, key: Buffer.from(key, 'base64') };
+      const store = { limitBytes: Math.floor(freemem() / 2), spillPath: null };
+      await own.#begin((handlers) =>
+        SwitchSource.takeOver({ ...link, credentials, store, memory }, handlers, logged, signal),
+      );
+      return own;
     } catch (thrown) {
-      await own[Symbol.asyncDispose]();
+      await memory[Symbol.asyncDispose]();
       throw thrown;
     }
-    return own;
+  }
+
+  async #begin(open: (handlers: SwitchSourceHandlers) => Promise<SwitchSource>): Promise<void> {
+    const { runDir, migrationId, pulled } = this.#options;
+    try {
+      this.relay = await open({
+        ready: () => void this.#commit(),
+        running: () => void this.#driver.post('running'),
+        refused: (message) => {
+          const text = `the destination did not take over: ${message}`;
+          this.#failure ??= new ServiceError('VMMIG_SWITCH_REFUSED', text);
+          void this.#driver.post('refused');
+        },
+        interrupted: () => {
+          this.#interruptedAtMs = Date.now();
+        },
+        lost: () => {
+          this.#interruptedAtMs ??= Date.now();
+        },
+        resumed: () => {
+          this.#interruptedAtMs = null;
+          void this.#driver.post('linkBack');
+        },
+      });
+      this.relay.finished.catch((error) => {
+        this.#failure ??= error;
+        this.#isCutOff = true;
+        void this.#driver.post('abandon');
+      });
+      this.#control = await serveControl(runDir, migrationId, 'source', {
+        status: async () => ({ commit: this.state, interruptedAtMs: this.#interruptedAtMs, ...this.relay.state }),
+        pulled: () => pulled(),
+        reconnect: (endpoint) => this.reconnect(endpoint),
+        post: async ({ event }) => ({ state: await this.post(event as 'abandon' | 'release' | 'resume') }),
+      });
+    } catch (thrown) {
+      await this[Symbol.asyncDispose]();
+      throw thrown;
+    }
   }
 
   /** The guest may go, as far as the command is concerned. */
@@ -112,7 +163,7 @@ export class SourceSwitch implements AsyncDisposable {
 
   async #commit(): Promise<void> {
     await this.#driver.post('guestStopped');
-    if (this.#options.params.switching!.awaitsPermission) await this.#permitted;
+    await this.#permitted;
     await this.#driver.post('commit');
   }
 
@@ -127,7 +178,12 @@ export class SourceSwitch implements AsyncDisposable {
 
   /** Where the guest is, or whether it has all its memory, is not known here. */
   get isInDoubt(): boolean {
-    return this.state !== 'resumed' && (this.state !== 'released' || this.#isCutOff);
+    return this.state !== 'resumed' && (this.state !== 'released' || this.#isCutOff || this.#isOfNoUse);
+  }
+
+  /** Where it has taken over and not met the destination, it keeps nothing that is nowhere else. */
+  get #isOfNoUse(): boolean {
+    return this.#hasTakenOver && (this.relay?.state.connections ?? 0) === 0;
   }
 
   async post(event: 'abandon' | 'release' | 'resume'): Promise<SourceState> {
@@ -155,12 +211,12 @@ export class SourceSwitch implements AsyncDisposable {
    */
   async settled(): Promise<void> {
     await this.#driver.post('abandon');
-    if (!this.mayBeGone) return;
+    if (!this.mayBeGone || this.#isOfNoUse) return;
     await this.relay.finished.catch(() => {});
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const { runDir, migrationId } = this.#options.params;
+    const { runDir, migrationId } = this.#options;
     await this.#driver.post('abandon');
     await this.#control?.[Symbol.asyncDispose]();
     await this.relay?.[Symbol.asyncDispose]();
@@ -169,7 +225,8 @@ export class SourceSwitch implements AsyncDisposable {
   }
 
   async #perform(action: SourceAction): Promise<SourceEvent | null> {
-    const { params } = this.#options;
+    const { runDir, migrationId } = this.#options;
+    const ledger = { migrationId, role: 'source' } as const;
     switch (action) {
       case 'writeHeld':
         return await this.#decide('held');
@@ -178,7 +235,7 @@ export class SourceSwitch implements AsyncDisposable {
       case 'sendGo':
         // Never sent, it cannot be obeyed.
         if (!this.relay.go()) return 'refused';
-        await updateLedger(params.runDir, { ...params, role: 'source' }, { phase: 'committing' }).catch(() => {});
+        await updateLedger(runDir, ledger, { phase: 'committing' }).catch(() => {});
         return null;
       case 'resumeGuest':
         try {
@@ -193,7 +250,7 @@ export class SourceSwitch implements AsyncDisposable {
         try {
           if (this.#isCutOff) return 'endFailed';
           await this.#options.endQemu();
-          await updateLedger(params.runDir, { ...params, role: 'source' }, { phase: 'pulling' }).catch(() => {});
+          await updateLedger(runDir, ledger, { phase: 'pulling' }).catch(() => {});
           return 'qemuEnded';
         } catch (error) {
           this.#failure ??= error;
@@ -206,7 +263,7 @@ export class SourceSwitch implements AsyncDisposable {
   }
 
   async #decide(decision: 'held' | 'kept'): Promise<SourceEvent> {
-    const { runDir, migrationId } = this.#options.params;
+    const { runDir, migrationId } = this.#options;
     // Nobody is there to take the guest.
     if (decision === 'held' && this.#isCutOff) return 'writeFailed';
     try {
@@ -220,7 +277,17 @@ export class SourceSwitch implements AsyncDisposable {
   }
 }
 
-function relayOptions(params: Params<'source.listen'>, memory: OpenMemory | null): SwitchSourceOptions {
+/** @returns null when another service could not go on from what is kept */
+async function noteMemory(
+  { key, connections, bandwidthBps, compress, switching }: Params<'source.listen'>,
+  memory: OpenMemory | null,
+): Promise<NonNullable<Ledger['memory']> | null> {
+  const blocks = memory === null ? null : await noteBlocks(memory);
+  if (blocks === null) return null;
+  return { key, connections, bandwidthBps, compress, reconnectTimeoutMs: switching!.reconnectTimeoutMs, blocks };
+}
+
+function relayOptions(params: Params<'source.listen'>, memory: GuestMemory | null): SwitchSourceOptions {
   const { runDir, migrationId, key, connections, bandwidthBps, compress, switching } = params;
   const directory = join(runDir, migrationId);
   const { pageStoreLimitBytes, spillDir, reconnectTimeoutMs } = switching!;

@@ -14,6 +14,7 @@ import {
 } from '../../hypervisor/index.js';
 import { openTransport, QmpClient } from '../../qmp/index.js';
 import type { Endpoint } from '../../relay/link/connection.js';
+import type { SwitchSourceState } from '../../relay/source/switchSource.js';
 import { type Ledger, readDecision, readLedger } from '../commit/index.js';
 import { connectControl } from '../control.js';
 import { bootId } from '../newLedger.js';
@@ -44,6 +45,23 @@ export async function findAtWork(runDir: string, migrationId: string): Promise<A
   if (control === null) return null;
   await using _control = control;
   return await control.request<AtWork>('status', {}, { timeoutMs: busyTimeoutMs });
+}
+
+/** Has the service that is at work at the destination wait for another source. @returns the port on which it does */
+export async function awaitAnotherSource(runDir: string, migrationId: string): Promise<number> {
+  const control = await connectControl(runDir, migrationId, 'destination');
+  if (control === null) throw impossible('the service at the destination has ended');
+  await using _control = control;
+  return (await control.request<{ port: number }>('awaitSource', {})).port;
+}
+
+/** The service that is at work at the source: `waiting` when the destination is to be told of it; null when there is none. */
+export async function findSourceAtWork(runDir: string, migrationId: string): Promise<'atWork' | 'waiting' | null> {
+  const control = await connectControl(runDir, migrationId, 'source');
+  if (control === null) return null;
+  await using _control = control;
+  const { connections } = await control.request<SwitchSourceState>('status', {}, { timeoutMs: busyTimeoutMs });
+  return connections === 0 ? 'waiting' : 'atWork';
 }
 
 /** @throws ServiceError VMMIG_TAKEOVER when there is nothing that could be taken over */

@@ -2,7 +2,8 @@
  * Whether a file that the destination is to keep the guest's RAM in may be someone's already. Two QEMUs with one memory
  * file, the source's and the destination's, would each write to the other's guest.
  */
-import { readdir, readFile, stat, statfs } from 'node:fs/promises';
+import { stat, statfs } from 'node:fs/promises';
+import { processesMapping } from '../../fileMappings.js';
 import type { Finding } from '../../finding.js';
 import type { DestinationPlan } from './plan.js';
 
@@ -24,21 +25,10 @@ export async function checkMemoryFiles({ commandLine }: DestinationPlan): Promis
 async function problemOf(path: string): Promise<string | null> {
   const file = await stat(path).catch(() => null);
   if (file === null || !file.isFile() || file.blocks === 0) return null;
-  const user = await whoMaps(file.ino, path);
-  if (user !== null) return `is in use: process ${user} has mapped it`;
+  const [user] = await processesMapping(path, file.ino);
+  if (user !== undefined) return `is in use: process ${user} has mapped it`;
   const { type } = await statfs(path);
   return localMemory.has(type)
     ? null
     : 'holds data, and lies where other hosts may see it: it may be the running guest';
-}
-
-/** A process of this host, as far as this user may look. */
-async function whoMaps(inode: number, path: string): Promise<number | null> {
-  const name = path.slice(path.lastIndexOf('/'));
-  for (const pid of (await readdir('/proc')).filter((entry) => /^\d+$/.test(entry))) {
-    const maps = await readFile(`/proc/${pid}/maps`, 'utf8').catch(() => '');
-    const isMapped = maps.split('\n').some((line) => line.endsWith(name) && line.includes(` ${inode} `));
-    if (isMapped) return Number(pid);
-  }
-  return null;
 }
