@@ -70,7 +70,6 @@ const domainDepartureSchema = z.object({
   destinationName: z.string().nullable(),
   xml: z.string().nullable(),
   unsafe: z.boolean(),
-  autoConverge: z.boolean(),
 });
 export type DomainDepartureParams = z.infer<typeof domainDepartureSchema>;
 /** 32 bytes. */
@@ -100,13 +99,7 @@ export const methodParams = {
   /** Where the destination's relay listens. */
   'source.connect': endpointSchema,
   /** `isHeldBack`: QEMU must not stop the guest before `source.allowDowntime`, however little is left. */
-  'source.start': z.object({
-    isHeldBack: z.boolean(),
-    /** The guest may be slowed down, should `source.throttle` ask for it. */
-    mayThrottle: z.boolean(),
-    domain: domainDepartureSchema.optional(),
-  }),
-  'source.throttle': z.object({}),
+  'source.start': z.object({ isHeldBack: z.boolean(), domain: domainDepartureSchema.optional() }),
   'source.switchOver': z.object({}),
   'source.finished': z.object({}),
   'source.hold': z.object({}),
@@ -121,13 +114,8 @@ export const methodParams = {
     event: z.enum(['abandon', 'release', 'resume']),
   }),
   'destination.ask': migrationSchema,
-  /**
-   * Takes the place of a service that died after the guest had begun to run there. `isSourceNew`: one that is alive there
-   * waits for another source.
-   */
-  'destination.takeOver': z.object({ ...migrationSchema.shape, isSourceNew: z.boolean() }),
-  /** Takes the place of a service that died after the guest had gone, whose memory is kept in files. */
-  'source.takeOver': migrationSchema,
+  /** Takes the place of a service that died after the guest had begun to run there. */
+  'destination.takeOver': migrationSchema,
   /** Where the relay waits that has taken over; null: the destination needs nothing any more. */
   'source.reconnect': z.object({
     ...directorySchema.shape,
@@ -286,7 +274,7 @@ export interface Pulled extends Loaded {
  * it, or the guest has all of its memory.
  */
 export type TakeOver =
-  | { readonly state: 'waiting'; readonly port: number /** For another source. */; readonly wasAtWork: boolean }
+  | { readonly state: 'waiting'; readonly port: number }
   | { readonly state: 'atWork' }
   | { readonly state: 'complete' };
 
@@ -307,7 +295,6 @@ export interface Results {
   'source.listen': null;
   'source.connect': null;
   'source.start': null;
-  'source.throttle': null;
   'source.switchOver': null;
   /** When the guest stopped, by the host's clock. */
   'source.finished': { readonly stoppedAtMs: number; readonly sample: SourceSample };
@@ -319,8 +306,6 @@ export interface Results {
   'source.post': { readonly state: SourceState };
   'destination.ask': { readonly state: DestinationState };
   'destination.takeOver': TakeOver;
-  /** `waiting`: `source.reconnect` is to follow. */
-  'source.takeOver': 'atWork' | 'waiting';
   'source.reconnect': null;
   'host.migrations': readonly HostedMigration[];
   /** Null when the pull ended before it was asked for. */
@@ -348,14 +333,6 @@ export interface SourceSample extends SourceRelayState {
   readonly remainingBytes: number;
   readonly dirtyBytesPerSecond: number | null;
   readonly dirtySyncCount: number;
-  /** What QEMU has written of the guest's memory, also what the relay has not taken yet. */
-  readonly qemuSentBytes: number;
-  /** As QEMU sees it. */
-  readonly qemuBytesPerSecond: number;
-  /** Of the guest's processors' time, taken from it by QEMU. */
-  readonly throttlePercent: number;
-  /** QEMU has stopped the guest. */
-  readonly isStopped: boolean;
   /** What the destination still needs from here; null for a teleport. */
   readonly remaining: Remaining | null;
   /** How the guest's memory gets to the relay: through QEMU's migration stream, or from the file that it is kept in. */

@@ -23,10 +23,9 @@ import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
 import { expectedUse } from './switching/expectedUse.js';
 import { type OpenMemory, openGuestMemory } from './switching/guestMemory.js';
-import { findSourceRemains } from './switching/keptMemory.js';
 import { type OrphanedMigration, postToSource, pulledElsewhere } from './switching/orphans.js';
 import { SourceSwitch } from './switching/sourceSwitch.js';
-import { findSourceAtWork, reconnectSource } from './switching/takeover.js';
+import { reconnectSource } from './switching/takeover.js';
 import { untilAborted } from './untilAborted.js';
 
 type DomainParams = NonNullable<Params<'source.start'>['domain']>;
@@ -66,7 +65,6 @@ export class SourceSide implements AsyncDisposable {
   /** QEMU has sent everything, the destination has it, and nothing was undone since. */
   #isComplete = false;
   #stopped: Promise<number> | null = null;
-  #isStopped = false;
   #timer: NodeJS.Timeout | null = null;
   #migration: MigrationState | null = null;
   #scanning: Promise<unknown> = Promise.resolve();
@@ -142,9 +140,9 @@ export class SourceSide implements AsyncDisposable {
     const inspection = this.#inspection!;
     const limits = () => AbortSignal.timeout(undoTimeoutMs);
     this.#memory = await openGuestMemory(this.#monitor, inspection.process);
-    const { runDir, migrationId } = params;
     this.#switch = await SourceSwitch.start({
-      ...{ params, runDir, migrationId, inspection },
+      params,
+      inspection,
       memory: this.#memory,
       resumeGuest: () => this.#undo(inspection.running, limits()),
       endQemu: () => this.#endQemu(limits()),
@@ -159,9 +157,9 @@ export class SourceSide implements AsyncDisposable {
   }
 
   /** Lets QEMU migrate into the relay. */
-  async start(params: Params<'source.start'>, signal: AbortSignal): Promise<null> {
+  async start({ isHeldBack, domain }: Params<'source.start'>, signal: AbortSignal): Promise<null> {
     try {
-      await this.#setOut(params, signal);
+      await this.#setOut(isHeldBack, domain ?? null, signal);
     } finally {
       this.#tellIterating();
     }
@@ -169,22 +167,15 @@ export class SourceSide implements AsyncDisposable {
     return null;
   }
 
-  async #setOut({ domain, ...asked }: Params<'source.start'>, signal: AbortSignal): Promise<void> {
+  async #setOut(isHeldBack: boolean, domain: DomainParams | null, signal: AbortSignal): Promise<void> {
     const guest = this.#guest!;
     const isInFiles = this.#memory !== null;
-    const leaves = this.#domainDeparture(domain ?? null);
-    const departure = { streamPath: this.#streamPath, ...asked, isInFiles, domain: leaves };
+    const departure = { streamPath: this.#streamPath, isHeldBack, isInFiles, domain: this.#domainDeparture(domain) };
     await guest.prepare(departure, signal);
     this.#stopped = guest.monitor.waitFor('STOP').then(eventTimeMs);
-    this.#stopped.then(() => this.#guestStopped()).catch(() => {});
+    this.#stopped.then(() => this.#switch?.relay.guestStopped()).catch(() => {});
     // QEMU would stop the guest at once where there is next to nothing to copy.
     if (!isInFiles) await guest.setOut(signal);
-  }
-
-  #guestStopped(): void {
-    this.#isStopped = true;
-    this.#switch?.relay.guestStopped();
-    if (this.#timer !== null) this.#notify(this.#view());
   }
 
   #domainDeparture(domain: DomainParams | null): DomainDeparture | null {
@@ -193,11 +184,6 @@ export class SourceSide implements AsyncDisposable {
     const credentials = { migrationId: this.#migrationId, key: this.#key! };
     const to = tunnel === null ? { uri: destinationUri! } : { endpoint: tunnel, credentials };
     return { ...more, to, directory: this.#directory!, postcopy: this.#switch !== null };
-  }
-
-  async throttle(signal: AbortSignal): Promise<null> {
-    await this.#guest!.throttle(signal);
-    return null;
   }
 
   async switchOver(signal: AbortSignal): Promise<null> {
@@ -247,20 +233,6 @@ export class SourceSide implements AsyncDisposable {
     if (this.#switch !== null) await this.#switch.reconnect(endpoint);
     else await reconnectSource(runDir, migrationId, endpoint);
     return null;
-  }
-
-  /** Takes the place of a service that died after the guest had gone; the destination is to be met by `reconnect`. */
-  async takeOver({ runDir, migrationId }: OrphanedMigration, signal: AbortSignal): Promise<Results['source.takeOver']> {
-    const atWork = await findSourceAtWork(runDir, migrationId);
-    if (atWork !== null) return atWork;
-    const remains = await findSourceRemains(runDir, migrationId);
-    this.#memory = remains.memory;
-    this.#migrationId = migrationId;
-    this.#switch = await SourceSwitch.takeOver(remains, { runDir, pulled: () => this.#pulled() }, signal);
-    this.#relay = this.#switch.relay;
-    this.#directory = join(runDir, migrationId);
-    this.#timer = setInterval(() => void this.#sample(), sampleIntervalMs);
-    return 'waiting';
   }
 
   /** Resolves when this service is of no use to the guest any more. */
@@ -375,10 +347,6 @@ export class SourceSide implements AsyncDisposable {
       remainingBytes: this.#migration?.ram?.remainingBytes ?? 0,
       dirtyBytesPerSecond: this.#migration?.ram?.dirtyBytesPerSecond || null,
       dirtySyncCount: this.#migration?.ram?.passes ?? 0,
-      qemuSentBytes: this.#migration?.ram?.transferredBytes ?? 0,
-      qemuBytesPerSecond: (this.#migration?.ram?.bandwidthBps ?? 0) / 8,
-      throttlePercent: this.#migration?.throttlePercent ?? 0,
-      isStopped: this.#isStopped,
       remaining: this.#switch?.relay.state.remaining ?? null,
       capture: this.#memory === null ? 'stream' : 'memory file',
       isSentAhead: this.#switch?.relay.state.isSentAhead ?? false,
