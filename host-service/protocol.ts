@@ -114,8 +114,13 @@ export const methodParams = {
     event: z.enum(['abandon', 'release', 'resume']),
   }),
   'destination.ask': migrationSchema,
-  /** Takes the place of a service that died after the guest had begun to run there. */
-  'destination.takeOver': migrationSchema,
+  /**
+   * Takes the place of a service that died after the guest had begun to run there. `isSourceNew`: one that is alive there
+   * waits for another source.
+   */
+  'destination.takeOver': z.object({ ...migrationSchema.shape, isSourceNew: z.boolean() }),
+  /** Takes the place of a service that died after the guest had gone, whose memory is kept in files. */
+  'source.takeOver': migrationSchema,
   /** Where the relay waits that has taken over; null: the destination needs nothing any more. */
   'source.reconnect': z.object({
     ...directorySchema.shape,
@@ -274,7 +279,7 @@ export interface Pulled extends Loaded {
  * it, or the guest has all of its memory.
  */
 export type TakeOver =
-  | { readonly state: 'waiting'; readonly port: number }
+  | { readonly state: 'waiting'; readonly port: number /** For another source. */; readonly wasAtWork: boolean }
   | { readonly state: 'atWork' }
   | { readonly state: 'complete' };
 
@@ -306,6 +311,8 @@ export interface Results {
   'source.post': { readonly state: SourceState };
   'destination.ask': { readonly state: DestinationState };
   'destination.takeOver': TakeOver;
+  /** `waiting`: `source.reconnect` is to follow. */
+  'source.takeOver': 'atWork' | 'waiting';
   'source.reconnect': null;
   'host.migrations': readonly HostedMigration[];
   /** Null when the pull ended before it was asked for. */

@@ -23,9 +23,10 @@ import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
 import { expectedUse } from './switching/expectedUse.js';
 import { type OpenMemory, openGuestMemory } from './switching/guestMemory.js';
+import { findSourceRemains } from './switching/keptMemory.js';
 import { type OrphanedMigration, postToSource, pulledElsewhere } from './switching/orphans.js';
 import { SourceSwitch } from './switching/sourceSwitch.js';
-import { reconnectSource } from './switching/takeover.js';
+import { findSourceAtWork, reconnectSource } from './switching/takeover.js';
 import { untilAborted } from './untilAborted.js';
 
 type DomainParams = NonNullable<Params<'source.start'>['domain']>;
@@ -140,9 +141,9 @@ export class SourceSide implements AsyncDisposable {
     const inspection = this.#inspection!;
     const limits = () => AbortSignal.timeout(undoTimeoutMs);
     this.#memory = await openGuestMemory(this.#monitor, inspection.process);
+    const { runDir, migrationId } = params;
     this.#switch = await SourceSwitch.start({
-      params,
-      inspection,
+      ...{ params, runDir, migrationId, inspection },
       memory: this.#memory,
       resumeGuest: () => this.#undo(inspection.running, limits()),
       endQemu: () => this.#endQemu(limits()),
@@ -233,6 +234,20 @@ export class SourceSide implements AsyncDisposable {
     if (this.#switch !== null) await this.#switch.reconnect(endpoint);
     else await reconnectSource(runDir, migrationId, endpoint);
     return null;
+  }
+
+  /** Takes the place of a service that died after the guest had gone; the destination is to be met by `reconnect`. */
+  async takeOver({ runDir, migrationId }: OrphanedMigration, signal: AbortSignal): Promise<Results['source.takeOver']> {
+    const atWork = await findSourceAtWork(runDir, migrationId);
+    if (atWork !== null) return atWork;
+    const remains = await findSourceRemains(runDir, migrationId);
+    this.#memory = remains.memory;
+    this.#migrationId = migrationId;
+    this.#switch = await SourceSwitch.takeOver(remains, { runDir, pulled: () => this.#pulled() }, signal);
+    this.#relay = this.#switch.relay;
+    this.#directory = join(runDir, migrationId);
+    this.#timer = setInterval(() => void this.#sample(), sampleIntervalMs);
+    return 'waiting';
   }
 
   /** Resolves when this service is of no use to the guest any more. */

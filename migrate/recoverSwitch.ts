@@ -31,7 +31,7 @@ export async function recoverSwitch(recovery: Recovery): Promise<MigrationReport
   if (unfinished.parts.length === 0) return await judgeByGuest(recovery);
   const failures: unknown[] = [];
   // What cannot be replaced is looked at like everything else.
-  if (needsTakeOver(recovery)) await replaceDestination(recovery).catch((thrown) => failures.push(thrown));
+  if (needsTakeOver(recovery)) await replaceServices(recovery).catch((thrown) => failures.push(thrown));
   const end = await recorder.during('switch-over', () =>
     resolve({
       postToSource: async (event) => {
@@ -54,14 +54,18 @@ export async function recoverSwitch(recovery: Recovery): Promise<MigrationReport
   return await recorder.finish(result, vmLocation, new VmmigError(cause, text, { vmLocation, retryable: true }));
 }
 
-/** The guest was let run on the destination, and nobody is there any more who brings it memory. */
+/** The guest was let run on the destination, and on one host nobody is there any more who brings it memory. */
 function needsTakeOver({ unfinished }: Recovery): boolean {
-  const hosted = unfinished.parts.find(({ hosted: { ledger } }) => ledger.role === 'destination')?.hosted;
-  return hosted?.decision === 'run' && hosted.destination === null && !hosted.isBusy && !hosted.isFromBefore;
+  const partOf = (role: 'source' | 'destination') =>
+    unfinished.parts.find(({ hosted: { ledger } }) => ledger.role === role)?.hosted;
+  const [source, destination] = [partOf('source'), partOf('destination')];
+  const isOrphaned = (hosted: HostedMigration | undefined) =>
+    hosted?.source === null && hosted.destination === null && !hosted.isBusy && !hosted.isFromBefore;
+  return destination?.decision === 'run' && (isOrphaned(source) || isOrphaned(destination));
 }
 
 /** First of all: until it has memory again, the destination's QEMU may not be able to answer. */
-async function replaceDestination(recovery: Recovery): Promise<void> {
+async function replaceServices(recovery: Recovery): Promise<void> {
   const { unfinished } = recovery;
   const { guest, migrationId } = partOn(recovery, unfinished.to);
   await ask(recovery, 'source', [], async (source) => {
