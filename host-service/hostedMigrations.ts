@@ -12,7 +12,7 @@ export async function hostedMigrations(runDir: string): Promise<HostedMigration[
   const { ledgers } = await readLedgers(runDir);
   const boot = await bootId();
   return await Promise.all(
-    ledgers.map(async ({ link: _, ...ledger }) => {
+    ledgers.map(async ({ link: _, memory, ...ledger }) => {
       const control = await connectControl(runDir, ledger.migrationId, ledger.role);
       const status =
         control === null
@@ -22,6 +22,7 @@ export async function hostedMigrations(runDir: string): Promise<HostedMigration[
       return {
         ledger,
         isFromBefore: ledger.bootId !== boot,
+        isReplaceable: (ledger.role === 'source' ? memory : ledger.takeOver) !== undefined,
         decision: await decisionOf(runDir, ledger),
         isBusy: control !== null && status === null,
         source: ledger.role === 'source' ? status : null,

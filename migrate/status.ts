@@ -138,7 +138,7 @@ function problemsOf({ host, hosted }: Part, vmLocation: VmLocation): string[] {
   if ((hosted.source ?? hosted.destination) !== null) return [];
   const recover = `run "vmmig recover ${hosted.ledger.guest.name}"`;
   if (hosted.isBusy) return [`vmmig's service on ${host.name} does not answer`];
-  if (hosted.ledger.role === 'source' && vmLocation === 'destination')
+  if (hosted.ledger.role === 'source' && vmLocation === 'destination' && !hosted.isReplaceable)
     return [`vmmig's service on ${host.name} has ended, and what the guest still needed from there is gone with it`];
   return [`vmmig's service on ${host.name} has ended: ${recover}`];
 }

@@ -139,8 +139,10 @@ class Switch extends Migration {
       hosts: { source, destination: intent.to },
       migrationOn: (host) => this.#migrationOn(host),
       reconnectTimeoutMs: this.#request.reconnectTimeoutMs,
-      takenOver: () => {
-        const text = `vmmig on ${intent.to.name} had died and was replaced: what it had placed cannot be verified as a whole`;
+      takenOver: (what) => {
+        const names = [what.source ? source.name : null, what.destination ? intent.to.name : null];
+        const died = names.filter((name) => name !== null).join(' and on ');
+        const text = `vmmig on ${died} had died and was replaced: what had come before cannot be verified as a whole`;
         recorder.notice('warn', 'VMMIG_TAKEN_OVER', text);
       },
     };

@@ -104,6 +104,8 @@ describe('What is said of a migration', () => {
       expect.stringMatching(/hostA does not answer/),
     ]);
     expect(problems(source({ decision: 'held' }, null), running())).toEqual([expect.stringMatching(/is gone with it/)]);
+    const inFile = source({ decision: 'held', isReplaceable: true }, null);
+    expect(problems(inFile, running())).toEqual([expect.stringMatching(/hostA has ended: run "vmmig rec/)]);
     const restarted = destination({ isFromBefore: true, decision: 'run' }, null);
     expect(problems(source(), restarted)).toEqual([expect.stringMatching(/hostB has restarted/)]);
     expect(toldByHosts([source({ decision: 'held' }), restarted], null).vmLocation).toBe('unknown');
