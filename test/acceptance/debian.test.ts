@@ -1,0 +1,138 @@
+/**
+ * A real guest: Debian with PostgreSQL and nginx, a volume group, partitions, ext4 and xfs, and qemu-guest-agent. Its
+ * clients, outside of both hosts, work while it moves, and find everything that they were promised.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { labExec } from '../../lab/index.js';
+import { Announcements, Pgbench, WebClient } from './debian/clients.js';
+import { expectNothingLeft, Guest, isFull, useLab } from './rig.js';
+
+const minutes = 60_000;
+/** The guest is slow: two processors emulate it, both hosts and all clients. */
+const workMs = 5000;
+const ports = { hostA: 'to-guests-a', hostB: 'to-guests-b' } as const;
+
+/**
+ * The kernel's own word on its pages, whatever file systems and volumes they belong to: those on its lists of
+ * reclaimable pages that are neither anonymous nor shared memory, complete, and no newer than the disk. A large folio's
+ * flags are those of its first page.
+ */
+const countCleanFilePages = `perl -e '
+  open my $flags, "<:raw", "/proc/kpageflags" or die;
+  my ($head, $count) = (0, 0);
+  while (sysread $flags, my $bytes, 65536) {
+    for (unpack "Q<*", $bytes) {
+      my $page = $_;
+      $head = $page if $page >> 15 & 1;
+      $page = $head if $page >> 16 & 1;
+      my ($uptodate, $dirty, $lru, $writeback, $anon, $swapbacked) = map $page >> $_ & 1, 3, 4, 5, 8, 12, 14;
+      $count++ if $uptodate && $lru && !$dirty && !$writeback && !$anon && !$swapbacked;
+    }
+  }
+  print $count'`;
+
+/** What vmmig's agent would leave in a guest. */
+const traces = 'ls -A /run /tmp /dev/shm | grep vmmig; readlink /proc/[0-9]*/exe | grep vmmig; true';
+
+const kinds = [
+  { kind: 'under QEMU alone', diskFormat: 'raw', libvirt: false, modes: ['teleport', 'switch'] },
+  { kind: 'under QEMU alone', diskFormat: 'qcow2', libvirt: false, modes: ['teleport', 'switch'] },
+  { kind: 'of libvirt', diskFormat: 'raw', libvirt: true, modes: ['teleport'] },
+  { kind: 'of libvirt', diskFormat: 'qcow2', libvirt: true, modes: ['teleport'] },
+] as const;
+
+describe.runIf(isFull).each(kinds)('A debian guest $kind, its disks $diskFormat', ({ diskFormat, libvirt, modes }) => {
+  const options = libvirt ? ['--unsafe'] : [];
+  let guest: Guest;
+  let address: string;
+
+  useLab({ rttMs: 40, rateBps: 200e6, libvirt: libvirt ? '9.0' : null });
+
+  beforeAll(async () => {
+    guest = await Guest.start('vm1', { kind: 'debian', memoryMiB: 768, diskFormat, libvirt });
+    address = guest.address!;
+    await sql('create table noted (client int, serial int, primary key (client, serial))');
+  }, 15 * minutes);
+
+  /** Runs SQL in the guest. */
+  async function sql(text: string): Promise<string> {
+    return await guest.run(`su postgres -c 'psql -qAtX -v ON_ERROR_STOP=1 lab' <<'END'\n${text}\nEND`, 2 * minutes);
+  }
+
+  /** Ends pgbench from the server's side, so that what is on its way may or may not be committed. */
+  async function endSessions(): Promise<void> {
+    await sql(`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pgbench'`);
+  }
+
+  /** Each acknowledged transaction is there; and what is there is whole: TPC-B's sums agree, and nothing is torn. */
+  async function expectEverythingCommitted(pgbench: Pgbench): Promise<void> {
+    expect(pgbench.isRunning).toBe(true);
+    await endSessions();
+    const { acknowledged, said } = await pgbench.ended();
+    // Each of them had kept its connection until then.
+    expect(said.match(/terminating connection due to administrator command/g), said).toHaveLength(Pgbench.clients);
+    expect([...acknowledged.keys()].sort()).toEqual(Array.from({ length: Pgbench.clients }, (_, client) => client));
+    const rows = await sql('select client, min(serial), max(serial), count(*) from noted group by 1 order by 1');
+    for (const row of rows.split('\n')) {
+      const [client, first, last, count] = row.split('|').map(Number) as [number, number, number, number];
+      expect({ first, count }, `client ${client}`).toEqual({ first: 1, count: last });
+      expect(last, `client ${client}`).toBeGreaterThanOrEqual(acknowledged.get(client)!);
+      // One transaction may have been committed and not acknowledged.
+      expect(last, `client ${client}`).toBeLessThanOrEqual(acknowledged.get(client)! + 1);
+    }
+    const sums = ['accounts', 'tellers', 'branches'].map((of) => `(select sum(${of[0]}balance) from pgbench_${of})`);
+    const [delta, ...balances] = (await sql(`select (select sum(delta) from pgbench_history), ${sums}`)).split('|');
+    expect(balances).toEqual([delta, delta, delta]);
+    await sql('truncate noted');
+  }
+
+  it('leaves 95 % of its clean page cache on its disks', { timeout: 10 * minutes }, async () => {
+    {
+      await using pgbench = await Pgbench.start(address);
+      await using web = await WebClient.start(address);
+      await sleep(3 * workMs);
+      expect(await web.stop()).toMatchObject({ faults: [] });
+      await expectEverythingCommitted(pgbench);
+    }
+    // A partition of its own, which would be missed if nothing of it were found; nginx has served as much of the xfs.
+    const bootPages = Number(await guest.run('cat $(find /boot -type f) | wc -c; sync')) / 4096;
+    const clean = Number(await guest.run(countCleanFilePages));
+    expect(clean).toBeGreaterThan(40_000);
+    expect(bootPages / clean).toBeGreaterThan(0.05);
+    const { report } = await guest.teleport(...options);
+    expect(report.agent).toMatchObject({ via: 'qemu-ga' });
+    expect(report.pages.teleported / clean, `of ${clean} pages`).toBeGreaterThanOrEqual(0.95);
+    expect(await guest.run(traces)).toBe('');
+    expect(await guest.run('checksum', minutes)).toMatch(/ failed 0$/);
+  });
+
+  it.each(modes)('keeps every promise that it has made to its clients: %s', { timeout: 10 * minutes }, async (mode) => {
+    await using pgbench = await Pgbench.start(address);
+    await using web = await WebClient.start(address);
+    await sleep(workMs);
+    const port = ports[guest.otherHost];
+    await using announcements = await Announcements.on(port);
+    await guest[mode](...options);
+    const mac = await guest.run('cat /sys/class/net/eth0/address');
+    await expect.poll(() => announcements.lines, { timeout: 20_000 }).toContain(`arp ${mac} ${address}`);
+    const learned = (await labExec('wan', ['bridge', 'fdb', 'show', 'br', 'guests'])).stdout;
+    expect(learned).toContain(`${mac} dev ${port} `);
+    const committed = Number(await sql('select count(*) from noted'));
+    await sleep(workMs);
+    expect(Number(await sql('select count(*) from noted'))).toBeGreaterThan(committed);
+    const { faults, connections, announced } = await web.stop();
+    expect(faults).toEqual([]);
+    expect(connections - announced).toBeLessThanOrEqual(1);
+    await expectEverythingCommitted(pgbench);
+    if (!libvirt) await expectNothingLeft([guest]);
+  });
+
+  it('has a database without a bad page, in its page cache and on its disk', { timeout: 5 * minutes }, async () => {
+    await guest.run('pg_ctlcluster 15 main stop', minutes);
+    const check = `su postgres -c '/usr/lib/postgresql/15/bin/pg_checksums --check -D /var/lib/postgresql/15/main'`;
+    for (const before of ['true', 'echo 3 >/proc/sys/vm/drop_caches'])
+      expect(await guest.run(`${before}; ${check}`, 2 * minutes)).toMatch(/^Bad checksums:\s+0$/m);
+    expect(await guest.run('checksum', minutes)).toMatch(/ failed 0$/);
+  });
+});
