@@ -1,5 +1,6 @@
 /** Running a migration from the command line: progress, interruptions, and the report at the end. */
 import type { Hooks, MigrateRequest } from '../migrate/index.js';
+import type { OnNoConverge } from '../migrate/noConvergence.js';
 import { exitCodeOf, type MigrationReport } from '../migrate/report.js';
 import { Interrupts, listenForInterrupts } from './interrupts.js';
 import { progressRenderer } from './progress/choose.js';
@@ -15,6 +16,7 @@ interface RequestArguments extends VerbArguments {
   readonly from: string | undefined;
   readonly bandwidth: number | undefined;
   readonly maxDowntime: number | undefined;
+  readonly onNoConverge: OnNoConverge | undefined;
   readonly timeout: number | undefined;
   readonly connections: number | undefined;
   readonly noAgent: boolean | undefined;
@@ -34,6 +36,7 @@ export function requestFrom(args: RequestArguments): MigrateRequest {
     ...defined('inventoryPath', args.inventory),
     ...defined('bandwidthBps', args.bandwidth),
     ...defined('maxDowntimeMs', args.maxDowntime),
+    ...defined('onNoConverge', args.onNoConverge),
     ...defined('timeoutMs', args.timeout),
     ...defined('connections', args.connections),
     agent: args.noAgent !== true,

@@ -1,5 +1,6 @@
 /** Options that several verbs share. */
 
+import { defaultOnNoConverge, noConvergePolicies } from '../migrate/noConvergence.js';
 import { progressKinds } from './progress/renderer.js';
 import { parseBandwidth, parseCount, parseDuration, UnitError } from './units.js';
 import { UsageError } from './usageError.js';
@@ -115,6 +116,12 @@ export const migrationOptions = {
     requiresArg: true,
     coerce: valued('--max-downtime', parseDuration),
     describe: 'Longest acceptable pause of the guest: 300ms',
+  },
+  'on-no-converge': {
+    choices: noConvergePolicies,
+    default: defaultOnNoConverge,
+    requiresArg: true,
+    describe: 'When it writes faster than the link takes',
   },
 } as const satisfies Record<string, VerbOption>;
 

@@ -70,6 +70,7 @@ const domainDepartureSchema = z.object({
   destinationName: z.string().nullable(),
   xml: z.string().nullable(),
   unsafe: z.boolean(),
+  autoConverge: z.boolean(),
 });
 export type DomainDepartureParams = z.infer<typeof domainDepartureSchema>;
 /** 32 bytes. */
@@ -99,7 +100,13 @@ export const methodParams = {
   /** Where the destination's relay listens. */
   'source.connect': endpointSchema,
   /** `isHeldBack`: QEMU must not stop the guest before `source.allowDowntime`, however little is left. */
-  'source.start': z.object({ isHeldBack: z.boolean(), domain: domainDepartureSchema.optional() }),
+  'source.start': z.object({
+    isHeldBack: z.boolean(),
+    /** The guest may be slowed down, should `source.throttle` ask for it. */
+    mayThrottle: z.boolean(),
+    domain: domainDepartureSchema.optional(),
+  }),
+  'source.throttle': z.object({}),
   'source.switchOver': z.object({}),
   'source.finished': z.object({}),
   'source.hold': z.object({}),
@@ -300,6 +307,7 @@ export interface Results {
   'source.listen': null;
   'source.connect': null;
   'source.start': null;
+  'source.throttle': null;
   'source.switchOver': null;
   /** When the guest stopped, by the host's clock. */
   'source.finished': { readonly stoppedAtMs: number; readonly sample: SourceSample };
@@ -340,6 +348,14 @@ export interface SourceSample extends SourceRelayState {
   readonly remainingBytes: number;
   readonly dirtyBytesPerSecond: number | null;
   readonly dirtySyncCount: number;
+  /** What QEMU has written of the guest's memory, also what the relay has not taken yet. */
+  readonly qemuSentBytes: number;
+  /** As QEMU sees it. */
+  readonly qemuBytesPerSecond: number;
+  /** Of the guest's processors' time, taken from it by QEMU. */
+  readonly throttlePercent: number;
+  /** QEMU has stopped the guest. */
+  readonly isStopped: boolean;
   /** What the destination still needs from here; null for a teleport. */
   readonly remaining: Remaining | null;
   /** How the guest's memory gets to the relay: through QEMU's migration stream, or from the file that it is kept in. */

@@ -35,6 +35,7 @@ export async function serve(version: string): Promise<void> {
     'source.start': (params, signal) => source.start(params, signal),
     'source.switchOver': (_, signal) => source.switchOver(signal),
     'source.allowDowntime': (params, signal) => source.allowDowntime(params, signal),
+    'source.throttle': (_, signal) => source.throttle(signal),
     'source.switched': (_, signal) => source.switched(signal),
     'source.pulled': (migration, signal) => source.pulled(migration, signal),
     'source.post': ({ event, ...migration }) => source.post(migration, event),

@@ -66,6 +66,7 @@ export class SourceSide implements AsyncDisposable {
   /** QEMU has sent everything, the destination has it, and nothing was undone since. */
   #isComplete = false;
   #stopped: Promise<number> | null = null;
+  #isStopped = false;
   #timer: NodeJS.Timeout | null = null;
   #migration: MigrationState | null = null;
   #scanning: Promise<unknown> = Promise.resolve();
@@ -158,9 +159,9 @@ export class SourceSide implements AsyncDisposable {
   }
 
   /** Lets QEMU migrate into the relay. */
-  async start({ isHeldBack, domain }: Params<'source.start'>, signal: AbortSignal): Promise<null> {
+  async start(params: Params<'source.start'>, signal: AbortSignal): Promise<null> {
     try {
-      await this.#setOut(isHeldBack, domain ?? null, signal);
+      await this.#setOut(params, signal);
     } finally {
       this.#tellIterating();
     }
@@ -168,15 +169,22 @@ export class SourceSide implements AsyncDisposable {
     return null;
   }
 
-  async #setOut(isHeldBack: boolean, domain: DomainParams | null, signal: AbortSignal): Promise<void> {
+  async #setOut({ domain, ...asked }: Params<'source.start'>, signal: AbortSignal): Promise<void> {
     const guest = this.#guest!;
     const isInFiles = this.#memory !== null;
-    const departure = { streamPath: this.#streamPath, isHeldBack, isInFiles, domain: this.#domainDeparture(domain) };
+    const leaves = this.#domainDeparture(domain ?? null);
+    const departure = { streamPath: this.#streamPath, ...asked, isInFiles, domain: leaves };
     await guest.prepare(departure, signal);
     this.#stopped = guest.monitor.waitFor('STOP').then(eventTimeMs);
-    this.#stopped.then(() => this.#switch?.relay.guestStopped()).catch(() => {});
+    this.#stopped.then(() => this.#guestStopped()).catch(() => {});
     // QEMU would stop the guest at once where there is next to nothing to copy.
     if (!isInFiles) await guest.setOut(signal);
+  }
+
+  #guestStopped(): void {
+    this.#isStopped = true;
+    this.#switch?.relay.guestStopped();
+    if (this.#timer !== null) this.#notify(this.#view());
   }
 
   #domainDeparture(domain: DomainParams | null): DomainDeparture | null {
@@ -185,6 +193,11 @@ export class SourceSide implements AsyncDisposable {
     const credentials = { migrationId: this.#migrationId, key: this.#key! };
     const to = tunnel === null ? { uri: destinationUri! } : { endpoint: tunnel, credentials };
     return { ...more, to, directory: this.#directory!, postcopy: this.#switch !== null };
+  }
+
+  async throttle(signal: AbortSignal): Promise<null> {
+    await this.#guest!.throttle(signal);
+    return null;
   }
 
   async switchOver(signal: AbortSignal): Promise<null> {
@@ -362,6 +375,10 @@ export class SourceSide implements AsyncDisposable {
       remainingBytes: this.#migration?.ram?.remainingBytes ?? 0,
       dirtyBytesPerSecond: this.#migration?.ram?.dirtyBytesPerSecond || null,
       dirtySyncCount: this.#migration?.ram?.passes ?? 0,
+      qemuSentBytes: this.#migration?.ram?.transferredBytes ?? 0,
+      qemuBytesPerSecond: (this.#migration?.ram?.bandwidthBps ?? 0) / 8,
+      throttlePercent: this.#migration?.throttlePercent ?? 0,
+      isStopped: this.#isStopped,
       remaining: this.#switch?.relay.state.remaining ?? null,
       capture: this.#memory === null ? 'stream' : 'memory file',
       isSentAhead: this.#switch?.relay.state.isSentAhead ?? false,

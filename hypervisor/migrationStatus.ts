@@ -21,6 +21,8 @@ export interface MigrationState {
   } | null;
   readonly expectedDowntimeMs: number | null;
   readonly downtimeMs: number | null;
+  /** Of the guest's processors' time, taken from it so that it writes less. */
+  readonly throttlePercent: number;
 }
 
 const POLL_INTERVAL_MS = 100;
@@ -51,6 +53,7 @@ export async function migrationState(
           },
     expectedDowntimeMs: info['expected-downtime'] ?? null,
     downtimeMs: info.downtime ?? null,
+    throttlePercent: info['cpu-throttle-percentage'] ?? 0,
   };
 }
 

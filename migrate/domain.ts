@@ -39,7 +39,7 @@ function noSwitch(vm: string): Finding {
  * @throws VmmigError VMMIG_USAGE_FILE when the XML for the destination cannot be read
  */
 export async function domainDeparture(
-  { domain }: Pick<MigrateRequest, 'domain'>,
+  { domain, onNoConverge }: Pick<MigrateRequest, 'domain' | 'onNoConverge'>,
   to: InventoryHost,
   tunnel: Endpoint | null,
 ): Promise<DomainDepartureParams> {
@@ -51,6 +51,7 @@ export async function domainDeparture(
     destinationName: domain?.destinationName ?? null,
     xml: domain?.destinationXml === undefined ? null : await readXml(domain.destinationXml),
     unsafe: domain?.unsafe ?? false,
+    autoConverge: onNoConverge === 'throttle',
   };
 }
 

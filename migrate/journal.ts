@@ -29,6 +29,8 @@ export async function readJournal(id: string): Promise<JournalEntry[]> {
 export class Journal implements AsyncDisposable {
   readonly #file: FileHandle;
   readonly #directory: string;
+  /** How long the last entry that was written durably took to be on disk. */
+  syncMs = 0;
 
   private constructor(file: FileHandle, directory: string) {
     this.#file = file;
@@ -49,7 +51,9 @@ export class Journal implements AsyncDisposable {
   /** Appends an entry and waits until it is on disk: for what must be known after a crash. */
   async writeDurably(event: JournalEvent, details: object = {}): Promise<void> {
     await this.write(event, details);
+    const startMs = performance.now();
     await this.#file.datasync();
+    this.syncMs = performance.now() - startMs;
   }
 
   /** Keeps the report, whole or not at all. */

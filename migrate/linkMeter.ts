@@ -8,6 +8,8 @@ interface Point {
 }
 
 const windowMs = 1000;
+/** How fast a speed that is not seen again is forgotten, each sample. */
+const forgetting = 0.95;
 /** Dirty memory seldom compresses better than this, however well the first pass did. */
 const leastRatio = 0.3;
 
@@ -15,12 +17,13 @@ export class LinkMeter {
   #points: Point[] = [];
   #bestBytesPerSecond = 0;
 
-  add(atMs: number, wireBytes: number, pagesSeen: number): void {
+  /** @param isBusy - whether the link had as much to do as it can: what it takes otherwise says nothing against it */
+  add(atMs: number, wireBytes: number, pagesSeen: number, isBusy = true): void {
     this.#points.push({ atMs, wireBytes, memoryBytes: pagesSeen * pageBytes });
     while (this.#points.length > 2 && this.#points[0]!.atMs < atMs - windowMs) this.#points.shift();
     const { bytesPerSecond } = this;
     if (this.#spanMs >= windowMs / 3)
-      this.#bestBytesPerSecond = Math.max(bytesPerSecond, this.#bestBytesPerSecond * 0.95);
+      this.#bestBytesPerSecond = Math.max(bytesPerSecond, this.#bestBytesPerSecond * (isBusy ? forgetting : 1));
   }
 
   get #spanMs(): number {

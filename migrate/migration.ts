@@ -56,7 +56,7 @@ export async function migrate(
   const start = { id, vm: request.vm, from, to: intent.to.name, mode };
   await using _claim = await claim(start);
   await using journal = await Journal.open(id);
-  await journal.write('begin', start);
+  await journal.writeDurably('begin', start);
   const recorder = new Recorder(start, journal, hooks.onProgress ?? (() => {}), startedAtMs);
   await using migration = make({ intent, request, id, recorder, journal, leave: hooks.leave });
   return await migration.run(hooks.signal);
@@ -212,7 +212,9 @@ export abstract class Migration implements AsyncDisposable {
     const domain = this.intent.guest.isDomain
       ? { domain: await domainDeparture(this.request, this.intent.to, await this.#relays!.tunnel) }
       : {};
-    await call(source.rpc, 'source.start', { isHeldBack: this.isHeldBack, ...domain }, { signal: this.signal });
+    const mayThrottle = this.request.onNoConverge === 'throttle';
+    const start = { isHeldBack: this.isHeldBack, mayThrottle, ...domain };
+    await call(source.rpc, 'source.start', start, { signal: this.signal });
   }
 
   async #startDestination({ destination, plan }: Prepared): Promise<void> {

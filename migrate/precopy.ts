@@ -1,19 +1,29 @@
 /**
- * The pre-copy loop: QEMU goes through the guest's memory while the guest runs, again and again through what
- * was dirtied, until the rest fits into the promised downtime; then it is told to finish.
+ * The pre-copy loop: QEMU goes through the guest's memory while the guest runs, again and again through what was dirtied,
+ * until the rest fits into the promised downtime. QEMU is given what is left of that for its part, and stops the guest.
  */
 import { call, type SourceSample } from '../host-service/protocol.js';
+import { Convergence } from './convergence.js';
+import { etaMs } from './eta.js';
 import { LinkMeter } from './linkMeter.js';
+import type { Situation } from './noConvergence.js';
 import type { Recorder } from './recorder.js';
 import type { Side } from './sides.js';
-import { expectedDowntimeMs, isTimeToSwitch, type SwitchoverView } from './switchover.js';
+import { expectedDowntimeMs, isTimeToSwitch, memoryBudgetMs, type SwitchoverView } from './switchover.js';
 
 export interface PrecopyOptions {
+  readonly vm: string;
   readonly maxDowntimeMs: number;
+  /** What a stop takes however little is to be sent. @param rttMs - between the hosts */
+  readonly fixedMs: (rttMs: number) => number;
+  /** Pages that will have to be sent as bytes, as far as that can be known beforehand. */
+  readonly expectedPages: number | null;
   /** Asks the agent what has changed; null without an agent. */
   readonly rescan: (() => Promise<void>) | null;
   /** What the destination has put back from its disk so far. */
   readonly restored: () => { readonly pages: number; readonly bytes: number };
+  /** The guest writes faster than the link takes. To go on is what happens when it does nothing. @throws what ends it */
+  readonly notConverging: (situation: Situation, precopy: Precopy) => Promise<void>;
   readonly signal: AbortSignal;
 }
 
@@ -21,6 +31,21 @@ export interface PrecopyOptions {
 const rescanIntervalMs = 2000;
 /** A scan dirties some of the guest's memory itself: it has to save more than that. */
 const rescanWorthBytes = 32 * 1024 * 1024;
+/** QEMU is to keep iterating. Zero would end it at the first clean pass. */
+const iterateMs = 1;
+/** Changes that are smaller than this are not worth telling QEMU, at once. */
+const worthTelling = 0.2;
+const tellIntervalMs = 250;
+/** QEMU has what it needs to stop the guest, and does not: its own idea of the speed is wrong. */
+const stopsWithinMs = 3_000;
+/** With so many times what fits left, it is too early to let QEMU stop the guest. */
+const nearness = 4;
+/** For the link to have something to do all the time. */
+const busyMs = 15;
+/** What is in the socket between QEMU and its relay. */
+const maxSocketBytes = 512 * 1024;
+/** The most that is under way, and the most that QEMU thinks it sends, of so many samples. */
+const samplesKept = 12;
 
 /** Watches the source's samples from the start of QEMU's migration to the end of its RAM. */
 export class Precopy implements Disposable {
@@ -28,12 +53,21 @@ export class Precopy implements Disposable {
   readonly #recorder: Recorder;
   readonly #options: PrecopyOptions;
   readonly #meter = new LinkMeter();
+  readonly #convergence = new Convergence();
   readonly #subscription: Disposable;
   #wake: () => void = () => {};
   #failed: ((error: unknown) => void) | null = null;
   #lastScanMs: number;
   #isScanning = false;
   latest: SourceSample | null = null;
+  #first: { readonly atMs: number; readonly wireBytes: number } | null = null;
+  #backlogs: number[] = [];
+  #speeds: number[] = [];
+  /** What QEMU may take for its rest, and when it was told. */
+  #told = { ms: iterateMs, atMs: 0 };
+  #isTelling = false;
+  #fitsSinceMs: number | null = null;
+  #isForced = false;
 
   constructor(source: Side, recorder: Recorder, options: PrecopyOptions) {
     this.#source = source;
@@ -47,20 +81,25 @@ export class Precopy implements Disposable {
     this.#subscription[Symbol.dispose]();
   }
 
-  /** Resolves when it is time to stop the guest, or QEMU has done so by itself. */
-  async untilTimeToSwitch(): Promise<void> {
+  /** Resolves when QEMU has stopped the guest. */
+  async untilStopped(): Promise<void> {
     await this.#until((sample) => {
-      if (sample.ramEnded || sample.status === 'completed' || sample.status === 'device') return true;
-      if (!this.#isScanning && isTimeToSwitch(this.#view(sample), this.#options.maxDowntimeMs)) return true;
+      if (hasStopped(sample)) return true;
+      this.#judge(sample);
       this.#maybeRescan(sample);
       return false;
     });
   }
 
-  /** Resolves when the guest has stopped and its RAM has been read. */
-  async untilStopped(): Promise<void> {
-    await call(this.#source.rpc, 'source.switchOver', {}, { signal: this.#options.signal });
+  /** Resolves when the guest's RAM has been read. */
+  async untilRead(): Promise<void> {
     await this.#until((sample) => sample.ramEnded);
+  }
+
+  /** Has the guest stopped whatever that takes. */
+  async force(): Promise<void> {
+    this.#isForced = true;
+    await call(this.#source.rpc, 'source.switchOver', {}, { signal: this.#options.signal });
   }
 
   async #until(isReached: (sample: SourceSample) => boolean): Promise<void> {
@@ -81,8 +120,13 @@ export class Precopy implements Disposable {
 
   #take(sample: SourceSample): void {
     this.latest = sample;
-    this.#meter.add(this.#recorder.elapsedMs, sample.bytesOnWire, sample.counters.pages.seen);
-    const view = this.#view(sample);
+    const atMs = this.#recorder.elapsedMs;
+    this.#first ??= { atMs, wireBytes: sample.bytesOnWire };
+    const backlogBytes = sample.backlogBytes + this.#inSocketBytes(sample);
+    keep(this.#backlogs, backlogBytes);
+    if (sample.dirtySyncCount >= 2) keep(this.#speeds, sample.qemuBytesPerSecond);
+    const isBusy = backlogBytes * 1000 >= this.#meter.capacityBytesPerSecond * (sample.rttMs + busyMs);
+    this.#meter.add(atMs, sample.bytesOnWire, sample.counters.pages.seen, isBusy);
     const restored = this.#options.restored();
     const { zero, teleported, sent, mismatched } = sample.counters.pages;
     this.#recorder.sample({
@@ -92,16 +136,76 @@ export class Precopy implements Disposable {
       wireBps: Math.round(this.#meter.bytesPerSecond * 8),
       dirtyBytesPerSecond: sample.dirtyBytesPerSecond,
       remainingBytes: sample.remainingBytes,
-      etaMs: this.#meter.capacityBytesPerSecond === 0 ? null : Math.round(expectedDowntimeMs(view)),
+      etaMs: this.#etaMs(sample),
+      ...(sample.throttlePercent === 0 ? {} : { throttlePercent: sample.throttlePercent }),
     });
     this.#wake();
+  }
+
+  /** Gives QEMU what it may take for its rest, and notices when that never becomes little enough. */
+  #judge(sample: SourceSample): void {
+    if (this.#isForced || sample.dirtySyncCount < 2) return;
+    const { maxDowntimeMs } = this.#options;
+    const atMs = this.#recorder.elapsedMs;
+    const view = this.#view(sample);
+    const fits = isTimeToSwitch(view, maxDowntimeMs);
+    const { wireBytesPerMemoryByte, linkBytesPerSecond } = view;
+    const takesBytesPerSecond = linkBytesPerSecond / wireBytesPerMemoryByte;
+    const { dirtySyncCount, remainingBytes, dirtyBytesPerSecond } = sample;
+    const verdict = this.#convergence.add({
+      ...{ atMs, fits, takesBytesPerSecond, dirtySyncCount, remainingBytes, dirtyBytesPerSecond },
+    });
+    if (verdict !== null) {
+      const situation: Situation = {
+        ...verdict,
+        vm: this.#options.vm,
+        downtimeMs: expectedDowntimeMs(view),
+        maxDowntimeMs,
+        fixedMs: expectedDowntimeMs({ ...view, remainingBytes: 0, backlogBytes: 0 }),
+        wireBytesPerSecond: linkBytesPerSecond,
+      };
+      this.#convergence.reset();
+      this.#options.notConverging(situation, this).catch((error) => this.#failed?.(error));
+    }
+    if (this.#isScanning) return;
+    this.#fitsSinceMs = fits ? (this.#fitsSinceMs ?? atMs) : null;
+    if (this.#fitsSinceMs !== null && atMs - this.#fitsSinceMs >= stopsWithinMs) return this.#give(() => this.force());
+    // QEMU decides by the speed that it sees, which may be more than the link's.
+    const speed = Math.max(takesBytesPerSecond, ...this.#speeds);
+    const budgetMs = (memoryBudgetMs(view, maxDowntimeMs) * takesBytesPerSecond) / Math.max(1, speed);
+    const isNear = view.remainingBytes * wireBytesPerMemoryByte <= nearness * linkBytesPerSecond * (budgetMs / 1000);
+    const wantedMs = isNear ? Math.max(iterateMs, Math.floor(budgetMs)) : iterateMs;
+    const isSame = Math.abs(wantedMs - this.#told.ms) <= worthTelling * this.#told.ms;
+    if (isSame || (wantedMs > this.#told.ms && atMs - this.#told.atMs < tellIntervalMs)) return;
+    this.#give(async () => {
+      this.#told = { ms: wantedMs, atMs };
+      const { signal } = this.#options;
+      await call(this.#source.rpc, 'source.allowDowntime', { downtimeLimitMs: wantedMs }, { signal });
+    });
+  }
+
+  #give(telling: () => Promise<void>): void {
+    if (this.#isTelling) return;
+    this.#isTelling = true;
+    telling()
+      .catch((error) => this.#failed?.(error))
+      .finally(() => {
+        this.#isTelling = false;
+      });
   }
 
   /** What the guest reads from its disk while it is being moved is page cache, too. */
   #maybeRescan(sample: SourceSample): void {
     const { rescan } = this.#options;
     const isDue = this.#recorder.elapsedMs - this.#lastScanMs >= rescanIntervalMs && sample.dirtySyncCount >= 2;
-    if (rescan === null || this.#isScanning || !isDue || sample.remainingBytes < rescanWorthBytes) return;
+    if (
+      rescan === null ||
+      this.#isScanning ||
+      this.#told.ms > iterateMs ||
+      !isDue ||
+      sample.remainingBytes < rescanWorthBytes
+    )
+      return;
     this.#isScanning = true;
     rescan()
       .catch((error) => this.#failed?.(error))
@@ -112,14 +216,53 @@ export class Precopy implements Disposable {
       });
   }
 
+  /** Written by QEMU and not taken yet. */
+  #inSocketBytes({ qemuSentBytes, counters }: SourceSample): number {
+    return Math.min(maxSocketBytes, Math.max(0, qemuSentBytes - counters.bytes.stream));
+  }
+
   #view(sample: SourceSample): SwitchoverView {
     return {
       remainingBytes: sample.remainingBytes,
-      backlogBytes: sample.backlogBytes,
+      // QEMU may stop the guest when most is under way.
+      backlogBytes: Math.max(0, ...this.#backlogs),
       linkBytesPerSecond: this.#meter.capacityBytesPerSecond,
       rttMs: sample.rttMs,
       wireBytesPerMemoryByte: this.#meter.wireBytesPerMemoryByte,
       dirtySyncCount: sample.dirtySyncCount,
+      fixedMs: this.#options.fixedMs(sample.rttMs),
     };
   }
+
+  #etaMs(sample: SourceSample): number | null {
+    const { counters, bytesOnWire: wireBytes } = sample;
+    const first = this.#first!;
+    const elapsedMs = this.#recorder.elapsedMs - first.atMs;
+    const isFirstPass = sample.dirtySyncCount < 2;
+    const averageBytesPerSecond = elapsedMs === 0 ? 0 : ((wireBytes - first.wireBytes) / elapsedMs) * 1000;
+    const eta = etaMs({
+      totalPages: counters.totalPages,
+      seenPages: counters.pages.seen,
+      sentPages: counters.pages.sent,
+      wireBytes,
+      expectedPages: this.#options.expectedPages,
+      linkBytesPerSecond: isFirstPass ? averageBytesPerSecond : this.#meter.capacityBytesPerSecond,
+      backlogBytes: this.#backlogs.at(-1) ?? 0,
+      remainingBytes: sample.remainingBytes,
+      dirtySyncCount: sample.dirtySyncCount,
+      dirtyBytesPerSecond: sample.dirtyBytesPerSecond,
+      wireBytesPerMemoryByte: this.#meter.wireBytesPerMemoryByte,
+      stopMs: this.#options.fixedMs(sample.rttMs) + sample.rttMs,
+    });
+    return eta === null ? null : Math.round(eta);
+  }
+}
+
+function hasStopped({ isStopped, ramEnded, status }: SourceSample): boolean {
+  return isStopped || ramEnded || status === 'completed' || status === 'device';
+}
+
+function keep(values: number[], value: number): void {
+  values.push(value);
+  if (values.length > samplesKept) values.shift();
 }

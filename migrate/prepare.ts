@@ -70,7 +70,7 @@ export async function check(
   signal?: AbortSignal,
 ): Promise<Finding[]> {
   const { inspection, plan, destination, agent } = prepared;
-  const isSwitch = mode === 'switch';
+  const isSwitch = mode === 'switch' || request.onNoConverge === 'switch';
   const there =
     plan.destination === null
       ? await checkForLibvirt(prepared, request, isSwitch, signal)

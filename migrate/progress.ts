@@ -54,8 +54,10 @@ export interface SampleEvent {
   readonly dirtyBytesPerSecond: number | null;
   /** What QEMU says is still to be read. */
   readonly remainingBytes: number;
-  /** Null while no honest estimate can be made. */
+  /** Until the guest runs on the destination, after the switch until all of its memory is there; null while no honest estimate can be made. */
   readonly etaMs: number | null;
+  /** Of the guest's processors' time, what is taken from it so that it writes less; left out when nothing is. */
+  readonly throttlePercent?: number;
   /** Of a switch, once the guest runs on the destination. */
   readonly pull?: PullProgress;
 }

@@ -1,5 +1,6 @@
 /** What callers ask of `migrate/`, and what they get besides the report. */
 import type { AgentRoute, Check } from '../host-service/protocol.js';
+import type { OnNoConverge } from './noConvergence.js';
 import type { ProgressEvent } from './progress.js';
 import type { Finding, MigrationMode, MigrationReport, MigrationResult, ReportError } from './report.js';
 
@@ -15,6 +16,8 @@ export interface MigrateRequest {
   /** Cap on what the relays send, in bits a second. */
   readonly bandwidthBps?: number;
   readonly maxDowntimeMs?: number;
+  /** Of a teleport, when the guest writes faster than the link takes. Default `cancel`. */
+  readonly onNoConverge?: OnNoConverge;
   /** The whole migration, up to the commit point. */
   readonly timeoutMs?: number;
   /** Connections between the relays. */

@@ -5,13 +5,27 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { call, type DestinationSample, type Loaded, type ScanSummary } from '../host-service/protocol.js';
 import { Migration, migrate } from './migration.js';
+import {
+  adviseNoConvergence,
+  defaultOnNoConverge,
+  describeNoConvergence,
+  noConvergence,
+  type Situation,
+} from './noConvergence.js';
 import { Precopy } from './precopy.js';
 import type { Prepared } from './prepared.js';
+import type { ProgressEvent } from './progress.js';
 import type { MigrationReport } from './report.js';
 import type { Hooks, MigrateRequest } from './requests.js';
+import { StopCosts } from './stopCosts.js';
+import { switchOver } from './switch.js';
 import { tally } from './tally.js';
 
 const defaultMaxDowntimeMs = 300;
+/** Of a switch that a teleport has become: as of one that was asked for. */
+const reconnectTimeoutMs = 60 * 60 * 1000;
+/** As much as QEMU takes from a guest's processors. */
+const mostThrottlePercent = 99;
 const lastWordsMs = 2000;
 
 /**
@@ -19,12 +33,37 @@ const lastWordsMs = 2000;
  * @throws VmmigError VMMIG_USAGE_… or VMMIG_ALREADY_MIGRATING, InventoryError: nothing was tried
  */
 export async function teleport(request: MigrateRequest, hooks: Hooks = {}): Promise<MigrationReport> {
-  return await migrate('teleport', (task) => new Teleport(task), request, hooks);
+  const teleporting = (own: Hooks) => migrate('teleport', (task) => new Teleport(task), request, own);
+  return request.onNoConverge === 'switch' ? await orSwitch(request, hooks, teleporting) : await teleporting(hooks);
+}
+
+/** A stream that QEMU has begun cannot become a switch's: it is ended, as by a failure, and the guest is switched anew. */
+async function orSwitch(
+  request: MigrateRequest,
+  hooks: Hooks,
+  teleporting: (hooks: Hooks) => Promise<MigrationReport>,
+): Promise<MigrationReport> {
+  const tell = hooks.onProgress ?? (() => {});
+  let end: ProgressEvent | null = null;
+  const report = await teleporting({
+    ...hooks,
+    // The last event of all that this command does is told at its end.
+    onProgress: (event) => {
+      if (event.type === 'end') end = event;
+      else tell(event);
+    },
+  });
+  if (report.error?.code !== 'VMMIG_NO_CONVERGE' || report.vmLocation !== 'source' || hooks.signal?.aborted) {
+    if (end !== null) tell(end);
+    return report;
+  }
+  return await switchOver({ ...request, after: 'now', spill: false, reconnectTimeoutMs }, hooks);
 }
 
 class Teleport extends Migration {
   #precopying: Precopy | null = null;
   #loaded: Loaded | null = null;
+  #hasToldOfDirt = false;
 
   protected async move(prepared: Prepared, scan: ScanSummary | null): Promise<void> {
     const stoppedAtMs = await this.#precopy(prepared, scan);
@@ -39,8 +78,13 @@ class Teleport extends Migration {
     using _subscription = destination.rpc.onNotification('destination.sample', ({ counters }: DestinationSample) => {
       restored = { pages: counters.pages.restored, bytes: counters.bytes.restored };
     });
+    using costs = new StopCosts(source, destination, this.journal);
     using precopy = new Precopy(source, recorder, {
+      vm: this.request.vm,
       maxDowntimeMs: this.request.maxDowntimeMs ?? defaultMaxDowntimeMs,
+      fixedMs: (rttMs) => costs.fixedMs(rttMs),
+      expectedPages: null,
+      notConverging: (situation, pass) => this.#notConverging(source, pass, situation),
       rescan: scan === null ? null : async () => void (await this.scan(source, 'changes')),
       restored: () => restored,
       signal,
@@ -57,8 +101,8 @@ class Teleport extends Migration {
       });
     });
     whatFails.catch(() => {});
-    await recorder.during('precopy', () => Promise.race([precopy.untilTimeToSwitch(), whatFails]));
-    await recorder.during('switch-over', () => Promise.race([precopy.untilStopped(), whatFails]));
+    await recorder.during('precopy', () => Promise.race([precopy.untilStopped(), whatFails]));
+    await recorder.during('switch-over', () => Promise.race([precopy.untilRead(), whatFails]));
     return await recorder.during('restore', async () => {
       const [{ stoppedAtMs, sample }, result] = await Promise.all([sent, loaded]);
       precopy.latest = sample;
@@ -66,6 +110,33 @@ class Teleport extends Migration {
       recorder.facts = { ...recorder.facts, verified: true };
       return stoppedAtMs - (await source.clock).offsetMs;
     });
+  }
+
+  /** As the operator has said. @throws VmmigError VMMIG_NO_CONVERGE */
+  async #notConverging({ rpc }: Prepared['source'], precopy: Precopy, situation: Situation): Promise<void> {
+    const policy = this.request.onNoConverge ?? defaultOnNoConverge;
+    const what = describeNoConvergence(situation);
+    const tell = (done: string) => this.recorder.notice('warn', 'VMMIG_NO_CONVERGE', `${what}. ${done}`);
+    switch (policy) {
+      case 'wait':
+        if (!this.#hasToldOfDirt) tell(`It is tried on. What would help: ${adviseNoConvergence(situation)}`);
+        this.#hasToldOfDirt = true;
+        return;
+      case 'throttle':
+        if ((precopy.latest?.throttlePercent ?? 0) >= mostThrottlePercent) throw noConvergence(situation);
+        if (!this.#hasToldOfDirt) tell('It is slowed down until it has moved');
+        this.#hasToldOfDirt = true;
+        await call(rpc, 'source.throttle', {}, { signal: this.signal });
+        return;
+      case 'stop-and-copy':
+        tell('It is stopped, and moved');
+        return await precopy.force();
+      case 'switch':
+        tell('It goes on here, and is then switched: its memory follows it');
+        throw noConvergence(situation);
+      case 'cancel':
+        throw noConvergence(situation);
+    }
   }
 
   /** The commit point: from here on the source does not resume by itself. */

@@ -58,7 +58,7 @@ export const switchVerb = defineVerb({
   ],
   async run(args, context) {
     const request: SwitchRequest = {
-      ...requestFrom({ ...args, maxDowntime: undefined }),
+      ...requestFrom({ ...args, maxDowntime: undefined, onNoConverge: undefined }),
       after: args.after,
       ...defined('pageStoreLimitBytes', args.pageStoreLimit),
       spill: args.spill === true,

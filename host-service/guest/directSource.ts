@@ -28,6 +28,21 @@ const unlimitedBytesPerSecond = 2 ** 40;
 /** With a limit of 1 ms less than a page counts as little enough: a guest that hardly writes would be stopped otherwise. */
 const heldBackBytesPerSecond = 3_000_000;
 
+/** The capability has to be there from the start. Before `throttle` QEMU takes a guest's processors 1 % of their time at most. */
+const hardlyThrottled = {
+  'throttle-trigger-threshold': 100,
+  'cpu-throttle-initial': 1,
+  'cpu-throttle-increment': 1,
+  'max-cpu-throttle': 1,
+} as const;
+/** A guest that writes half of what the link takes converges. QEMU goes up a step each pass, as it finds necessary. */
+const throttled = {
+  'throttle-trigger-threshold': 50,
+  'cpu-throttle-initial': 30,
+  'cpu-throttle-increment': 20,
+  'max-cpu-throttle': 99,
+} as const;
+
 export class DirectSource implements SourceGuest {
   readonly monitor: QmpClient;
   readonly #address: GuestAddress;
@@ -66,7 +81,7 @@ export class DirectSource implements SourceGuest {
     return new QgaSocket(path);
   }
 
-  async prepare({ streamPath, isHeldBack, isInFiles }: Departure, signal: AbortSignal): Promise<void> {
+  async prepare({ streamPath, isHeldBack, isInFiles, mayThrottle }: Departure, signal: AbortSignal): Promise<void> {
     const bytesPerSecond = isHeldBack ? heldBackBytesPerSecond : unlimitedBytesPerSecond;
     this.#streamPath = streamPath;
     this.#previous = await applyMigrationSettings(
@@ -75,7 +90,7 @@ export class DirectSource implements SourceGuest {
         capabilities: {
           events: true,
           xbzrle: false,
-          'auto-converge': false,
+          'auto-converge': mayThrottle,
           'postcopy-ram': false,
           multifd: false,
           'return-path': false,
@@ -83,7 +98,11 @@ export class DirectSource implements SourceGuest {
           'x-ignore-shared': isInFiles,
           'pause-before-switchover': false,
         },
-        parameters: { 'max-bandwidth': bytesPerSecond, 'downtime-limit': iterateDowntimeLimitMs },
+        parameters: {
+          'max-bandwidth': bytesPerSecond,
+          'downtime-limit': iterateDowntimeLimitMs,
+          ...(mayThrottle ? hardlyThrottled : {}),
+        },
       },
       { signal },
     );
@@ -97,6 +116,10 @@ export class DirectSource implements SourceGuest {
   async allowDowntime(limitMs: number, signal: AbortSignal): Promise<void> {
     const parameters = { 'downtime-limit': limitMs, 'max-bandwidth': unlimitedBytesPerSecond };
     await this.monitor.execute('migrate-set-parameters', parameters, { signal });
+  }
+
+  async throttle(signal: AbortSignal): Promise<void> {
+    await this.monitor.execute('migrate-set-parameters', throttled, { signal });
   }
 
   async sent(signal: AbortSignal): Promise<MigrationState> {

@@ -131,6 +131,9 @@ export class LibvirtSource implements SourceGuest {
     });
   }
 
+  /** QEMU has begun by itself: libvirt lets it from the start, or not at all. */
+  async throttle(): Promise<void> {}
+
   /** What libvirt does from then on depends on the destination. */
   async sent(): Promise<MigrationState | null> {
     return null;

@@ -20,6 +20,8 @@ export interface Departure {
   readonly isHeldBack: boolean;
   /** The guest's memory is read from the files that it is kept in. */
   readonly isInFiles: boolean;
+  /** The guest may be slowed down, should it write faster than the link takes. */
+  readonly mayThrottle: boolean;
   /** Of a domain. */
   readonly domain: DomainDeparture | null;
 }
@@ -36,6 +38,8 @@ export interface DomainDeparture {
   /** For the destination, instead of the source's. */
   readonly xml: string | null;
   readonly unsafe: boolean;
+  /** libvirt is to slow the guest down, should it write faster than the link takes. */
+  readonly autoConverge: boolean;
 }
 
 /** Disposing of it leaves the guest as it is. */
@@ -58,6 +62,8 @@ export interface SourceGuest extends AsyncDisposable {
   readonly hasSetOut: boolean;
   /** From now on QEMU stops the guest as soon as the rest takes no longer than this at memory speed. */
   allowDowntime(limitMs: number, signal: AbortSignal): Promise<void>;
+  /** Slows the guest down, more and more, for as long as it writes faster than the link takes. */
+  throttle(signal: AbortSignal): Promise<void>;
   /** Resolves when QEMU has sent everything. @throws when its migration ends in another way */
   sent(signal: AbortSignal): Promise<MigrationState | null>;
   /** From here on only the caller can say where the guest is: it is not let run here by whatever fails. */

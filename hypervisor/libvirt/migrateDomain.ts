@@ -20,6 +20,8 @@ export interface MigrateDomainOptions {
   /** A file with the XML for the destination. */
   readonly xmlPath: string | null;
   readonly unsafe: boolean;
+  /** QEMU is to slow the guest down when it writes faster than its stream is taken. */
+  readonly autoConverge: boolean;
 }
 
 export interface DomainMigration {
@@ -75,6 +77,7 @@ function argumentsOf(options: MigrateDomainOptions): string[] {
     ...(options.persistent ? ['--persistent'] : []),
     ...(options.undefineSource ? ['--undefinesource'] : []),
     ...(options.unsafe ? ['--unsafe'] : []),
+    ...(options.autoConverge ? ['--auto-converge'] : []),
     ...(destinationName === null ? [] : ['--dname', destinationName]),
     ...(xmlPath === null ? [] : ['--xml', xmlPath]),
     ...['--domain', domain, '--desturi', destinationUri],

@@ -18,6 +18,15 @@ export const migration = {
       summary: 'The migration did not get to the commit point within `--timeout`.',
       nextStep: 'Give it more time or bandwidth; `vmmig show GUEST` says which phase took long.',
     },
+    VMMIG_NO_CONVERGE: {
+      summary:
+        'The guest writes to its memory faster than the link takes it, so it could not be stopped for as short a time as ' +
+        '`--max-downtime` says. The message has the numbers.',
+      nextStep:
+        'Allow a longer pause (`--max-downtime`), give the link more, wait for a quieter time, or say with `--on-no-converge` ' +
+        'what to do: `throttle` slows the guest down, `stop-and-copy` stops it for as long as it takes, `switch` lets it run ' +
+        'on the destination first. As a notice: what was said there is being done.',
+    },
     VMMIG_SOURCE_UNCONFIRMED: {
       summary: 'The migration failed, and the source did not confirm that it let the guest run again.',
       whereIsTheGuest: 'On the source, probably running: not on the destination.',

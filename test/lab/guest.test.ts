@@ -138,6 +138,23 @@ describe('the tiny guest', () => {
     expect(Number(longestUs)).toBeLessThan(2_000_000);
   });
 
+  it('measures how long QEMU had it stopped, which its own clock does not show', async () => {
+    await using qmp = await QmpClient.connect({ path: guest.qmpPath });
+    await shell.output('ticker start');
+    await sleep(2500);
+    const began = performance.now();
+    await qmp.execute('stop');
+    await sleep(700);
+    await qmp.execute('cont');
+    const stoppedMs = performance.now() - began;
+    await sleep(2500);
+    const said = await shell.output('ticker status; ticker stop');
+    const [, stoppedUs, pauseUs] = /stopped_us (\d+) pause_us (\d+)/.exec(said)!;
+    expect(Number(stoppedUs)).toBeGreaterThan(600_000);
+    expect(Number(stoppedUs)).toBeLessThan(stoppedMs * 1000 + 500_000);
+    expect(Number(pauseUs)).toBeGreaterThanOrEqual(Number(stoppedUs));
+  });
+
   it('maps ranges of a disk as LVM does', async () => {
     const device = '/dev/vda';
     // Mounted devices cannot be mapped.

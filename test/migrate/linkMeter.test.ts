@@ -56,6 +56,17 @@ describe('the link meter', () => {
     expect(meter.capacityBytesPerSecond).toBeLessThan(2_000_000);
   });
 
+  test('does not hold it against a link that it has nothing to do', () => {
+    const meter = new LinkMeter();
+    const at = { atMs: 0, wire: 0, pages: 0 };
+    feed(meter, at, 30, 2_500_000, 1000);
+    for (let sample = 0; sample < 100; sample++) {
+      meter.add(at.atMs, at.wire, at.pages, false);
+      at.atMs += 100;
+    }
+    expect(meter.capacityBytesPerSecond).toBeGreaterThan(20_000_000);
+  });
+
   test('is not misled by a burst of less than a third of a second', () => {
     const meter = new LinkMeter();
     meter.add(0, 0, 0);

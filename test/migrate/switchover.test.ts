@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { expectedDowntimeMs, isTimeToSwitch, type SwitchoverView } from '../../migrate/switchover.js';
+import { expectedDowntimeMs, isTimeToSwitch, memoryBudgetMs, type SwitchoverView } from '../../migrate/switchover.js';
 
 const mib = 1024 * 1024;
 const view: SwitchoverView = {
@@ -10,23 +10,27 @@ const view: SwitchoverView = {
   rttMs: 40,
   wireBytesPerMemoryByte: 1,
   dirtySyncCount: 3,
+  fixedMs: 100,
 };
 
 describe('the expected downtime', () => {
-  test('is what is left, at the speed of the link, and a round trip', () => {
+  test('is what is left, at the speed of the link with a margin, and what a stop takes anyway', () => {
     const idle = expectedDowntimeMs(view);
-    // Device state alone: half a megabyte.
-    expect(idle).toBeGreaterThan(40);
-    expect(idle).toBeLessThan(100);
-    expect(expectedDowntimeMs({ ...view, remainingBytes: 25 * mib }) - idle).toBeCloseTo(1000, 0);
-    expect(expectedDowntimeMs({ ...view, backlogBytes: 50 * mib }) - idle).toBeCloseTo(2000, 0);
-    expect(expectedDowntimeMs({ ...view, rttMs: 140 }) - idle).toBeCloseTo(100, 0);
+    // Device state alone: little once it is packed.
+    expect(idle).toBeGreaterThan(100);
+    expect(idle).toBeLessThan(110);
+    const second = expectedDowntimeMs({ ...view, remainingBytes: 25 * mib }) - idle;
+    expect(second).toBeGreaterThan(1000);
+    expect(second).toBeLessThan(1250);
+    expect(expectedDowntimeMs({ ...view, backlogBytes: 50 * mib }) - idle).toBeCloseTo(2 * second, 0);
+    expect(expectedDowntimeMs({ ...view, fixedMs: 200 }) - idle).toBeCloseTo(100, 0);
   });
 
   test('counts memory as what it costs on the wire', () => {
     const whole = expectedDowntimeMs({ ...view, remainingBytes: 100 * mib });
     const half = expectedDowntimeMs({ ...view, remainingBytes: 100 * mib, wireBytesPerMemoryByte: 0.5 });
-    expect(whole - half).toBeCloseTo(2000, 0);
+    const nothing = expectedDowntimeMs(view);
+    expect(whole - half).toBeCloseTo(half - nothing, 0);
   });
 
   test('never gets shorter with more to send or a slower link', () => {
@@ -38,6 +42,7 @@ describe('the expected downtime', () => {
       rttMs: fc.double({ min: 0, max: 1e4, noNaN: true }),
       wireBytesPerMemoryByte: fc.double({ min: 0, max: 2, noNaN: true }),
       dirtySyncCount: fc.nat(10),
+      fixedMs: fc.double({ min: 0, max: 1e4, noNaN: true }),
     });
     fc.assert(
       fc.property(any, amount, (given, more) => {
@@ -56,6 +61,23 @@ describe('the expected downtime', () => {
 
   test('is no promise while the link has not moved anything', () => {
     expect(expectedDowntimeMs({ ...view, linkBytesPerSecond: 0 })).toBeGreaterThan(60_000);
+  });
+});
+
+describe('what QEMU may take for its part', () => {
+  test('is the promise and a round trip, less what else the guest waits for', () => {
+    const budget = memoryBudgetMs(view, 300);
+    expect(budget).toBeCloseTo(340 - expectedDowntimeMs(view), 5);
+    const behind = memoryBudgetMs({ ...view, backlogBytes: 2 * mib }, 300);
+    expect(budget - behind).toBeCloseTo(expectedDowntimeMs({ ...view, backlogBytes: 2 * mib }) - 340 + budget, 5);
+    // What is dirty is what it is for.
+    expect(memoryBudgetMs({ ...view, remainingBytes: 500 * mib }, 300)).toBe(budget);
+  });
+
+  test('is nothing where the promise cannot be kept', () => {
+    expect(memoryBudgetMs({ ...view, fixedMs: 400 }, 300)).toBe(0);
+    expect(memoryBudgetMs({ ...view, backlogBytes: 50 * mib }, 300)).toBe(0);
+    expect(isTimeToSwitch({ ...view, fixedMs: 400 }, 300)).toBe(false);
   });
 });
 

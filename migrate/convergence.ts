@@ -1,0 +1,77 @@
+/**
+ * Whether pre-copy gets anywhere: from pass to pass less has to be dirty, or the guest writes faster than the link takes.
+ * Told after two or three passes, not when somebody's patience has ended.
+ */
+
+export interface PassView {
+  readonly atMs: number;
+  /** Times QEMU has been through the guest's memory. */
+  readonly dirtySyncCount: number;
+  readonly remainingBytes: number;
+  /** Whether the guest could be stopped now as promised. */
+  readonly fits: boolean;
+  /** As QEMU measured it; null before. */
+  readonly dirtyBytesPerSecond: number | null;
+  /** Bytes of memory, not of the wire, that the link takes. */
+  readonly takesBytesPerSecond: number;
+}
+
+export interface Verdict {
+  readonly passes: number;
+  readonly dirtyBytesPerSecond: number;
+  readonly takesBytesPerSecond: number;
+  /** When the latest pass began. */
+  readonly remainingBytes: number;
+}
+
+/** A pass that leaves more than this of what the one before left is none that helps. */
+const helps = 0.93;
+/** What is written twice in a pass is counted once: the rate is never far above what the link takes. */
+const nearly = 0.85;
+/** Shorter passes are too many, and too much at random, to be judged one by one: they are taken together. */
+const roundMs = 1_000;
+/** Rounds in a row that have not helped, of a guest that writes as fast as the link takes, and of another one. */
+const enoughWhenOutrun = 2;
+const enough = 3;
+/** Before that another one is not given up. */
+const patienceMs = 8_000;
+
+export class Convergence {
+  #syncs = 0;
+  #roundBeganAtMs = 0;
+  /** Of what was left whenever a pass began, the least of this round and of the one before. */
+  #least = Number.POSITIVE_INFINITY;
+  #leastBefore = Number.POSITIVE_INFINITY;
+  #useless = 0;
+  #fitAtMs: number | null = null;
+
+  /** @returns what is the matter, once that is certain; null before */
+  add(view: PassView): Verdict | null {
+    const { atMs, dirtySyncCount, remainingBytes, fits, takesBytesPerSecond } = view;
+    if (dirtySyncCount < 2) return null;
+    if (fits || this.#fitAtMs === null) this.#fitAtMs = atMs;
+    if (fits) this.#useless = 0;
+    if (dirtySyncCount === this.#syncs) return null;
+    this.#syncs = dirtySyncCount;
+    const roundLastedMs = atMs - this.#roundBeganAtMs;
+    this.#least = Math.min(this.#least, remainingBytes);
+    if (roundLastedMs < roundMs && this.#leastBefore !== Number.POSITIVE_INFINITY) return null;
+    const isUseless = !fits && this.#least > helps * this.#leastBefore;
+    this.#useless = isUseless ? this.#useless + 1 : 0;
+    [this.#leastBefore, this.#least, this.#roundBeganAtMs] = [this.#least, Number.POSITIVE_INFINITY, atMs];
+    const dirtyBytesPerSecond = view.dirtyBytesPerSecond ?? 0;
+    const isCertain =
+      dirtyBytesPerSecond >= nearly * takesBytesPerSecond
+        ? this.#useless >= enoughWhenOutrun
+        : this.#useless >= enough && atMs - this.#fitAtMs >= patienceMs;
+    if (!isCertain) return null;
+    return { passes: dirtySyncCount - 1, dirtyBytesPerSecond, takesBytesPerSecond, remainingBytes };
+  }
+
+  /** Something was done about it: begins anew. */
+  reset(): void {
+    this.#least = this.#leastBefore = Number.POSITIVE_INFINITY;
+    this.#useless = 0;
+    this.#fitAtMs = null;
+  }
+}

@@ -1,0 +1,49 @@
+import { describe, expect, test } from 'vitest';
+import { type EtaView, etaMs } from '../../migrate/eta.js';
+
+/** 400 MB of 1 GB have to be sent, half of that is; the link takes 10 MB/s. */
+const halfway: EtaView = {
+  totalPages: 250_000,
+  seenPages: 125_000,
+  sentPages: 50_000,
+  wireBytes: 190e6,
+  expectedPages: 100_000,
+  linkBytesPerSecond: 10e6,
+  backlogBytes: 10e6,
+  remainingBytes: 500e6,
+  dirtySyncCount: 1,
+  dirtyBytesPerSecond: null,
+  wireBytesPerMemoryByte: 1,
+  stopMs: 100,
+};
+
+describe('the time that is left', () => {
+  test('of the first pass is what is still to be sent, by what pages have cost so far', () => {
+    // 50,000 more at 4 kB each, and what is under way.
+    expect(etaMs(halfway)).toBeCloseTo(20_000 + 1_000 + 100, -2);
+    expect(etaMs({ ...halfway, wireBytes: 90e6 })).toBeCloseTo(10_000 + 1_000 + 100, -2);
+  });
+
+  test('is never more than the pages that are left', () => {
+    expect(etaMs({ ...halfway, expectedPages: 1_000_000 })).toBeCloseTo(50_000 + 1_000 + 100, -2);
+    expect(etaMs({ ...halfway, expectedPages: 1_000 })).toBeCloseTo(1_000 + 100, -2);
+  });
+
+  test('without knowing what will have to be sent goes by what had to be', () => {
+    expect(etaMs({ ...halfway, expectedPages: null })).toBeCloseTo(20_000 + 1_000 + 100, -2);
+  });
+
+  test('after it is what is dirty, and what will be', () => {
+    const later = { ...halfway, dirtySyncCount: 2, remainingBytes: 100e6 };
+    expect(etaMs(later)).toBeCloseTo(10_000 + 1_000 + 100, -2);
+    expect(etaMs({ ...later, dirtyBytesPerSecond: 5e6 })).toBeCloseTo(20_000 + 1_000 + 100, -2);
+    expect(etaMs({ ...later, wireBytesPerMemoryByte: 0.5 })).toBeCloseTo(5_000 + 1_000 + 100, -2);
+    expect(Number.isFinite(etaMs({ ...later, dirtyBytesPerSecond: 50e6 })!)).toBe(true);
+  });
+
+  test('is not guessed before anything is known', () => {
+    expect(etaMs({ ...halfway, linkBytesPerSecond: 0 })).toBeNull();
+    expect(etaMs({ ...halfway, sentPages: 0 })).toBeNull();
+    expect(etaMs({ ...halfway, totalPages: 0 })).toBeNull();
+  });
+});
