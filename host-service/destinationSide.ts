@@ -382,8 +382,6 @@ export class DestinationSide implements AsyncDisposable {
     }
     // Not before: the guest stands still until here.
     await this.#previous!.restore({ signal: AbortSignal.timeout(restoreTimeoutMs) }).catch(() => {});
-    // Not before: the guest stands still until here.
-    await this.#previous!.restore({ signal: AbortSignal.timeout(restoreTimeoutMs) }).catch(() => {});
     return { resumedAtMs: await resumed.catch(() => Date.now()) };
   }
 
