@@ -239,7 +239,10 @@ export interface ScanSummary {
 
 /** One host's part in a migration that is not over. */
 export interface HostedMigration {
-  readonly ledger: Omit<Ledger, 'link'>;
+  /** Without what is secret. */
+  readonly ledger: Omit<Ledger, 'link' | 'memory'>;
+  /** Another service could take the place of the one that is at work here, should that die during the pull. */
+  readonly isReplaceable: boolean;
   /** The host has restarted since: nothing that is missing here means anything. */
   readonly isFromBefore: boolean;
   /** What it has decided at the commit point. */
