@@ -2,7 +2,7 @@
  * The destination host's part in one migration. Until `commit`, whatever ends the session ends the QEMU that was
  * started here; from then on the guest is this QEMU's.
  */
-import { access, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { freemem } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -11,10 +11,6 @@ import {
   acceptMigration,
   type DestinationGuest,
   type DomainAddress,
-  endProcess,
-  HypervisorError,
-  isRunning,
-  letRun,
   type PreviousSettings,
   type ProcessId,
   parseRamBlocks,
@@ -23,11 +19,10 @@ import {
   untilRecoverable,
   waitUntilLoaded,
 } from '../hypervisor/index.js';
-import { type MigrationCapability, QmpClient, QmpCommandError } from '../qmp/index.js';
+import type { MigrationCapability, QmpClient } from '../qmp/index.js';
 import { DestinationRelay } from '../relay/destination/destinationRelay.js';
 import type { SwitchDestination } from '../relay/destination/switchDestination.js';
 import type { RelayError } from '../relay/errors.js';
-import { eventTimeMs } from './clock.js';
 import { removeLedger } from './commit/index.js';
 import { LibvirtDestination } from './guest/libvirtDestination.js';
 import { TunnelExit } from './guest/libvirtTunnel.js';
@@ -37,9 +32,12 @@ import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
 import { DestinationSwitch } from './switching/destinationSwitch.js';
 import { hintLimitBytes } from './switching/guestMemory.js';
-import { askDestination, type OrphanedMigration, pulledElsewhere } from './switching/orphans.js';
+import { pidFile } from './switching/leftGuest.js';
+import { askDestination, concludeDestination, type OrphanedMigration, pulledElsewhere } from './switching/orphans.js';
 import { AdoptedGuest, awaitAnotherSource, findAtWork, findRemains, type Remains } from './switching/takeover.js';
 import { Yielding } from './switching/yielding.js';
+import { type ArrivedGuest, arrivedByLibvirt, arrivedDirectly } from './teleporting/arrivedGuest.js';
+import { DestinationTeleport } from './teleporting/destinationTeleport.js';
 import { untilAborted } from './untilAborted.js';
 
 const sampleIntervalMs = 200;
@@ -47,15 +45,10 @@ const smallPageBytes = 4096;
 /** For QEMU to say what was wrong with the stream. */
 const lastWordsMs = 1000;
 const restoreTimeoutMs = 10_000;
-const pidFile = 'qemu.pid';
 /** Where QEMU listens for another stream when the one that it had has broken. */
 const recoverySocket = 'recover';
 /** QEMU may not have noticed yet. */
 const recoverableTimeoutMs = 30_000;
-/** In the migration's directory from the moment on in which the guest may run here. */
-const committingFile = 'committing';
-/** Run states of a loaded guest that has never run. */
-const untouched: ReadonlySet<string> = new Set(['inmigrate', 'paused', 'prelaunch']);
 
 export class DestinationSide implements AsyncDisposable {
   readonly #notify: (sample: DestinationSample) => void;
@@ -73,9 +66,7 @@ export class DestinationSide implements AsyncDisposable {
   #whole: Promise<Pulled> | null = null;
   readonly #disks: DiskReader[] = [];
   #timer: NodeJS.Timeout | null = null;
-  #isLoaded = false;
-  /** libvirt may let the guest run, or have done so. */
-  #isInDoubt = false;
+  #teleporting: Promise<DestinationTeleport | null> = Promise.resolve(null);
   /** Kept on watch where this service ends before the guest has all of its memory. */
   #recoveryGuard: RecoveryGuard | null = null;
   /** Of a QEMU that another service started. */
@@ -111,6 +102,10 @@ export class DestinationSide implements AsyncDisposable {
       qmpPath: params.qmpPath,
       signal,
     });
+    const guest = this.#guest;
+    const teleport = await this.#teleporting;
+    await teleport?.started(guest);
+    void guest.qmp.closed.then((error) => teleport?.lostGuest(error));
     if (params.postcopy) this.#yielding.add(this.#guest.pid);
     const settings = params.postcopy ? { capabilities: { 'postcopy-ram': true, 'return-path': true } } : {};
     this.#previous = await acceptMigration(this.#guest, `unix:${join(directory, 'incoming')}`, { settings, signal });
@@ -140,10 +135,28 @@ export class DestinationSide implements AsyncDisposable {
   /** Listens for the source relay. What comes before QEMU is there waits for it. */
   async listen(params: Params<'destination.listen'>): Promise<Results['destination.listen']> {
     this.#streamPath = join(params.runDir, params.migrationId, 'incoming');
-    if (params.libvirt !== undefined) await this.#listenForLibvirt(params, params.libvirt);
+    const { libvirt } = params.guest;
+    if (params.switching === null) this.#teleporting = this.#startTeleport(params);
+    if (libvirt !== undefined) await this.#listenForLibvirt(params, libvirt);
     const relay = params.switching === null ? await this.#listen(params) : await this.#listenToSwitch(params);
     this.#startSampling(relay);
     return { port: relay.port, tunnelPort: this.#tunnel?.port ?? null };
+  }
+
+  async #startTeleport(params: Params<'destination.listen'>): Promise<DestinationTeleport> {
+    this.#directory = join(params.runDir, params.migrationId);
+    return await DestinationTeleport.start({
+      ...params,
+      arrived: () => this.#arrived(),
+      status: () => this.#relay?.state ?? {},
+    });
+  }
+
+  async #arrived(): Promise<ArrivedGuest | null> {
+    await this.#starting?.catch(() => {});
+    if (this.#domain !== null)
+      return arrivedByLibvirt(this.#domain, () => (this.#relay as DestinationRelay).handOver());
+    return this.#guest === null ? null : arrivedDirectly(this.#guest);
   }
 
   async #listenForLibvirt(params: Params<'destination.listen'>, address: DomainAddress): Promise<void> {
@@ -242,17 +255,19 @@ export class DestinationSide implements AsyncDisposable {
 
   async #listen(params: Params<'destination.listen'>): Promise<DestinationRelay> {
     const holdsDeviceState = this.#domain !== null;
+    const teleport = await this.#teleporting;
     const relay = await DestinationRelay.start({ ...this.#relayOptions(params), holdsDeviceState });
     // Nobody may be left to ask for it when the network is gone, and without the link this QEMU is of no use.
-    relay.finished.catch(async () => {
+    relay.finished.catch(async (error) => {
       await delay(lastWordsMs);
-      await this.#endGuest().catch(() => {});
+      await teleport?.failed(error);
     });
     return relay;
   }
 
   async #listenToSwitch(params: Params<'destination.listen'>): Promise<SwitchDestination> {
-    const { guest, peer, reconnectTimeoutMs } = params.switching!;
+    const { guest, peer } = params;
+    const { reconnectTimeoutMs } = params.switching!;
     this.#switching = DestinationSwitch.start({
       runDir: params.runDir,
       migrationId: params.migrationId,
@@ -314,8 +329,9 @@ export class DestinationSide implements AsyncDisposable {
   }
 
   /** Does the guest run here? If not, it never will. */
-  async ask(migration: OrphanedMigration): Promise<Results['destination.ask']> {
-    return { state: await (this.#switch?.ask() ?? askDestination(migration)) };
+  async ask({ bootId, ...migration }: Params<'destination.ask'>): Promise<Results['destination.ask']> {
+    const commitPoint = this.#switch ?? (await this.#teleporting.catch(() => null));
+    return { state: await (commitPoint?.ask() ?? askDestination(migration, bootId)) };
   }
 
   /** Resolves when this service is of no use to the guest any more. */
@@ -336,7 +352,7 @@ export class DestinationSide implements AsyncDisposable {
     });
     await loaded;
     this.#stopSampling();
-    this.#isLoaded = true;
+    await (await this.#teleporting)?.loaded();
     const { counters, bytesOnWire } = this.#relay!.state;
     return { counters, bytesOnWire };
   }

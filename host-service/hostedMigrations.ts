@@ -25,8 +25,9 @@ export async function hostedMigrations(runDir: string): Promise<HostedMigration[
         isReplaceable: (ledger.role === 'source' ? memory : ledger.takeOver) !== undefined,
         decision: await decisionOf(runDir, ledger),
         isBusy: control !== null && status === null,
-        source: ledger.role === 'source' ? status : null,
-        destination: ledger.role === 'destination' ? status : null,
+        source: ledger.mode === 'switch' && ledger.role === 'source' ? status : null,
+        destination: ledger.mode === 'switch' && ledger.role === 'destination' ? status : null,
+        teleport: ledger.mode === 'teleport' ? status : null,
       };
     }),
   );

@@ -5,20 +5,21 @@ import type { GuestAddress } from './protocol.js';
 
 export interface LedgerFacts {
   readonly migrationId: string;
+  readonly mode: Ledger['mode'];
   readonly guest: GuestAddress;
   readonly peer: { readonly host: string; readonly runDir: string };
   readonly link: Ledger['link'];
 }
 
-/** What a host notes of a switch when it begins. @param qemu - null while it is not started */
+/** What a host notes of a migration when it begins. @param qemu - null while it is not started */
 export async function newLedger(role: Role, facts: LedgerFacts, qemu: ProcessId | null): Promise<Ledger> {
-  const { migrationId, guest, peer, link } = facts;
+  const { migrationId, mode, guest, peer, link } = facts;
   const now = new Date().toISOString();
   return {
     schema: 'vmmig.ledger/1',
     migrationId,
     role,
-    mode: 'switch',
+    mode,
     phase: 'preparing',
     beganAt: now,
     changedAt: now,

@@ -35,9 +35,6 @@ export type GuestAddress = z.infer<typeof guestSchema>;
 
 /** What a switch needs beyond a teleport. */
 const switchingSchema = z.object({
-  guest: guestSchema,
-  /** The other host, as the caller calls it, and its run directory. */
-  peer: z.object({ host: z.string(), runDir: z.string() }),
   /** Null: a share of the memory that is free. */
   pageStoreLimitBytes: z.number().int().positive().nullable(),
   /** Where what exceeds the page store's limit may go: a directory; null: nowhere. */
@@ -51,10 +48,9 @@ export type Switching = z.infer<typeof switchingSchema>;
 /** One disk as the destination finds it. */
 const diskSchema = z.object({ path: z.string(), format: z.string(), sizeBytes: z.number().int().nonnegative() });
 
-const processSchema = z.object({ pid: z.number().int(), startTime: z.number() }).nullable();
-/** Names the directory that a migration has on a host while it goes on. */
 /** Becomes part of paths that are removed: nothing that leads elsewhere. */
 const migrationId = z.string().regex(/^[\w-]+$/);
+/** Names the directory that a migration has on a host while it goes on. */
 const directorySchema = z.object({ migrationId, runDir: z.string().startsWith('/') });
 /** What a service that has no part in a migration finds it by. */
 const migrationSchema = z.object({ ...directorySchema.shape, guest: guestSchema });
@@ -73,6 +69,12 @@ const domainDepartureSchema = z.object({
   autoConverge: z.boolean(),
 });
 export type DomainDepartureParams = z.infer<typeof domainDepartureSchema>;
+/** Whom a migration is about: what each host notes of it. */
+const partySchema = z.object({
+  guest: guestSchema,
+  /** The other host, as the caller calls it, and its run directory. */
+  peer: z.object({ host: z.string(), runDir: z.string() }),
+});
 /** 32 bytes. */
 const credentialsSchema = z.object({ migrationId, key: z.base64().length(44) });
 
@@ -88,6 +90,7 @@ export const methodParams = {
   'source.scan': z.object({ mode: z.enum(['full', 'changes']) }),
   'source.listen': z.object({
     ...directorySchema.shape,
+    ...partySchema.shape,
     ...credentialsSchema.shape,
     connections: z.number().int().min(1).max(16),
     bandwidthBps: z.number().positive().nullable(),
@@ -109,18 +112,18 @@ export const methodParams = {
   'source.throttle': z.object({}),
   'source.switchOver': z.object({}),
   'source.finished': z.object({}),
-  'source.hold': z.object({}),
-  /** Works on a fresh service, too: after the one that began was lost. */
-  'source.rollback': z.object({ ...guestSchema.shape, ...directorySchema.shape }),
-  'source.release': z.object({ ...guestSchema.shape, ...directorySchema.shape }),
-  /** As the policy derived it: its parts are looked at, none of them is carried out. */
+  /** Of a teleport: the guest may go from here on. With the boot of the destination, as that has told it. */
+  'source.hold': z.object({ peerBootId: z.string().nullable() }),
   /** To the source's side of the commit point, in whatever service it is. */
   'source.post': z.object({
     ...directorySchema.shape,
     guest: guestSchema,
     event: z.enum(['abandon', 'release', 'resume']),
   }),
-  'destination.ask': migrationSchema,
+  /** `bootId`: of the host when the migration began, where that is known. */
+  'destination.ask': z.object({ ...migrationSchema.shape, bootId: z.string().nullable() }),
+  /** Of a teleport: the source has let go of the guest, and nobody will ask any more. */
+  'destination.conclude': migrationSchema,
   /**
    * Takes the place of a service that died after the guest had begun to run there. `isSourceNew`: one that is alive there
    * waits for another source.
@@ -135,6 +138,7 @@ export const methodParams = {
   }),
   /** The migrations that a host takes part in, and what their services say of themselves. */
   'host.migrations': z.object({ runDir: z.string().startsWith('/') }),
+  /** As the policy derived it: its parts are looked at, none of them is carried out. */
   'destination.check': z.custom<DestinationPlan>((plan) => typeof plan === 'object' && plan !== null),
   'destination.checkDomain': z.custom<DomainPlan>((plan) => typeof plan === 'object' && plan !== null),
   'destination.start': z.object({
@@ -150,11 +154,10 @@ export const methodParams = {
   }),
   'destination.listen': z.object({
     ...directorySchema.shape,
+    ...partySchema.shape,
     ...credentialsSchema.shape,
     ports: z.tuple([z.number().int(), z.number().int()]).nullable(),
     switching: switchingSchema.nullable(),
-    /** Of a domain: the destination's daemon, and the domain's name there. */
-    libvirt: domainAddressSchema.optional(),
   }),
   /** Readies the host for a domain that libvirt is going to bring. */
   'destination.expect': z.object({
@@ -174,20 +177,6 @@ export const methodParams = {
   'source.allowDowntime': z.object({ downtimeLimitMs: z.number().int().positive() }),
   'destination.finished': z.object({}),
   'destination.commit': z.object({}),
-  /** After a commit whose answer was lost: ends the QEMU unless it runs the guest. */
-  'destination.resolve': z.object({
-    ...guestSchema.shape,
-    ...directorySchema.shape,
-    process: processSchema,
-    /** Of the host when it was asked to let the guest run: null when that is not known. */
-    bootId: z.string().nullable(),
-  }),
-  /** Likewise. */
-  'destination.rollback': z.object({
-    ...directorySchema.shape,
-    process: processSchema,
-    libvirt: domainAddressSchema.optional(),
-  }),
 } as const;
 
 export type Method = keyof typeof methodParams;
@@ -249,8 +238,10 @@ export interface HostedMigration {
   readonly decision: 'held' | 'kept' | 'run' | 'end' | null;
   /** It has a service, which does not answer. */
   readonly isBusy: boolean;
-  /** What its service says; null when it has none any more. */
+  /** What its service says of a switch; null when it has none any more. */
   readonly source: (SwitchSourceState & SwitchStatus & { readonly commit: SourceState }) | null;
+  /** Of a teleport, on either side. */
+  readonly teleport: TeleportStatus | null;
   readonly destination:
     | (SwitchDestinationState &
         SwitchStatus & {
@@ -259,6 +250,16 @@ export interface HostedMigration {
           readonly resumedAtMs: number | null;
         })
     | null;
+}
+
+/** What a teleport's service says of itself; of its relay, once there is one. */
+export interface TeleportStatus extends Partial<SourceRelayState> {
+  readonly commit: SourceState | DestinationState;
+  /** When the guest was let run here, by the host's clock; null before, absent at the source. */
+  readonly resumedAtMs?: number | null;
+  /** Whether the relays are connected, as far as the relay tells. */
+  readonly isConnected?: boolean;
+  readonly interruptedAtMs?: number | null;
 }
 
 export interface SwitchStatus {
@@ -315,8 +316,6 @@ export interface Results {
   /** When the guest stopped, by the host's clock. */
   'source.finished': { readonly stoppedAtMs: number; readonly sample: SourceSample };
   'source.hold': null;
-  'source.rollback': { readonly running: boolean };
-  'source.release': null;
   /** When the guest stopped, by the host's clock. */
   'source.switched': { readonly stoppedAtMs: number; readonly sample: SourceSample };
   'source.post': { readonly state: SourceState };
@@ -340,8 +339,7 @@ export interface Results {
   'destination.finished': Loaded;
   /** When the guest was resumed, by the host's clock. */
   'destination.commit': { readonly resumedAtMs: number };
-  'destination.resolve': 'running' | 'ended' | 'unknown';
-  'destination.rollback': null;
+  'destination.conclude': null;
 }
 
 /** Pushed by the source about twenty times a second. */

@@ -39,14 +39,13 @@ export async function serve(version: string): Promise<void> {
     'source.switched': (_, signal) => source.switched(signal),
     'source.pulled': (migration, signal) => source.pulled(migration, signal),
     'source.post': ({ event, ...migration }) => source.post(migration, event),
-    'destination.ask': (migration) => destination.ask(migration),
+    'destination.ask': (params) => destination.ask(params),
+    'destination.conclude': (migration) => destination.conclude(migration),
     'destination.takeOver': (migration, signal) => destination.takeOver(migration, signal),
     'source.takeOver': (migration, signal) => source.takeOver(migration, signal),
     'source.reconnect': (params) => source.reconnect(params),
     'source.finished': (_, signal) => source.finished(signal),
-    'source.hold': async () => source.hold(),
-    'source.rollback': (guest, signal) => source.rollback(guest, signal),
-    'source.release': (guest, signal) => source.release(guest, signal),
+    'source.hold': (params) => source.hold(params),
     'destination.check': (plan, signal) => checkDestination(plan, { signal }),
     'destination.checkDomain': (plan, signal) => checkDomainDestination(plan, { signal }),
     'destination.start': (params, signal) => destination.start(params, signal),
@@ -56,8 +55,6 @@ export async function serve(version: string): Promise<void> {
     'destination.pulled': (migration, signal) => destination.pulled(migration, signal),
     'destination.finished': (_, signal) => destination.finished(signal),
     'destination.commit': () => destination.commit(),
-    'destination.resolve': (params, signal) => destination.resolve(params, signal),
-    'destination.rollback': (params) => destination.rollback(params),
   };
   // The caller's end, not a signal to its process group, is what ends the service.
   for (const signal of ['SIGINT', 'SIGHUP', 'SIGPIPE'] as const) process.on(signal, () => {});

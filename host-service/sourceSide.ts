@@ -1,6 +1,6 @@
 /**
- * The source host's part in one migration. Until `hold`, whatever ends the session makes the guest go on here;
- * from `hold` on it stays as it is, because by then it may run on the destination.
+ * The source host's part in one migration. Before the commit point, whatever ends the session makes the guest go on here;
+ * from there on it stays as it is, because by then it may run on the destination.
  */
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -9,7 +9,13 @@ import { matchDisks } from '../disk/match.js';
 import type { CacheRuns } from '../guest-agent/cacheMap.js';
 import type { ScanResult } from '../guest-agent/client.js';
 import type { GuestAgent } from '../guest-agent/guestAgent.js';
-import { type GuestInspection, type MigrationState, migrationState, type QmpMonitor } from '../hypervisor/index.js';
+import {
+  type GuestInspection,
+  HypervisorError,
+  type MigrationState,
+  migrationState,
+  type QmpMonitor,
+} from '../hypervisor/index.js';
 import { SourceRelay, type SourceRelayOptions } from '../relay/source/sourceRelay.js';
 import type { SwitchSource } from '../relay/source/switchSource.js';
 import { eventTimeMs } from './clock.js';
@@ -27,6 +33,7 @@ import { findSourceRemains } from './switching/keptMemory.js';
 import { type OrphanedMigration, postToSource, pulledElsewhere } from './switching/orphans.js';
 import { SourceSwitch } from './switching/sourceSwitch.js';
 import { findSourceAtWork, reconnectSource } from './switching/takeover.js';
+import { SourceTeleport } from './teleporting/sourceTeleport.js';
 import { untilAborted } from './untilAborted.js';
 
 type DomainParams = NonNullable<Params<'source.start'>['domain']>;
@@ -48,6 +55,7 @@ export class SourceSide implements AsyncDisposable {
   #scan: ScanResult | null = null;
   #relay: SourceRelay | SwitchSource | null = null;
   #switch: SourceSwitch | null = null;
+  #teleport: SourceTeleport | null = null;
   /** Of a switch, where the guest's memory is kept in files: QEMU has next to nothing to copy. */
   #memory: OpenMemory | null = null;
   #hasSetOut = false;
@@ -62,9 +70,6 @@ export class SourceSide implements AsyncDisposable {
     this.#tellIterating = resolve;
   });
   #key: Buffer | null = null;
-  #held = false;
-  /** QEMU has sent everything, the destination has it, and nothing was undone since. */
-  #isComplete = false;
   #stopped: Promise<number> | null = null;
   #isStopped = false;
   #timer: NodeJS.Timeout | null = null;
@@ -114,12 +119,13 @@ export class SourceSide implements AsyncDisposable {
     this.#migrationId = params.migrationId;
     this.#key = Buffer.from(params.key, 'base64');
     this.#streamPath = await this.#guest!.streamPath(params.migrationId, directory);
-    if (params.switching === null)
+    if (params.switching === null) {
+      this.#teleport = await this.#startTeleport(params);
       this.#relay = await SourceRelay.listen({
         ...relayOptions(params, this.#streamPath),
         answersQemu: this.#isDomain,
       });
-    else this.#relay = (await this.#startSwitch(params)).relay;
+    } else this.#relay = (await this.#startSwitch(params)).relay;
     this.#useMap();
     return null;
   }
@@ -136,6 +142,19 @@ export class SourceSide implements AsyncDisposable {
     if (this.#isDomain) await this.#isIterating;
     this.#relay.begin();
     return null;
+  }
+
+  async #startTeleport(params: Params<'source.listen'>): Promise<SourceTeleport> {
+    const inspection = this.#inspection!;
+    const limits = () => AbortSignal.timeout(undoTimeoutMs);
+    return await SourceTeleport.start({
+      ...params,
+      qemu: inspection.process,
+      hold: () => this.#guest!.hold(),
+      resumeGuest: () => this.#goOn(inspection.running, limits()),
+      endQemu: () => this.#endQemu(limits()),
+      status: () => this.#relay?.state ?? {},
+    });
   }
 
   async #startSwitch(params: Params<'source.listen'>): Promise<SourceSwitch> {
@@ -239,7 +258,11 @@ export class SourceSide implements AsyncDisposable {
 
   /** To the commit point's source side, which may be in another service. */
   async post(migration: OrphanedMigration, event: 'abandon' | 'release' | 'resume'): Promise<Results['source.post']> {
-    return { state: await (this.#switch?.post(event) ?? postToSource(migration, event)) };
+    const commitPoint = this.#switch ?? this.#teleport;
+    if (commitPoint !== null) return { state: await commitPoint.post(event) };
+    // This is the service that began, and nothing came of it.
+    if (this.#guest !== null) return { state: 'resumed' };
+    return { state: await postToSource(migration, event) };
   }
 
   /** Another relay waits at the destination, or that needs nothing any more. @throws RelayError, ServiceError */
@@ -272,63 +295,51 @@ export class SourceSide implements AsyncDisposable {
   async finished(signal: AbortSignal): Promise<Results['source.finished']> {
     await untilAborted(this.#relay!.finished, signal);
     this.#migration = (await this.#guest!.sent(signal)) ?? this.#migration;
-    this.#isComplete = true;
+    await this.#teleport?.complete();
     return { stoppedAtMs: await this.#stopped!, sample: this.#view() };
   }
 
-  /** From here on only the caller can say where the guest is. Refused once the guest may have been let run again. */
-  hold(): null {
-    if (!this.#isComplete) throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no complete migration to hold');
-    this.#guest!.hold();
-    this.#held = true;
-    return null;
-  }
-
-  /** Cancels what is under way and lets the guest run again. Asked for by who knows that it does not run elsewhere. */
-  async rollback(params: Params<'source.rollback'>, signal: AbortSignal): Promise<Results['source.rollback']> {
-    if (this.#switch !== null) return { running: (await this.#switch.post('abandon')) === 'resumed' };
-    this.#held = false;
-    const guest = await this.#open(params, signal);
-    await this.#undo(this.#inspection?.running ?? true, signal);
-    const { running } = await guest.monitor.execute('query-status', {}, { signal });
-    await removeFiles(params);
-    return { running };
-  }
-
-  /** Ends the source's QEMU: its guest runs on the destination. */
-  async release(params: Params<'source.release'>, signal: AbortSignal): Promise<null> {
-    this.#held = true;
-    this.#stopSampling();
-    const guest = await this.#open(params, signal);
-    await this.#agent?.[Symbol.asyncDispose]();
-    await guest.release(signal);
-    await removeFiles(params);
+  /** From here on the guest may be let run on the destination. Refused once it may have been let run here again. */
+  async hold({ peerBootId }: Params<'source.hold'>): Promise<null> {
+    if (this.#teleport === null)
+      throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no complete migration to hold');
+    await this.#teleport.hold(peerBootId);
     return null;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopSampling();
-    const mustUndo = this.#switch === null && !this.#held && this.#guest?.hasSetOut;
     await releaseAll([
       () => this.#switch?.[Symbol.asyncDispose](),
-      () => mustUndo && this.#undo(this.#inspection?.running ?? true, AbortSignal.timeout(undoTimeoutMs)),
+      () => this.#teleport?.[Symbol.asyncDispose](),
       () => this.#relay?.[Symbol.asyncDispose](),
       () => this.#agent?.[Symbol.asyncDispose](),
       () => this.#guest?.[Symbol.asyncDispose](),
       () => this.#isDomain && this.#migrationId !== '' && removeStreamPath(this.#migrationId),
       // In doubt, it is what `recover` finds the guest by.
-      () => this.#directory && !this.#switch?.isInDoubt && rm(this.#directory, { recursive: true, force: true }),
+      () =>
+        this.#directory &&
+        !(this.#switch ?? this.#teleport)?.isInDoubt &&
+        rm(this.#directory, { recursive: true, force: true }),
     ]);
   }
 
   async #undo(wasRunning: boolean, signal: AbortSignal): Promise<void> {
-    this.#isComplete = false;
     this.#stopSampling();
     this.#relay?.abort();
     await this.#guest!.undo(wasRunning, signal);
   }
 
+  /** The guest runs here as before, also where QEMU has not been touched yet. */
+  async #goOn(wasRunning: boolean, signal: AbortSignal): Promise<void> {
+    if (this.#guest!.hasSetOut) await this.#undo(wasRunning, signal);
+    const { running, status } = await this.#monitor.execute('query-status', {}, { signal });
+    if (wasRunning && !running)
+      throw new HypervisorError('VMMIG_RESUME', `the guest does not run: QEMU calls it "${status}"`);
+  }
+
   async #endQemu(signal: AbortSignal): Promise<void> {
+    this.#stopSampling();
     await this.#agent?.[Symbol.asyncDispose]();
     await this.#guest!.release(signal);
   }
@@ -390,12 +401,6 @@ export class SourceSide implements AsyncDisposable {
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#timer = null;
   }
-}
-
-/** What a migration had on this host, whoever made it. */
-async function removeFiles({ runDir, migrationId, libvirt }: Params<'source.release'>): Promise<void> {
-  await rm(join(runDir, migrationId), { recursive: true, force: true });
-  if (libvirt !== undefined) await removeStreamPath(migrationId);
 }
 
 function relayOptions(params: Params<'source.listen'>, socketPath: string): SourceRelayOptions {

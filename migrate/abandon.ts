@@ -1,20 +1,23 @@
 /**
- * What happens when a migration fails: the guest is made to run on the source if it has not been asked to run on
- * the destination; otherwise the destination is asked what became of it, and what cannot be found out is not guessed.
+ * What happens when a migration fails: both hosts are asked where the guest is, and it is finished either way. What cannot
+ * be found out is not guessed.
  */
+import type { ResolutionEnd } from '../host-service/commit/index.js';
 import { call, type Params, type StartedProcess } from '../host-service/protocol.js';
 import type { InventoryHost } from '../hosts/index.js';
-import { RemoteError } from '../hosts/rpc.js';
 import { toVmmigError, VmmigError } from './errors.js';
 import type { Journal } from './journal.js';
+import { outcome } from './outcome.js';
 import type { Intent, Sides } from './prepared.js';
 import type { Recorder } from './recorder.js';
 import type { MigrationReport, PhaseName } from './report.js';
 import type { MigrateRequest } from './requests.js';
+import { resolve } from './resolve.js';
 import { openSide, type Side } from './sides.js';
 
-const rollbackTimeoutMs = 20_000;
+const askTimeoutMs = 20_000;
 const reconnectTimeoutMs = 10_000;
+const limits = { timeoutMs: askTimeoutMs };
 
 /** A migration that failed, as far as it came. */
 export interface AbandonedMigration {
@@ -25,32 +28,68 @@ export interface AbandonedMigration {
   readonly journal: Journal;
   /** Replaced when a session has to be opened anew. */
   readonly sides: Sides;
+  /** QEMU may have begun to migrate. */
+  readonly isStarted: boolean;
   /** From `asked` on the source must not resume by itself. */
   readonly commit: 'before' | 'asked' | 'done';
   /** The source keeps the guest paused until it is told otherwise. */
   readonly isHeld: boolean;
   readonly destinationProcess: StartedProcess | null;
-  /** What a service on a host needs in order to find the guest and this migration's files. */
-  directoryOn(side: Side): Params<'source.release'>;
+  /** What a service on a host finds the guest and this migration by. */
+  migrationOn(host: InventoryHost): Params<'source.pulled'>;
 }
 
 export async function abandon(migration: AbandonedMigration, thrown: unknown): Promise<MigrationReport> {
-  const { recorder, journal, commit } = migration;
+  const { recorder, journal, commit, isStarted } = migration;
   const phase = recorder.failedPhase ?? recorder.phase;
   // A full disk here is no reason to leave the hosts as they are.
   await journal.write('rollback', { phase, commit, error: String(thrown) }).catch(() => {});
   if (commit === 'done') return await releaseLater(migration, thrown);
-  if (commit === 'asked') return await resolveCommit(migration, thrown, phase);
-  return await rollBack(migration, thrown, phase);
+  return await finish(migration, thrown, phase, isStarted ? await findOut(migration) : 'stayed');
+}
+
+/** Asks both hosts where the guest is, and has it released or resumed at the source accordingly. */
+export async function findOut(migration: AbandonedMigration): Promise<ResolutionEnd> {
+  const { destinationProcess } = migration;
+  return await resolve({
+    postToSource: async (event) => {
+      const answer = await withSide(migration, 'source', ({ host, rpc }) =>
+        call(rpc, 'source.post', { ...migration.migrationOn(host), event }, limits),
+      );
+      return answered(answer, 'source').state;
+    },
+    askDestination: async () => {
+      const bootId = destinationProcess?.bootId ?? null;
+      const answer = await withSide(migration, 'destination', ({ host, rpc }) =>
+        call(rpc, 'destination.ask', { ...migration.migrationOn(host), bootId }, limits),
+      );
+      return answered(answer, 'destination').state;
+    },
+  });
+}
+
+/** The source has let go of the guest: the destination need not remember any more. */
+export async function conclude(migration: AbandonedMigration): Promise<void> {
+  await withSide(migration, 'destination', ({ host, rpc }) =>
+    call(rpc, 'destination.conclude', migration.migrationOn(host), limits),
+  );
 }
 
 /** The guest runs on the destination. The source's remains are ended if that can be done. */
 async function releaseLater(migration: AbandonedMigration, thrown: unknown): Promise<MigrationReport> {
-  const released = await withSide(migration, 'source', async (side) => {
-    await call(side.rpc, 'source.release', migration.directoryOn(side), { timeoutMs: rollbackTimeoutMs });
-    return true as const;
-  });
-  if (released === null)
+  const released = await withSide(migration, 'source', ({ host, rpc }) =>
+    call(rpc, 'source.post', { ...migration.migrationOn(host), event: 'release' }, limits),
+  );
+  return await finishMoved(migration, thrown, released?.state === 'released');
+}
+
+async function finishMoved(
+  migration: AbandonedMigration,
+  thrown: unknown,
+  isReleased: boolean,
+): Promise<MigrationReport> {
+  if (isReleased) await conclude(migration);
+  else
     migration.recorder.notice(
       'warn',
       'VMMIG_SOURCE_NOT_RELEASED',
@@ -59,79 +98,37 @@ async function releaseLater(migration: AbandonedMigration, thrown: unknown): Pro
   return await migration.recorder.finish('moved', 'destination', null);
 }
 
-/** The destination was asked to let the guest run, and its answer is missing, or was no. */
-async function resolveCommit(
+async function finish(
   migration: AbandonedMigration,
   thrown: unknown,
   phase: PhaseName | null,
+  end: ResolutionEnd,
 ): Promise<MigrationReport> {
-  const { destinationProcess: process } = migration;
-  const bootId = process?.bootId ?? null;
-  // Only QEMU's own refusal ends it before the answer: then there is nothing left to ask.
-  if (thrown instanceof RemoteError && thrown.code === 'VMMIG_RESUME') return await rollBack(migration, thrown, phase);
-  const outcome = await withSide(migration, 'destination', (side) =>
-    call(
-      side.rpc,
-      'destination.resolve',
-      { ...migration.directoryOn(side), process, bootId },
-      { timeoutMs: rollbackTimeoutMs },
-    ),
-  );
-  if (outcome === 'running') return await releaseLater(migration, thrown);
-  if (outcome === 'ended') return await rollBack(migration, thrown, phase);
-  return await leaveUnknown(migration, thrown, phase);
+  const { recorder, request, intent, isHeld } = migration;
+  const cancelled = toVmmigError(thrown).code === 'VMMIG_CANCELLED';
+  const { result, vmLocation } = outcome({ end, cancelled, mayBeHeld: isHeld, complete: true });
+  if (vmLocation === 'destination') return await finishMoved(migration, thrown, end === 'moved');
+  if (end === 'unconfirmed' || (end === 'unknown' && vmLocation === 'source')) {
+    const text = `${request.vm} was not let run on ${intent.to.name}; that it runs on the source could not be confirmed`;
+    recorder.notice('warn', 'VMMIG_SOURCE_UNCONFIRMED', text);
+  }
+  const error =
+    end === 'unknown' && vmLocation === 'unknown'
+      ? unresolved(migration, thrown, phase)
+      : toVmmigError(thrown, { phase, vmLocation });
+  return await recorder.finish(result, vmLocation, error);
 }
 
 /** Neither side may be touched: the guest could run twice, or go on with memory that its disks no longer belong to. */
-async function leaveUnknown(
-  { recorder, request, intent }: AbandonedMigration,
-  cause: unknown,
-  phase: PhaseName | null,
-): Promise<MigrationReport> {
+function unresolved({ request, intent }: AbandonedMigration, cause: unknown, phase: PhaseName | null): VmmigError {
   const { code, message, retryable } = toVmmigError(cause);
   const text = `${message}. Whether ${request.vm} runs on ${intent.to.name} is not known; it is kept paused on the source`;
-  const error = new VmmigError(code, text, { phase, vmLocation: 'unknown', retryable, cause });
-  return await recorder.finish('unknown', 'unknown', error);
+  return new VmmigError(code, text, { phase, vmLocation: 'unknown', retryable, cause });
 }
 
-async function rollBack(
-  migration: AbandonedMigration,
-  thrown: unknown,
-  phase: PhaseName | null,
-): Promise<MigrationReport> {
-  const { recorder, intent, request, isHeld } = migration;
-  const error = toVmmigError(thrown, { phase, vmLocation: 'source' });
-  const isStarted = phase !== 'preflight';
-  const [source] = isStarted
-    ? await Promise.all([
-        withSide(migration, 'source', (side) =>
-          call(side.rpc, 'source.rollback', migration.directoryOn(side), { timeoutMs: rollbackTimeoutMs }),
-        ),
-        endDestination(migration),
-      ])
-    : [{ running: true }];
-  if (source?.running !== true) {
-    const text = `${request.vm} was not let run on ${intent.to.name}; that it runs on the source could not be confirmed`;
-    recorder.notice('warn', 'VMMIG_SOURCE_UNCONFIRMED', text);
-    // A source that was not told to hold lets the guest run by itself; one that was, waits to be told.
-    if (isHeld) return await recorder.finish('unknown', 'unknown', error);
-  }
-  return await recorder.finish(error.code === 'VMMIG_CANCELLED' ? 'cancelled' : 'failed', 'source', error);
-}
-
-/** @returns null when it could not be made sure of */
-function endDestination(migration: AbandonedMigration): Promise<null | true> {
-  const params = {
-    migrationId: migration.id,
-    runDir: migration.intent.to.runDir,
-    process: migration.destinationProcess,
-  };
-  return withSide(migration, 'destination', async (side) => {
-    const { libvirt } = migration.directoryOn(side);
-    const address = libvirt === undefined ? {} : { libvirt };
-    await call(side.rpc, 'destination.rollback', { ...params, ...address }, { timeoutMs: rollbackTimeoutMs });
-    return true as const;
-  });
+function answered<T>(answer: T | null, host: string): T {
+  if (answer === null) throw new VmmigError('VMMIG_HOST_SILENT', `the ${host} cannot be asked`);
+  return answer;
 }
 
 /**

@@ -10,6 +10,7 @@ import {
   type ScanSummary,
   type StartedProcess,
 } from '../host-service/protocol.js';
+import type { InventoryHost } from '../hosts/index.js';
 import { abandon } from './abandon.js';
 import { domainDeparture } from './domain.js';
 import { toVmmigError, VmmigError } from './errors.js';
@@ -189,7 +190,7 @@ export abstract class Migration implements AsyncDisposable {
   }
 
   /** QEMU may have begun to migrate. */
-  protected isStarted = false;
+  isStarted = false;
 
   /** The destination's QEMU starts while the source's sets out: both take a while until the first page. */
   async #prepareHosts(prepared: Prepared): Promise<ScanSummary | null> {
@@ -276,11 +277,11 @@ export abstract class Migration implements AsyncDisposable {
     return scan;
   }
 
-  /** The guest and this migration's directory on a host. */
-  directoryOn({ host }: Side): Params<'source.release'> {
+  /** What a service on a host finds the guest and this migration by. */
+  migrationOn({ name, runDir }: InventoryHost): Params<'source.pulled'> {
     const { guest, to } = this.intent;
-    const address = host.name === to.name ? addressOnDestination(guest, this.request) : addressOf(guest);
-    return { ...address, migrationId: this.id, runDir: host.runDir };
+    const address = name === to.name ? addressOnDestination(guest, this.request) : addressOf(guest);
+    return { guest: address, migrationId: this.id, runDir };
   }
 
   #limitTime(): NodeJS.Timeout | undefined {

@@ -28,7 +28,8 @@ export function outcome(known: Known): Outcome {
 
 function locationOf({ end, mayBeHeld }: Known): VmLocation {
   if (end === 'moved' || end === 'unreleased') return 'destination';
-  if (end === 'stayed' || (end === 'unconfirmed' && !mayBeHeld)) return 'source';
+  // A source that was never asked to commit resumes, whether it can be asked about it or not.
+  if (end === 'stayed' || !mayBeHeld) return 'source';
   return 'unknown';
 }
 

@@ -5,20 +5,16 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { call, type HostedMigration } from '../host-service/protocol.js';
 import type { InventoryHost } from '../hosts/index.js';
-import { RemoteError } from '../hosts/rpc.js';
 import { toVmmigError, VmmigError } from './errors.js';
-import { addressOf } from './locate.js';
-import { outcome } from './outcome.js';
 import type { Recovery } from './recovery.js';
 import type { MigrationReport } from './report.js';
-import { resolve } from './resolve.js';
-import { openSide, type Side } from './sides.js';
+import { ask, partOn, settle } from './settle.js';
+import type { Side } from './sides.js';
 import { takeOver } from './takeOver.js';
 import { tally } from './tally.js';
 import { pageBytes } from './units.js';
 import { watchPull } from './watchPull.js';
 
-const openTimeoutMs = 10_000;
 const askTimeoutMs = 20_000;
 /** For the session with a host that is lost during the pull to come back. */
 const reconnectTimeoutMs = 60_000;
@@ -26,32 +22,11 @@ const watchIntervalMs = 500;
 const limits = { timeoutMs: askTimeoutMs };
 
 export async function recoverSwitch(recovery: Recovery): Promise<MigrationReport> {
-  const { recorder, unfinished, before } = recovery;
-  const { vm, to } = unfinished;
-  if (unfinished.parts.length === 0) return await judgeByGuest(recovery);
   const failures: unknown[] = [];
   // What cannot be replaced is looked at like everything else.
   if (needsTakeOver(recovery)) await replaceServices(recovery).catch((thrown) => failures.push(thrown));
-  const end = await recorder.during('switch-over', () =>
-    resolve({
-      postToSource: async (event) => {
-        const params = { ...partOn(recovery, unfinished.from), event };
-        return (await ask(recovery, 'source', failures, ({ rpc }) => call(rpc, 'source.post', params, limits))).state;
-      },
-      askDestination: async () => {
-        const params = partOn(recovery, to);
-        return (await ask(recovery, 'destination', failures, ({ rpc }) => call(rpc, 'destination.ask', params, limits)))
-          .state;
-      },
-    }),
-  );
-  const { result, vmLocation } = outcome({ end, cancelled: false, mayBeHeld: true, complete: false });
-  if (vmLocation === 'destination') return await watchToTheEnd(recovery);
-  if (vmLocation === 'source') return await recorder.finish(result, vmLocation, stayed(recovery));
-  const why = failures.length === 0 ? '' : `: ${failures.map((failure) => toVmmigError(failure).message).join('; ')}`;
-  const text = `whether ${vm} runs on ${to.name} could not be found out${why}`;
-  const cause = before?.error?.code ?? 'VMMIG_UNRESOLVED';
-  return await recorder.finish(result, vmLocation, new VmmigError(cause, text, { vmLocation, retryable: true }));
+  const settled = await settle(recovery, failures);
+  return 'end' in settled ? await watchToTheEnd(recovery) : settled;
 }
 
 /** The guest was let run on the destination, and on one host nobody is there any more who brings it memory. */
@@ -71,46 +46,6 @@ async function replaceServices(recovery: Recovery): Promise<void> {
   await ask(recovery, 'source', [], async (source) => {
     await ask(recovery, 'destination', [], (destination) => takeOver({ source, destination }, guest, migrationId));
   });
-}
-
-/**
- * Asks a host, over a new session when there is none.
- * @param failures - gets what an answer is missing for
- */
-async function ask<T>(
-  { sides, unfinished }: Recovery,
-  which: 'source' | 'destination',
-  failures: unknown[],
-  work: (side: Side) => Promise<T>,
-): Promise<T> {
-  try {
-    const host = which === 'source' ? unfinished.from : unfinished.to;
-    sides[which] ??= await openSide(host, AbortSignal.timeout(openTimeoutMs));
-    return await work(sides[which]);
-  } catch (thrown) {
-    failures.push(thrown);
-    if (!(thrown instanceof RemoteError)) {
-      await sides[which]?.leave();
-      sides[which] = null;
-    }
-    throw thrown;
-  }
-}
-
-/** What a service on that host finds its part by. */
-function partOn({ unfinished, guest }: Recovery, { name: host, runDir }: InventoryHost) {
-  const ledger = unfinished.parts.find((part) => part.host.name === host)?.hosted.ledger;
-  const { name, qmpPath, agentPath } = ledger?.guest ?? addressOf(guest);
-  return { migrationId: unfinished.id, runDir, guest: { name, qmpPath, agentPath } };
-}
-
-/** The guest runs on the source: why it was not moved, as far as that is known. */
-function stayed({ before, unfinished }: Recovery): VmmigError {
-  const { code, message } = before?.error ?? {
-    code: 'VMMIG_GIVEN_UP',
-    message: `the migration had not come to its commit point, and ${unfinished.vm} goes on where it was`,
-  };
-  return new VmmigError(code, message, { phase: before?.error?.phase ?? null });
 }
 
 async function watchToTheEnd(recovery: Recovery): Promise<MigrationReport> {
@@ -200,24 +135,4 @@ function tell(
     ...recorder.facts,
     ...tally(sending, { counters: restored, bytesOnWire }, []),
   };
-}
-
-/** Neither host keeps anything of it: it is over, and the guest is where it runs. */
-async function judgeByGuest(recovery: Recovery): Promise<MigrationReport> {
-  const { recorder, guest, unfinished, before } = recovery;
-  const runsOn = async (which: 'source' | 'destination') => {
-    const address = { ...addressOf(guest), noAgent: true };
-    const probing = ask(recovery, which, [], ({ rpc }) => call(rpc, 'guest.probe', address, limits));
-    return await probing.then(
-      ({ state }) => state === 'running',
-      () => null,
-    );
-  };
-  const [there, here] = await Promise.all([runsOn('destination'), runsOn('source')]);
-  if (there === true && here === false) return await recorder.finish('moved', 'destination', null);
-  if (here === true && there === false) return await recorder.finish('failed', 'source', stayed(recovery));
-  const { vm, from, to } = unfinished;
-  const code = before?.error?.code ?? 'VMMIG_UNRESOLVED';
-  const text = `neither ${from.name} nor ${to.name} keeps anything of this migration, and which of them runs ${vm} could not be told`;
-  return await recorder.finish('unknown', 'unknown', new VmmigError(code, text, { vmLocation: 'unknown' }));
 }

@@ -47,20 +47,21 @@ export function connectRelays(
       migrationId,
       key,
       runDir: source.host.runDir,
+      guest: addressOf(intent.guest),
+      peer: peerOf(destination),
       connections: request.connections ?? defaultConnections,
       bandwidthBps: tightest(request, source, destination),
       compress: request.compress ?? true,
       diskIndexes: [...plan.restorableIndexes],
-      switching: switchingOf(migration, source, destination),
+      switching: switchingOf(migration, source),
     },
     { signal },
   );
   const listenThere = async () => {
     const { runDir, linkPorts } = destination.host;
     const ports: [number, number] | null = linkPorts === undefined ? null : [linkPorts.first, linkPorts.last];
-    const switching = switchingOf(migration, destination, source);
-    const { libvirt } = addressOnDestination(intent.guest, request);
-    const listen = { migrationId, runDir, key, ports, switching, ...(libvirt === undefined ? {} : { libvirt }) };
+    const party = { guest: addressOnDestination(intent.guest, request), peer: peerOf(source) };
+    const listen = { migrationId, runDir, key, ports, ...party, switching: switchingOf(migration, destination) };
     const { port, tunnelPort } = await call(destination.rpc, 'destination.listen', listen, { signal });
     const host = await linkAddress(destination.host);
     return { relay: { host, port }, tunnel: tunnelPort === null ? null : { host, port: tunnelPort } };
@@ -77,11 +78,13 @@ export function connectRelays(
   return { listening, connected, tunnel };
 }
 
-function switchingOf({ intent, switching }: RelayedMigration, { host }: Side, { host: peer }: Side): Switching | null {
+function peerOf({ host }: Side): { host: string; runDir: string } {
+  return { host: host.name, runDir: host.runDir };
+}
+
+function switchingOf({ switching }: RelayedMigration, { host }: Side): Switching | null {
   if (switching === null) return null;
   return {
-    guest: addressOf(intent.guest),
-    peer: { host: peer.name, runDir: peer.runDir },
     pageStoreLimitBytes: switching.pageStoreLimitBytes ?? null,
     spillDir: switching.spill ? host.stateDir : null,
     reconnectTimeoutMs: switching.reconnectTimeoutMs,

@@ -1,5 +1,5 @@
 /** The migrations that are not over, as the hosts and the vmmigs on this machine tell it. Changes nothing. */
-import type { FaultStatistics, HostedMigration } from '../host-service/protocol.js';
+import type { FaultStatistics, HostedMigration, TeleportStatus } from '../host-service/protocol.js';
 import { loadInventory } from '../hosts/index.js';
 import { readJournal } from './journal.js';
 import { guestNamed } from './locate.js';
@@ -67,7 +67,12 @@ export async function status({ vm, inventoryPath, signal }: StatusRequest): Prom
     [...ids].sort().map(async (id) => {
       const own = here.find((running) => running.id === id) ?? null;
       const hosted = parts.filter((part) => part.hosted.ledger.migrationId === id);
-      return hosted.length === 0 ? await toldHere(own!) : toldByHosts(hosted, own);
+      if (hosted.length === 0) return await toldHere(own!);
+      const told = toldByHosts(hosted, own);
+      // Whoever moves it knows which phase it is in; the hosts know how far it has come.
+      return own === null || told.mode === 'switch'
+        ? told
+        : { ...told, phase: (await toldHere(own)).phase ?? told.phase };
     }),
   );
   return {
@@ -86,16 +91,17 @@ export function toldByHosts(parts: readonly Part[], own: RunningMigration | null
   const to = destination?.host.name ?? source!.hosted.ledger.peer.host;
   const sending = source?.hosted.source ?? null;
   const receiving = destination?.hosted.destination ?? null;
+  const { teleport = null } = source?.hosted ?? {};
   const vmLocation = locationOf(source?.hosted, destination?.hosted);
-  const interruptedAtMs = sending?.interruptedAtMs ?? receiving?.interruptedAtMs ?? null;
-  const link = sending ?? receiving;
+  const interruptedAtMs = sending?.interruptedAtMs ?? receiving?.interruptedAtMs ?? teleport?.interruptedAtMs ?? null;
+  const link = sending ?? receiving ?? linkOf(teleport);
   return {
     id: ledger.migrationId,
     vm: ledger.guest.name,
     mode: ledger.mode,
     from,
     to,
-    phase: phaseOf(vmLocation, source?.hosted),
+    phase: ledger.mode === 'switch' ? phaseOf(vmLocation, source?.hosted) : teleportPhaseOf(vmLocation, teleport),
     vmLocation,
     beganAt: ledger.beganAt,
     pid: own?.pid ?? null,
@@ -109,7 +115,7 @@ export function toldByHosts(parts: readonly Part[], own: RunningMigration | null
     faults: receiving?.faults ?? null,
     link: link && {
       isConnected: link.isConnected,
-      interruptedSince: timeOf(interruptedAtMs, sending?.interruptedAtMs ? source : destination),
+      interruptedSince: timeOf(interruptedAtMs, (sending ?? teleport)?.interruptedAtMs ? source : destination),
       rttMs: Math.round(link.rttMs * 10) / 10,
       reconnects: link.reconnects,
     },
@@ -121,10 +127,13 @@ export function toldByHosts(parts: readonly Part[], own: RunningMigration | null
 
 function locationOf(source: HostedMigration | undefined, destination: HostedMigration | undefined): VmLocation {
   if (destination?.isFromBefore) return 'unknown';
-  if (destination?.destination?.commit === 'running' || destination?.ledger.phase === 'pulling') return 'destination';
+  const receiving = destination?.destination ?? destination?.teleport;
+  const isMoved = destination?.ledger.phase === 'pulling' || destination?.ledger.phase === 'ended';
+  if (receiving?.commit === 'running' || isMoved) return 'destination';
   if (source === undefined || source.isFromBefore) return 'unknown';
-  if (source.source?.commit === 'released' || source.ledger.phase === 'pulling') return 'destination';
-  return source.decision === 'held' && source.source?.commit !== 'resumed' ? 'unknown' : 'source';
+  const sending = source.source ?? source.teleport;
+  if (sending?.commit === 'released' || source.ledger.phase === 'pulling') return 'destination';
+  return source.decision === 'held' && sending?.commit !== 'resumed' ? 'unknown' : 'source';
 }
 
 function phaseOf(vmLocation: VmLocation, source: HostedMigration | undefined): PhaseName {
@@ -133,12 +142,26 @@ function phaseOf(vmLocation: VmLocation, source: HostedMigration | undefined): P
   return (source?.source?.counters.pages.seen ?? 0) > 0 ? 'precopy' : 'prepare destination';
 }
 
+function linkOf(sending: TeleportStatus | null) {
+  if (sending?.rttMs === undefined) return null;
+  const { isConnected = true, rttMs, reconnects = 0 } = sending;
+  return { isConnected, rttMs, reconnects };
+}
+
+function teleportPhaseOf(vmLocation: VmLocation, sending: TeleportStatus | null): PhaseName {
+  if (vmLocation === 'destination') return 'release source';
+  if (vmLocation === 'unknown' || sending?.commit === 'stopped') return 'verify';
+  if (sending?.ramEnded) return 'restore';
+  return (sending?.counters?.pages.seen ?? 0) > 0 ? 'precopy' : 'prepare destination';
+}
+
 function problemsOf({ host, hosted }: Part, vmLocation: VmLocation): string[] {
   if (hosted.isFromBefore) return [`${host.name} has restarted since: what the guest had there is gone`];
-  if ((hosted.source ?? hosted.destination) !== null) return [];
+  if ((hosted.source ?? hosted.destination ?? hosted.teleport) !== null) return [];
   const recover = `run "vmmig recover ${hosted.ledger.guest.name}"`;
   if (hosted.isBusy) return [`vmmig's service on ${host.name} does not answer`];
-  if (hosted.ledger.role === 'source' && vmLocation === 'destination' && !hosted.isReplaceable)
+  const isNeeded = hosted.ledger.mode === 'switch' && hosted.ledger.role === 'source' && !hosted.isReplaceable;
+  if (isNeeded && vmLocation === 'destination')
     return [`vmmig's service on ${host.name} has ended, and what the guest still needed from there is gone with it`];
   return [`vmmig's service on ${host.name} has ended: ${recover}`];
 }
@@ -147,7 +170,7 @@ function timeOf(hostMs: number | null, part: Part | undefined): string | null {
   return hostMs === null || part === undefined ? null : new Date(hostMs - part.clockOffsetMs).toISOString();
 }
 
-/** One that the hosts keep no ledger of: a teleport, or what has only begun. */
+/** One that the hosts keep no ledger of: it has only begun, or is as good as over. */
 async function toldHere({ id, vm, from, to, pid }: RunningMigration): Promise<MigrationStatus> {
   const entries = await readJournal(id);
   const begin = entries.find(({ event }) => event === 'begin');

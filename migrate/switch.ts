@@ -7,25 +7,22 @@ import type { ResolutionEnd } from '../host-service/commit/index.js';
 import {
   call,
   type DestinationSample,
-  type Params,
   type Pulled,
   type ScanSummary,
   type SourceSample,
 } from '../host-service/protocol.js';
 import { untilAborted } from '../host-service/untilAborted.js';
 import type { InventoryHost } from '../hosts/index.js';
-import { abandon, withSide } from './abandon.js';
+import { abandon, findOut } from './abandon.js';
 import { toVmmigError, VmmigError } from './errors.js';
 import { checkExposure } from './exposure.js';
 import { LinkMeter } from './linkMeter.js';
-import { addressOf } from './locate.js';
 import { Migration, migrate, type Task } from './migration.js';
 import { outcome } from './outcome.js';
 import type { Prepared } from './prepared.js';
 import type { PullProgress } from './progress.js';
 import type { MigrationReport } from './report.js';
 import type { Hooks, SwitchRequest } from './requests.js';
-import { resolve } from './resolve.js';
 import type { Side } from './sides.js';
 import { tally } from './tally.js';
 import { pageBytes } from './units.js';
@@ -36,7 +33,6 @@ const finalPassMs = 20;
 /** A guest that writes faster than it can be read is given more time, again and again. */
 const growthIntervalMs = 2_000;
 const maxFinalPassMs = 300;
-const askTimeoutMs = 20_000;
 /** Before that a link has not shown what it takes. */
 const measuringMs = 1_000;
 
@@ -137,7 +133,7 @@ class Switch extends Migration {
     const watched: WatchedPull = {
       sides,
       hosts: { source, destination: intent.to },
-      migrationOn: (host) => this.#migrationOn(host),
+      migrationOn: (host) => this.migrationOn(host),
       reconnectTimeoutMs: this.#request.reconnectTimeoutMs,
       takenOver: (what) => {
         const names = [what.source ? source.name : null, what.destination ? intent.to.name : null];
@@ -154,10 +150,6 @@ class Switch extends Migration {
     const exposureMs = this.#runsSinceMs === null ? null : Math.round(releasedMs - this.#runsSinceMs);
     const verified = pulled?.hasTakenOver === true ? null : true;
     recorder.facts = { ...recorder.facts, verified, releasedMs, exposureMs };
-  }
-
-  #migrationOn({ runDir }: InventoryHost): Params<'source.pulled'> {
-    return { guest: addressOf(this.intent.guest), runDir, migrationId: this.id };
   }
 
   protected count(): void {
@@ -179,16 +171,7 @@ class Switch extends Migration {
     if (this.commit === 'done') return await this.#interrupted(thrown);
     this.commit = 'asked';
     const source = this.sides.source!.host;
-    const end = await resolve({
-      postToSource: async (event) => {
-        const params = { ...this.#migrationOn(source), event };
-        return (await this.#ask('source', (side) => call(side.rpc, 'source.post', params, limits))).state;
-      },
-      askDestination: async () => {
-        const params = this.#migrationOn(this.intent.to);
-        return (await this.#ask('destination', (side) => call(side.rpc, 'destination.ask', params, limits))).state;
-      },
-    });
+    const end = await findOut(this);
     const cancelled = toVmmigError(thrown).code === 'VMMIG_CANCELLED';
     const { result, vmLocation } = outcome({ end, cancelled, mayBeHeld: true, complete: false });
     if (vmLocation === 'destination') return await this.#goOn(source, end);
@@ -230,12 +213,6 @@ class Switch extends Migration {
     const pages = this.#latest?.remaining?.bytesPages ?? 0;
     const mebibytes = ((pages * pageBytes) / 2 ** 20).toFixed(1);
     return `${pages.toLocaleString('en')} pages (${mebibytes} MiB) were nowhere else and are lost.`;
-  }
-
-  async #ask<T>(which: 'source' | 'destination', work: (side: Side) => Promise<T>): Promise<T> {
-    const answer = await withSide(this, which, work);
-    if (answer === null) throw new VmmigError('VMMIG_HOST_SILENT', `the ${which} cannot be asked`);
-    return answer;
   }
 
   async #untilTimeToSwitch(): Promise<void> {
@@ -335,7 +312,6 @@ class Switch extends Migration {
   }
 }
 
-const limits = { timeoutMs: askTimeoutMs };
 const left = { code: 'VMMIG_LEFT', message: 'The command was made to end' } as const;
 
 /** QEMU has been through all of the guest's memory: what is left is known. */

@@ -4,6 +4,8 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { call, type DestinationSample, type Loaded, type ScanSummary } from '../host-service/protocol.js';
+import { conclude } from './abandon.js';
+import { VmmigError } from './errors.js';
 import { Migration, migrate } from './migration.js';
 import {
   adviseNoConvergence,
@@ -150,7 +152,7 @@ class Teleport extends Migration {
           destinationProcess: this.destinationProcess,
           destinationName: this.request.domain?.destinationName ?? null,
         }),
-        call(source.rpc, 'source.hold', {}, { signal }),
+        call(source.rpc, 'source.hold', { peerBootId: this.destinationProcess?.bootId ?? null }, { signal }),
       ]);
       signal.throwIfAborted();
       this.commit = 'asked';
@@ -164,10 +166,13 @@ class Teleport extends Migration {
   }
 
   async #release({ source }: Prepared): Promise<void> {
-    await this.recorder.during('release source', () =>
-      call(source.rpc, 'source.release', this.directoryOn(source), { timeoutMs: 30_000 }),
-    );
+    await this.recorder.during('release source', async () => {
+      const release = { ...this.migrationOn(source.host), event: 'release' } as const;
+      const { state } = await call(source.rpc, 'source.post', release, { timeoutMs: 30_000 });
+      if (state !== 'released') throw new VmmigError('VMMIG_SOURCE_NOT_RELEASED', `the source says "${state}"`);
+    });
     this.recorder.facts = { ...this.recorder.facts, releasedMs: Math.round(this.recorder.elapsedMs) };
+    await conclude(this);
   }
 
   protected count(): void {

@@ -159,7 +159,8 @@ export interface DestinationFacts {
 /** Where a service begins that finds a migration which another one left. */
 export function destinationFrom({ remembers, decision, guest }: DestinationFacts): DestinationState {
   if (guest === 'running') return 'running';
-  if (!remembers || decision === 'run' || guest === 'silent') return 'doubtful';
+  // Without that decision not even a QEMU that does not answer can have run it.
+  if (!remembers || decision === 'run') return 'doubtful';
   if (guest === 'gone') return 'ended';
   return decision === 'end' ? 'unended' : 'orphaned';
 }

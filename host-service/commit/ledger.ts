@@ -38,8 +38,10 @@ const ledgerSchema = z.strictObject({
   bootId,
   guest: z.strictObject({
     name: text,
-    qmpPath: path,
+    /** Empty where libvirt has the monitor. */
+    qmpPath: z.union([path, z.literal('')]),
     agentPath: path.nullable(),
+    libvirt: z.strictObject({ uri: text, domain: text }).optional(),
     /** The QEMU of this host's part; null while it is not started. */
     process: processSchema.nullable(),
   }),

@@ -122,6 +122,11 @@ export class LibvirtDestination implements AsyncDisposable {
     }
   }
 
+  /** libvirt has ended QEMU here, which had not run the guest: that is sure. */
+  get hasGivenUp(): boolean {
+    return this.#hasGivenUp;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#over.abort();
     await this.#monitor.close();
@@ -145,6 +150,6 @@ export class LibvirtDestination implements AsyncDisposable {
 }
 
 /** QEMU waits for the guest, or has it and has not been told to run it. */
-function isWaiting({ state, reason }: DomainState): boolean {
+export function isWaiting({ state, reason }: DomainState): boolean {
   return state === 'paused' && (reason === 'migrating' || reason === 'starting up' || reason === 'unknown');
 }

@@ -19,7 +19,7 @@ import {
   type DestinationAction,
   type DestinationEvent,
   type DestinationState,
-  decide,
+  decideAtDestination,
   destinationStep,
   type Ledger,
   removeLedger,
@@ -85,7 +85,8 @@ export class DestinationSwitch implements AsyncDisposable {
   static async start(options: DestinationSwitchOptions): Promise<DestinationSwitch> {
     const own = new DestinationSwitch(options, 'loading');
     const { runDir, migrationId, peer, guestAddress: guest } = options;
-    await writeLedger(runDir, await newLedger('destination', { migrationId, guest, peer, link: null }, null));
+    const facts = { migrationId, mode: 'switch', guest, peer, link: null } as const;
+    await writeLedger(runDir, await newLedger('destination', facts, null));
     await own.#begin(() => void own.#driver.post('loaded'));
     return own;
   }
@@ -260,15 +261,9 @@ export class DestinationSwitch implements AsyncDisposable {
   }
 
   async #decide(decision: 'run' | 'end'): Promise<DestinationEvent> {
-    const { runDir, migrationId } = this.#options;
-    try {
-      const stands = await decide(runDir, migrationId, 'destination', decision);
-      if (stands === decision) return decision === 'run' ? 'wroteRun' : 'wroteEnd';
-      return stands === 'run' ? 'runStands' : 'endStands';
-    } catch (error) {
+    return await decideAtDestination(this.#options, decision, (error) => {
       this.#failure ??= error;
-      return 'writeFailed';
-    }
+    });
   }
 
   async #startGuest(): Promise<DestinationEvent> {

@@ -6,21 +6,12 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { RemoteError } from '../../hosts/rpc.js';
 import {
-  cancelMigration,
-  endProcess,
-  isRunning,
-  migrationState,
-  quitSource,
-  resumeAfterFailure,
-} from '../../hypervisor/index.js';
-import { QmpClient } from '../../qmp/index.js';
-import {
   type DestinationEvent,
   type DestinationState,
-  decide,
+  decideAtDestination,
+  decideAtSource,
   destinationFrom,
   destinationStep,
-  type Ledger,
   type Role,
   readDecision,
   readLedger,
@@ -32,20 +23,17 @@ import {
 } from '../commit/index.js';
 import { CommitDriver } from '../commitDriver.js';
 import { connectControl } from '../control.js';
+import { removeStreamPath } from '../guest/libvirtPaths.js';
 import { bootId } from '../newLedger.js';
 import type { GuestAddress } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
+import { leftAtDestination, leftAtSource, leftByLibvirtAtDestination, leftByLibvirtAtSource } from './leftGuest.js';
 
 export interface OrphanedMigration {
   readonly guest: GuestAddress;
   readonly runDir: string;
   readonly migrationId: string;
 }
-
-const monitorTimeoutMs = 5_000;
-const undoTimeoutMs = 15_000;
-/** Run states of a guest that has been loaded, or is being loaded, and has never run. */
-const neverRun: ReadonlySet<string> = new Set(['inmigrate', 'prelaunch', 'paused']);
 
 /** Hands an event to the source's side of the commit point. */
 export async function postToSource(
@@ -57,31 +45,23 @@ export async function postToSource(
   if (atWork !== null) return atWork as SourceState;
   const decision = await readDecision(runDir, migrationId, 'source');
   const ledger = await readLedger(runDir, migrationId, 'source');
-  const state = sourceFrom({ decision, guest: await lookAtSource(migration.guest, ledger) });
+  await using guest = await (migration.guest.libvirt === undefined
+    ? leftAtSource(migration.guest, ledger)
+    : leftByLibvirtAtSource(migration.guest.libvirt));
+  // Nothing is noted any more: the service that is gone has put it right.
+  const isPutRight = ledger === null && decision === null && guest.state === 'running';
+  const state = isPutRight ? 'resumed' : sourceFrom({ decision, guest: guest.state });
   const driver = new CommitDriver(state, sourceStep, async (action): Promise<SourceEvent | null> => {
     switch (action) {
       case 'writeKept':
-        try {
-          return (await decide(runDir, migrationId, 'source', 'kept')) === 'kept' ? 'wroteKept' : 'heldStands';
-        } catch {
-          return 'writeFailed';
-        }
+        return await decideAtSource(migration, 'kept');
       case 'resumeGuest':
-        try {
-          await resumeOrphan(migration.guest);
-          return 'guestResumed';
-        } catch {
-          return 'resumeFailed';
-        }
+        return await attempt(() => guest.resume(), 'guestResumed', 'resumeFailed');
       case 'endQemu':
         // Its memory is in a service that is gone: what the destination still needs is here and nowhere else.
-        try {
-          if (ledger?.phase === 'committing' || ledger?.phase === 'pulling') return 'endFailed';
-          await endOrphan(migration.guest, ledger);
-          return 'qemuEnded';
-        } catch {
+        if (ledger?.mode === 'switch' && (ledger.phase === 'committing' || ledger.phase === 'pulling'))
           return 'endFailed';
-        }
+        return await attempt(() => guest.end(), 'qemuEnded', 'endFailed');
       default:
         return null;
     }
@@ -91,73 +71,40 @@ export async function postToSource(
   return reached;
 }
 
-/** What the source's QEMU is about. @throws ServiceError VMMIG_QEMU_SILENT when it is there and does not answer */
-export async function lookAtSource(
-  guest: Pick<GuestAddress, 'name' | 'qmpPath'>,
-  ledger: Ledger | null,
-): Promise<'running' | 'paused' | 'gone'> {
-  await using qmp = await monitor(guest);
-  if (qmp !== null) return (await qmp.execute('query-status')).running ? 'running' : 'paused';
-  if (await hasEnded(ledger)) return 'gone';
-  throw new ServiceError('VMMIG_QEMU_SILENT', `the QEMU of ${guest.name} does not answer on its monitor`);
-}
-
-/** Lets the guest of a QEMU run on that has been told to migrate. @throws when it does not */
-export async function resumeOrphan(guest: Pick<GuestAddress, 'name' | 'qmpPath'>): Promise<void> {
-  await using qmp = await monitor(guest);
-  if (qmp === null) throw new ServiceError('VMMIG_QEMU_SILENT', `the QEMU of ${guest.name} does not answer`);
-  const signal = AbortSignal.timeout(undoTimeoutMs);
-  const { final } = await migrationState(qmp, { signal });
-  if (!final) await cancelMigration(qmp, { wasRunning: true, signal });
-  await resumeAfterFailure(qmp, { wasRunning: true, signal });
-}
-
-/** Ends a QEMU whose guest runs elsewhere. @throws when it does not end */
-export async function endOrphan(guest: Pick<GuestAddress, 'qmpPath'>, ledger: Ledger | null): Promise<void> {
-  await using qmp = await monitor(guest);
-  if (ledger?.guest.process != null) await quitSource(qmp, ledger.guest.process);
-}
-
-/** Asks the destination's side: does the guest run there? If not, it never will. */
-export async function askDestination(migration: OrphanedMigration): Promise<DestinationState> {
+/**
+ * Asks the destination's side: does the guest run there? If not, it never will.
+ * @param bootIdThen - of this host when the migration began, where that is known
+ */
+export async function askDestination(
+  migration: OrphanedMigration,
+  bootIdThen: string | null = null,
+): Promise<DestinationState> {
   const { runDir, migrationId } = migration;
   const atWork = await askAtWork(migration, 'destination', 'ask');
   if (atWork !== null) return atWork as DestinationState;
   const ledger = await readLedger(runDir, migrationId, 'destination');
   const decision = await readDecision(runDir, migrationId, 'destination');
-  await using qmp = await monitor(migration.guest);
+  await using guest = await (migration.guest.libvirt === undefined
+    ? leftAtDestination(migration, ledger)
+    : leftByLibvirtAtDestination(migration.guest.libvirt, migrationId));
   const state = destinationFrom({
-    remembers: ledger !== null && ledger.bootId === (await bootId()),
+    // The ledger is removed when the guest was given up, or has run and nobody needs to ask any more.
+    remembers: (ledger?.bootId ?? bootIdThen) === (await bootId()),
     decision,
-    guest: await lookAt(qmp, ledger),
+    guest: await guest.look(),
   });
   const driver = new CommitDriver(state, destinationStep, async (action): Promise<DestinationEvent | null> => {
     switch (action) {
       case 'writeEnd':
-        try {
-          return (await decide(runDir, migrationId, 'destination', 'end')) === 'end' ? 'wroteEnd' : 'runStands';
-        } catch {
-          return 'writeFailed';
-        }
+        return await decideAtDestination(migration, 'end');
       case 'lookAtGuest': {
-        const found = await lookAt(qmp, ledger);
+        const found = await guest.look(true);
         return found === 'running' ? 'guestRuns' : found === 'waiting' ? 'guestWaits' : 'guestGone';
       }
       case 'startGuest':
-        try {
-          await qmp!.execute('cont');
-          return 'guestStarted';
-        } catch {
-          return 'startSilent';
-        }
+        return await attempt(() => guest.start(), 'guestStarted', 'startSilent');
       case 'endQemu':
-        try {
-          const process = ledger?.guest.process ?? null;
-          if (process !== null && (await isRunning(process))) await endProcess(process);
-          return 'qemuEnded';
-        } catch {
-          return 'endFailed';
-        }
+        return await attempt(() => guest.end(), 'qemuEnded', 'endFailed');
       default:
         return null;
     }
@@ -165,6 +112,21 @@ export async function askDestination(migration: OrphanedMigration): Promise<Dest
   const reached = await driver.post('ask');
   if (reached === 'ended') await removeRemains(runDir, migrationId, 'destination');
   return reached;
+}
+
+/** Of a teleport: the source has let go of the guest that runs here. */
+export async function concludeDestination({ runDir, migrationId }: OrphanedMigration): Promise<void> {
+  const ledger = await readLedger(runDir, migrationId, 'destination');
+  if (ledger?.mode === 'teleport') await removeRemains(runDir, migrationId, 'destination');
+}
+
+async function attempt<Event>(work: () => Promise<void>, done: Event, failed: Event): Promise<Event> {
+  try {
+    await work();
+    return done;
+  } catch {
+    return failed;
+  }
 }
 
 /**
@@ -194,16 +156,11 @@ export async function pulledElsewhere<T>(
 
 /** What a service that was killed has left, when there is nothing to be done any more. */
 async function removeRemains(runDir: string, migrationId: string, role: Role): Promise<void> {
-  const names = { source: ['source'], destination: ['incoming', 'qemu.pid'] };
-  for (const name of [...names[role], `control-${role}`])
-    await rm(join(runDir, migrationId, name), { force: true }).catch(() => {});
+  await removeStreamPath(migrationId);
   await removeLedger(runDir, migrationId, role);
-}
-
-/** A monitor that does not answer is not a QEMU that has ended. */
-async function hasEnded(ledger: Ledger | null): Promise<boolean> {
-  const process = ledger?.guest.process ?? null;
-  return process !== null && (ledger!.bootId !== (await bootId()) || !(await isRunning(process)));
+  const other = role === 'source' ? 'destination' : 'source';
+  if ((await readLedger(runDir, migrationId, other)) === null)
+    await rm(join(runDir, migrationId), { recursive: true, force: true });
 }
 
 async function askAtWork(
@@ -215,26 +172,4 @@ async function askAtWork(
   if (control === null) return null;
   await using _control = control;
   return (await control.request<{ state: string }>('post', { event })).state;
-}
-
-async function monitor({ qmpPath }: Pick<GuestAddress, 'qmpPath'>): Promise<(QmpClient & AsyncDisposable) | null> {
-  try {
-    return await QmpClient.connect({ path: qmpPath }, { timeoutMs: monitorTimeoutMs });
-  } catch {
-    return null;
-  }
-}
-
-async function lookAt(
-  qmp: QmpClient | null,
-  ledger: Ledger | null,
-): Promise<'waiting' | 'running' | 'silent' | 'gone'> {
-  const process = ledger?.guest.process ?? null;
-  if (qmp === null) return process !== null && (await isRunning(process)) ? 'silent' : 'gone';
-  try {
-    const { status } = await qmp.execute('query-status', {}, { timeoutMs: monitorTimeoutMs });
-    return neverRun.has(status) ? 'waiting' : 'running';
-  } catch {
-    return 'silent';
-  }
 }

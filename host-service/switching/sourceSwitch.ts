@@ -9,7 +9,7 @@ import type { Endpoint } from '../../relay/link/connection.js';
 import type { GuestMemory } from '../../relay/source/filePages.js';
 import { SwitchSource, type SwitchSourceHandlers, type SwitchSourceOptions } from '../../relay/source/switchSource.js';
 import {
-  decide,
+  decideAtSource,
   type Ledger,
   removeLedger,
   type SourceAction,
@@ -27,7 +27,7 @@ import type { Params } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
 import type { OpenMemory } from './guestMemory.js';
 import { captureLogPath, noteBlocks, type SourceRemains } from './keptMemory.js';
-import { endOrphan, lookAtSource, resumeOrphan } from './orphans.js';
+import { endOrphan, lookAtSource, resumeOrphan } from './leftGuest.js';
 
 export interface SourceSwitchOptions {
   readonly runDir: string;
@@ -77,12 +77,13 @@ export class SourceSwitch implements AsyncDisposable {
   static async start(options: SourceSwitchStart): Promise<SourceSwitch> {
     const { params, inspection, memory, runDir, migrationId } = options;
     const own = new SourceSwitch(options, 'running', false);
-    const { guest, peer, awaitsPermission } = params.switching!;
-    const ledger = await newLedger('source', { migrationId, guest, peer, link: null }, inspection.process);
+    const { guest, peer } = params;
+    const facts = { migrationId, mode: 'switch', guest, peer, link: null } as const;
+    const ledger = await newLedger('source', facts, inspection.process);
     const noted = await noteMemory(params, memory);
     await writeLedger(runDir, { ...ledger, ...(noted === null ? {} : { memory: noted }) });
     const kept = memory && { ...memory, ...(noted === null ? {} : { logPath: captureLogPath(runDir, migrationId) }) };
-    if (!awaitsPermission) own.permit();
+    if (!params.switching!.awaitsPermission) own.permit();
     await own.#begin((handlers) => SwitchSource.listen(relayOptions(params, kept), handlers));
     return own;
   }
@@ -266,14 +267,9 @@ export class SourceSwitch implements AsyncDisposable {
     const { runDir, migrationId } = this.#options;
     // Nobody is there to take the guest.
     if (decision === 'held' && this.#isCutOff) return 'writeFailed';
-    try {
-      const stands = await decide(runDir, migrationId, 'source', decision);
-      if (stands === decision) return decision === 'held' ? 'wroteHeld' : 'wroteKept';
-      return stands === 'held' ? 'heldStands' : 'keptStands';
-    } catch (error) {
+    return await decideAtSource({ runDir, migrationId }, decision, (error) => {
       this.#failure ??= error;
-      return 'writeFailed';
-    }
+    });
   }
 }
 

@@ -48,6 +48,8 @@ async function until(holds: () => boolean): Promise<void> {
 const methods = Object.keys(methodParams) as Method[];
 const empty = methods.filter((method) => methodParams[method].safeParse({}).success && method !== 'destination.check');
 
+const orphan = { runDir: '/none', guest: { name: 'a', qmpPath: '/x', agentPath: null } } as const;
+
 let dir: string;
 let service: Service;
 let rpc: RpcClient;
@@ -123,10 +125,10 @@ describe('the service on a host', () => {
     ['a key that is no base64', 'destination.listen', { migrationId: 'a', key: '!!', ports: null }],
     ['three ports', 'destination.listen', { migrationId: 'a', key: 'AAAA', ports: [1, 2, 3] }],
     ['half a port', 'destination.listen', { migrationId: 'a', key: 'AAAA', ports: [1.5, 2] }],
-    ['a process that is no number', 'destination.resolve', { name: 'a', qmpPath: '/x', agentPath: null, process: '1' }],
-    ['a way out of its directory', 'destination.rollback', { migrationId: '../x', runDir: '/none', process: null }],
-    ['a slash', 'destination.rollback', { migrationId: 'a/b', runDir: '/none', process: null }],
-    ['no id', 'destination.rollback', { migrationId: '', runDir: '/none', process: null }],
+    ['a boot that is no text', 'destination.ask', { ...orphan, migrationId: 'a', bootId: 1 }],
+    ['a way out of its directory', 'destination.conclude', { ...orphan, migrationId: '../x' }],
+    ['a slash', 'destination.conclude', { ...orphan, migrationId: 'a/b' }],
+    ['no id', 'destination.conclude', { ...orphan, migrationId: '' }],
     ['another kind of scan', 'source.scan', { mode: 'everything' }],
   ])('refuses %s in %s', async (_, method, params) => {
     expect(await failureOf(method, params)).toMatchObject({ code: 'VMMIG_SERVICE_PARAMS' });
@@ -139,7 +141,9 @@ describe('the service on a host', () => {
         fc.dictionary(fc.constantFrom('name', 'qmpPath', 'migrationId', 'process', 'mode', 'x'), fc.jsonValue()),
         async (method, params) => {
           // Without the others it is never complete: nothing is begun.
-          delete params[method === 'source.scan' ? 'mode' : method.endsWith('rollback') ? 'migrationId' : 'qmpPath'];
+          delete params[
+            method === 'source.scan' ? 'mode' : method.startsWith('destination') ? 'migrationId' : 'qmpPath'
+          ];
           expect(await failureOf(method, params)).toMatchObject({ code: 'VMMIG_SERVICE_PARAMS' });
         },
       ),

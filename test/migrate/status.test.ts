@@ -30,7 +30,7 @@ function source(change: object = {}, service: object | null = {}): Part {
   const peer = { host: 'hostB', runDir: '/run/vmmig', bootId: null };
   return part('hostA', {
     ledger: { ...ledger, role: 'source', peer },
-    ...{ isFromBefore: false, isBusy: false, decision: null, destination: null },
+    ...{ isFromBefore: false, isBusy: false, decision: null, destination: null, teleport: null },
     source: service && { ...link, ...state, ...service },
     ...change,
   });
@@ -43,7 +43,7 @@ function destination(change: object = {}, service: object | null = {}, clockOffs
     'hostB',
     {
       ledger: { ...ledger, role: 'destination', peer },
-      ...{ isFromBefore: false, isBusy: false, decision: null, source: null },
+      ...{ isFromBefore: false, isBusy: false, decision: null, source: null, teleport: null },
       destination: service && { ...link, ...state, ...service },
       ...change,
     },
