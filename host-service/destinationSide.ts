@@ -361,17 +361,9 @@ export class DestinationSide implements AsyncDisposable {
   async #compared(signal: AbortSignal): Promise<Results['destination.finished']> {
     await untilAborted(this.#relay!.finished, signal);
     this.#stopSampling();
-    this.#isLoaded = true;
+    await (await this.#teleporting)?.loaded();
     const { counters, bytesOnWire } = this.#relay!.state;
     return { counters, bytesOnWire };
-  }
-
-  async #commitDomain(domain: LibvirtDestination): Promise<Results['destination.commit']> {
-    await writeFile(join(this.#directory!, committingFile), '', { mode: 0o600 });
-    this.#isInDoubt = true;
-    const resumedAtMs = await domain.runs(() => (this.#relay as DestinationRelay).handOver());
-    this.#isInDoubt = false;
-    return { resumedAtMs };
   }
 
   /**
@@ -379,118 +371,46 @@ export class DestinationSide implements AsyncDisposable {
    * whatever becomes of it; about one that did not answer nothing is known, and it is left as it is.
    */
   async commit(): Promise<Results['destination.commit']> {
-    const guest = this.#guest;
-    if (this.#domain !== null && this.#isLoaded) return await this.#commitDomain(this.#domain);
-    if (guest === null || !this.#isLoaded)
-      throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no loaded guest to let run');
-    const resumed = guest.qmp.waitFor('RESUME', { timeoutMs: 10_000 }).then(eventTimeMs);
-    resumed.catch(() => {});
-    await writeFile(join(this.#directory!, committingFile), '', { mode: 0o600 });
-    guest.release();
-    try {
-      await letRun(guest);
-    } catch (thrown) {
-      if (!(thrown instanceof HypervisorError)) throw thrown;
-      if (thrown.cause instanceof QmpCommandError) {
-        await endProcess(guest);
-        throw thrown;
-      }
-    }
+    const teleport = await this.#teleporting;
+    if (teleport === null) throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no loaded guest to let run');
+    const resumedAtMs = await teleport.commit();
     // Not before: the guest stands still until here.
-    await this.#previous!.restore({ signal: AbortSignal.timeout(restoreTimeoutMs) }).catch(() => {});
-    return { resumedAtMs: await resumed.catch(() => Date.now()) };
+    await this.#previous?.restore({ signal: AbortSignal.timeout(restoreTimeoutMs) }).catch(() => {});
+    return { resumedAtMs };
   }
 
-  /**
-   * What became of a commit whose answer was lost. A QEMU that surely has not run the guest is ended, no other; one that
-   * ended by itself after it was asked may have run it, and written to its disks; and a host that has restarted since
-   * cannot say what was asked of it.
-   */
-  async resolve(
-    { qmpPath, process, bootId: bootIdThen, runDir, migrationId, libvirt }: Params<'destination.resolve'>,
-    signal: AbortSignal,
-  ): Promise<Results['destination.resolve']> {
-    if (bootIdThen !== null && bootIdThen !== (await bootId())) return 'unknown';
-    const wasAsked = await isThere(join(runDir, migrationId, committingFile));
-    if (libvirt !== undefined) {
-      if (this.#domain !== null) return await this.#domain.settle(wasAsked);
-      await using domain = new LibvirtDestination(libvirt, migrationId);
-      return await domain.settle(wasAsked);
-    }
-    if (process === null || !(await isRunning(process))) return wasAsked ? 'unknown' : 'ended';
-    try {
-      const qmp = this.#guest?.qmp ?? (await QmpClient.connect({ path: qmpPath }, { signal, timeoutMs: 5_000 }));
-      const { status } = await qmp.execute('query-status', {}, { signal, timeoutMs: 5_000 });
-      if (!untouched.has(status)) {
-        await rm(join(runDir, migrationId), { recursive: true, force: true });
-        return 'running';
-      }
-    } catch {
-      return 'unknown';
-    }
-    await endProcess(process);
-    return 'ended';
-  }
-
-  /** Ends the QEMU that was started here; also one that another service left behind. */
-  async rollback({ process, runDir, migrationId, libvirt }: Params<'destination.rollback'>): Promise<null> {
-    const directory = join(runDir, migrationId);
-    if (this.#switch !== null && (await this.#switch.ask()) !== 'ended') return null;
-    // Kept until QEMU is released, so it tells of one whose start was never reported.
-    const [pid, startTime] = (await readFile(join(directory, pidFile), 'utf8').catch(() => '')).split(' ').map(Number);
-    await this.#dispose();
-    if (libvirt !== undefined) {
-      await using domain = new LibvirtDestination(libvirt, migrationId);
-      if ((await domain.settle(false)) !== 'ended')
-        throw new HypervisorError('VMMIG_PROCESS_END', `libvirt has not given ${libvirt.domain} up here`);
-      await rm(directory, { recursive: true, force: true });
-      return null;
-    }
-    const left = process ?? (pid && startTime ? { pid, startTime } : null);
-    if (left !== null && (await isRunning(left))) await endProcess(left);
-    await rm(directory, { recursive: true, force: true });
+  /** The source has let go of the guest that runs here. */
+  async conclude(migration: OrphanedMigration): Promise<null> {
+    const teleport = await this.#teleporting;
+    if (teleport === null) await concludeDestination(migration);
+    else teleport.conclude();
     return null;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#dispose();
-  }
-
-  async #dispose(): Promise<void> {
     this.#stopSampling();
     await this.#starting?.catch(() => {});
+    const teleport = await this.#teleporting.catch(() => null);
     await releaseAll([
       () => this.#switch?.[Symbol.asyncDispose](),
+      () => teleport?.[Symbol.asyncDispose](),
       () => this.#relay?.[Symbol.asyncDispose](),
-      () => this.#endGuest(),
+      // Not one that was let run.
+      () => this.#guest?.[Symbol.asyncDispose](),
       () => this.#tunnel?.[Symbol.asyncDispose](),
       () => this.#domain?.[Symbol.asyncDispose](),
       ...this.#disks.splice(0).map((disk) => () => disk[Symbol.asyncDispose]()),
       () =>
         this.#directory &&
-        !this.#isInDoubt &&
-        !this.#switch?.isInDoubt &&
+        !(this.#switch ?? teleport)?.isInDoubt &&
         rm(this.#directory, { recursive: true, force: true }),
     ]);
-  }
-
-  /** QEMU, unless the guest may run in it. */
-  async #endGuest(): Promise<void> {
-    this.#isLoaded = false;
-    await this.#guest?.[Symbol.asyncDispose]();
   }
 
   #stopSampling(): void {
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#timer = null;
   }
-}
-
-function isThere(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }
 
 /** Memory is what a destination is about to need. */
