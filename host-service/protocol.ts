@@ -357,6 +357,8 @@ export interface SourceSample extends SourceRelayState {
   readonly throttlePercent: number;
   /** QEMU has stopped the guest. */
   readonly isStopped: boolean;
+  /** Pages of the guest's memory that have ever been written to; null where that is not known. */
+  readonly touchedPages: number | null;
   /** What the destination still needs from here; null for a teleport. */
   readonly remaining: Remaining | null;
   /** How the guest's memory gets to the relay: through QEMU's migration stream, or from the file that it is kept in. */

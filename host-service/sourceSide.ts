@@ -15,6 +15,7 @@ import {
   type MigrationState,
   migrationState,
   type QmpMonitor,
+  touchedPages,
 } from '../hypervisor/index.js';
 import { SourceRelay, type SourceRelayOptions } from '../relay/source/sourceRelay.js';
 import type { SwitchSource } from '../relay/source/switchSource.js';
@@ -72,6 +73,7 @@ export class SourceSide implements AsyncDisposable {
   #key: Buffer | null = null;
   #stopped: Promise<number> | null = null;
   #isStopped = false;
+  #touchedPages: number | null = null;
   #timer: NodeJS.Timeout | null = null;
   #migration: MigrationState | null = null;
   #scanning: Promise<unknown> = Promise.resolve();
@@ -191,6 +193,10 @@ export class SourceSide implements AsyncDisposable {
   async #setOut({ domain, ...asked }: Params<'source.start'>, signal: AbortSignal): Promise<void> {
     const guest = this.#guest!;
     const isInFiles = this.#memory !== null;
+    const { process, memory } = this.#inspection!;
+    void touchedPages(process.pid, memory.blocks).then((pages) => {
+      this.#touchedPages = pages;
+    });
     const leaves = this.#domainDeparture(domain ?? null);
     const departure = { streamPath: this.#streamPath, ...asked, isInFiles, domain: leaves };
     await guest.prepare(departure, signal);
@@ -390,6 +396,7 @@ export class SourceSide implements AsyncDisposable {
       qemuBytesPerSecond: (this.#migration?.ram?.bandwidthBps ?? 0) / 8,
       throttlePercent: this.#migration?.throttlePercent ?? 0,
       isStopped: this.#isStopped,
+      touchedPages: this.#touchedPages,
       remaining: this.#switch?.relay.state.remaining ?? null,
       capture: this.#memory === null ? 'stream' : 'memory file',
       isSentAhead: this.#switch?.relay.state.isSentAhead ?? false,

@@ -30,3 +30,4 @@ export { parseRamBlocks, type RamBlockInfo } from './ramBlocks.js';
 export type { RamStretch } from './ramStretch.js';
 export { type RecoveryOptions, untilRecoverable } from './recovery.js';
 export { cancelMigration, endProcess, quitSource, resumeAfterFailure, startMigration } from './source.js';
+export { touchedPages } from './touchedMemory.js';

@@ -16,8 +16,8 @@ export interface PrecopyOptions {
   readonly maxDowntimeMs: number;
   /** What a stop takes however little is to be sent. @param rttMs - between the hosts */
   readonly fixedMs: (rttMs: number) => number;
-  /** Pages that will have to be sent as bytes, as far as that can be known beforehand. */
-  readonly expectedPages: number | null;
+  /** Pages that need not be sent as bytes. */
+  readonly cachedPages: number;
   /** Asks the agent what has changed; null without an agent. */
   readonly rescan: (() => Promise<void>) | null;
   /** What the destination has put back from its disk so far. */
@@ -245,7 +245,7 @@ export class Precopy implements Disposable {
       seenPages: counters.pages.seen,
       sentPages: counters.pages.sent,
       wireBytes,
-      expectedPages: this.#options.expectedPages,
+      expectedPages: sample.touchedPages === null ? null : sample.touchedPages - this.#options.cachedPages,
       linkBytesPerSecond: isFirstPass ? averageBytesPerSecond : this.#meter.capacityBytesPerSecond,
       backlogBytes: this.#backlogs.at(-1) ?? 0,
       remainingBytes: sample.remainingBytes,

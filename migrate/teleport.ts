@@ -85,7 +85,7 @@ class Teleport extends Migration {
       vm: this.request.vm,
       maxDowntimeMs: this.request.maxDowntimeMs ?? defaultMaxDowntimeMs,
       fixedMs: (rttMs) => costs.fixedMs(rttMs),
-      expectedPages: null,
+      cachedPages: scan?.pages ?? 0,
       notConverging: (situation, pass) => this.#notConverging(source, pass, situation),
       rescan: scan === null ? null : async () => void (await this.scan(source, 'changes')),
       restored: () => restored,

@@ -26,7 +26,8 @@ const noticesKept = 20;
 export function advance(state: ProgressState, event: ProgressEvent): ProgressState {
   switch (event.type) {
     case 'start':
-      return { ...state, start: event };
+      // A teleport may go on as a switch.
+      return { ...initialState, notices: state.notices, start: event };
     case 'sample':
       return { ...state, sample: event };
     case 'notice':

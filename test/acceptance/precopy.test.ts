@@ -19,7 +19,7 @@ describe('While its memory is copied', () => {
     await guest.run('pattern start 24 4000');
     await setWan({ rttMs: 10, rateBps: 60e6 });
     const counted = await guest.count();
-    const move = guest.begin();
+    const move = guest.begin('--on-no-converge', 'wait');
     // Until everything has been seen once: what is read from then on is seen again.
     await move.until((event) => event.type === 'sample' && seenPages(event) > event.totalPages);
     await guest.run('fill-cache');
