@@ -49,6 +49,7 @@ export class SwitchDestination implements AsyncDisposable {
     handle: (frame) => this.#work(frame),
     failed: (error) => this.#fail(error),
     hasEnded: () => this.#end.isDecided,
+    crowded: (isCrowded) => this.#link.holdBulk(isCrowded),
   });
   readonly #phases: SwitchPhases = { hasSwitched: false, isLoading: false };
   readonly #sentAhead: SentAhead;

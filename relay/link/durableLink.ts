@@ -120,6 +120,11 @@ export class DurableLink implements AsyncDisposable {
     return this.#reconnects;
   }
 
+  /** While this side cannot handle what it has got, it takes no more of it. What is urgent arrives all the same. */
+  holdBulk(isHeld: boolean): void {
+    this.#wires.holdBulk(isHeld);
+  }
+
   /** Whether more bulk data would go out soon; `drained` is called when it becomes so. What is sent regardless queues. */
   get isOpenForBulk(): boolean {
     return !this.#ended && this.#bulk.isOpen;

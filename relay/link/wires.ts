@@ -32,6 +32,7 @@ export class Wires {
   #peers: readonly LinkConnection[] = [];
   #pastBytes = 0;
   #peerLeaves = false;
+  #holdsBulk = false;
 
   constructor(count: number, handlers: WireHandlers) {
     this.lanes = Array.from({ length: count }, () => new Lane());
@@ -53,6 +54,16 @@ export class Wires {
     for (const [at, { peer, received }] of connections.entries()) {
       this.lanes[at]!.resume(peer, received);
       this.#attach(this.lanes[at]!, peer);
+    }
+  }
+
+  /** Whether nothing is read of bulk data: the other side sends no more of it than the network holds. */
+  holdBulk(isHeld: boolean): void {
+    this.#holdsBulk = isHeld;
+    for (const lane of this.lanes.slice(1)) {
+      lane.heardAtMs = performance.now();
+      if (isHeld) lane.peer?.tls.pause();
+      else lane.peer?.tls.resume();
     }
   }
 
@@ -79,7 +90,7 @@ export class Wires {
 
   /** For how long a connection has been silent that should not have been; 0 when all is well. */
   silentMs(limitMs: number, nowMs: number): number {
-    for (const [at, { heardAtMs }] of this.lanes.entries())
+    for (const [at, { heardAtMs }] of this.lanes.slice(0, this.#holdsBulk ? 1 : undefined).entries())
       if (nowMs - heardAtMs > limitMs * (at === 0 ? 1 : bulkSilenceFactor)) return nowMs - heardAtMs;
     return 0;
   }
@@ -120,7 +131,8 @@ export class Wires {
         this.#handlers.broken(new RelayError('VMMIG_LINK_LOST', 'the link between the relays broke', cause), false);
     });
     tls.on('close', () => this.#closed(lane, peer));
-    tls.resume(); // the greeting left it paused
+    // The greeting left it paused.
+    if (!this.#holdsBulk || lane === this.lanes[0]) tls.resume();
     if (tls.closed) setImmediate(() => this.#closed(lane, peer));
   }
 

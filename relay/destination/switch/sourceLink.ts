@@ -33,6 +33,7 @@ export class SourceLink implements AsyncDisposable {
   #current: DurableLink | null = null;
   /** Another source has taken, or is to take, the place of the one before. */
   #hasChanged = false;
+  #holdsBulk = false;
   /** Of links that are gone. */
   #past = { bytesOnWire: 0, reconnects: 0 };
 
@@ -98,6 +99,12 @@ export class SourceLink implements AsyncDisposable {
     this.#current!.endure({ reconnectTimeoutMs, by: { accept: this.#listener } });
   }
 
+  /** While what has come cannot be handled. */
+  holdBulk(isHeld: boolean): void {
+    this.#holdsBulk = isHeld;
+    this.#current?.holdBulk(isHeld);
+  }
+
   send(type: number, sequence: number, payload: Buffer): void {
     this.#current?.send(type, sequence, payload);
   }
@@ -130,6 +137,7 @@ export class SourceLink implements AsyncDisposable {
           resumed: (gapMs) => handlers.resumed(gapMs),
         });
         this.#current = link;
+        link.holdBulk(this.#holdsBulk);
         if (this.#options.takesOver || this.#hasChanged) this.endure();
       })
       .catch((cause: RelayError) => {

@@ -45,6 +45,23 @@ describe('a durable link', () => {
     expect([...pair.source.lost, ...pair.destination.lost]).toEqual([]);
   });
 
+  test('takes no more bulk data than the network holds while it is held, and all of it afterwards', async () => {
+    await using pair = await durablePair({ silenceLimitMs: 300 });
+    const { source, destination } = pair;
+    destination.link.holdBulk(true);
+    for (let at = 0; at < 400; at++) source.link.sendOrdered(frameType.batch, payloadOf('', 100_000));
+    source.link.sendUrgent(frameType.answer, payloadOf('urgent'));
+    await until(() => destination.immediate.length === 1);
+    // Longer than a connection may be silent that is not held.
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    const early = destination.ordered.length;
+    expect(early).toBeLessThan(200);
+    destination.link.holdBulk(false);
+    await until(() => destination.ordered.length === 400);
+    expect(sequences(destination)).toEqual(upTo(400));
+    expect([...source.interrupted, ...destination.interrupted]).toEqual([]);
+  });
+
   test('goes on after one of its connections was cut', async () => {
     await using pair = await durablePair();
     for (let at = 0; at < 50; at++) pair.source.link.sendOrdered(frameType.batch, payloadOf('', 50_000));
