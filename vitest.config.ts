@@ -5,6 +5,8 @@ const parts = ['cli', 'disk', 'fuzz', 'host-service/commit', 'hosts', 'migrate',
   (folder) => `test/${folder}/**/*.test.ts`,
 );
 
+const soak = ['test/soak/**/*.test.ts'];
+
 /** One file at a time: guests that boot at the same time would measure each other. */
 export default defineConfig({
   test: {
@@ -12,8 +14,9 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 120_000,
     projects: [
-      { extends: true, test: { name: 'guests', include: ['test/**/*.test.ts'], exclude: parts } },
+      { extends: true, test: { name: 'guests', include: ['test/**/*.test.ts'], exclude: [...parts, ...soak] } },
       { extends: true, test: { name: 'parts', include: parts } },
+      ...(process.env.VMMIG_SOAK ? [{ extends: true as const, test: { name: 'soak', include: soak } }] : []),
     ],
   },
 });

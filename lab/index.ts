@@ -17,7 +17,7 @@ export { type LabStatus, labDown, labStatus, labUp, setWan } from './lab.js';
 export { domainPid, virsh } from './libvirt/domains.js';
 export type { DomainOptions } from './libvirt/domainXml.js';
 export { type LibvirtVersion, libvirtVersions } from './libvirt/version.js';
-export { type QemuVersion, qemuBinary } from './qemu.js';
+export { type LabQemu, labQemus, type QemuVersion, qemuBinary } from './qemu.js';
 export {
   defaultSettings,
   guestDirectory,

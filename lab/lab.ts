@@ -18,7 +18,7 @@ import { writeSshClientConfig, writeSshKeys } from './host/ssh.js';
 import { isLibvirtWhole, setUpLibvirt } from './libvirt/daemons.js';
 import { writeEmulator } from './libvirt/emulator.js';
 import { labPrograms, libvirtPrograms, requirePrograms } from './programs.js';
-import { qemuBinary } from './qemu.js';
+import { qemuBinary, qemuVersionOn } from './qemu.js';
 import {
   defaultSettings,
   hostNames,
@@ -52,6 +52,8 @@ export async function labUp(options: Partial<LabSettings> & { signal?: AbortSign
   await using _lock = await lockLab(signal);
   const before = await readState();
   const settings = { ...defaultSettings, ...pickSettings(before), ...wanted };
+  if (settings.libvirt !== null && settings.qemu === 'mixed')
+    throw new LabError('VMMIG_LAB_UNSUPPORTED', 'Domains name one emulator for both hosts: not with --qemu mixed');
   if (settings.libvirt === '9.0') requirePrograms(libvirtPrograms);
   const isSame = before?.qemu === settings.qemu && before.libvirt === settings.libvirt;
   if (before && isSame && (await isWhole(before))) {
@@ -94,7 +96,7 @@ export async function setWan(settings: Partial<WanSettings>, options: { signal?:
 }
 
 async function raise(settings: LabSettings, signal: AbortSignal | undefined): Promise<LabState> {
-  await qemuBinary(settings.qemu, signal ? { signal } : {});
+  for (const host of hostNames) await qemuBinary(qemuVersionOn(host, settings.qemu), signal ? { signal } : {});
   await prepareDirectory();
   const labHost = await compile('lab-host', ['lab/host/labHost.c'], { compiler: 'gcc', ...(signal ? { signal } : {}) });
   await copyFile(labHost, labPaths.labHost());
@@ -107,7 +109,7 @@ async function raise(settings: LabSettings, signal: AbortSignal | undefined): Pr
   for (const host of hostNames) await waitForSsh(host, signal);
   const { libvirt } = settings;
   if (libvirt !== null) {
-    await writeEmulator(settings.qemu);
+    await writeEmulator(qemuVersionOn('hostA', settings.qemu));
     await Promise.all(hostNames.map((host) => setUpLibvirt(host, libvirt, signal)));
   }
   const state: LabState = { ...settings, guests: {} };

@@ -1,7 +1,7 @@
 /** Where the lab is, what its hosts are called and how they are reached. */
 import { join } from 'node:path';
 import type { LibvirtVersion } from './libvirt/version.js';
-import type { QemuVersion } from './qemu.js';
+import type { LabQemu } from './qemu.js';
 
 export const hostNames = ['hostA', 'hostB'] as const;
 export type HostName = (typeof hostNames)[number];
@@ -18,7 +18,7 @@ export interface WanSettings {
 
 export interface LabSettings extends WanSettings {
   /** Default `7.2`. */
-  qemu: QemuVersion;
+  qemu: LabQemu;
   /** What each host runs; null, the default, for none. */
   libvirt: LibvirtVersion | null;
 }

@@ -7,7 +7,7 @@ import { cacheDir } from './cache.js';
 import { LabError } from './errors.js';
 import { acquireFileLock } from './fileLock.js';
 import { guestPaths } from './guest/arguments.js';
-import { qemuBinary } from './qemu.js';
+import { qemuBinary, qemuVersionOn } from './qemu.js';
 import {
   defaultSettings,
   guestDirectory,
@@ -72,8 +72,7 @@ export async function writeState(state: LabState): Promise<void> {
 }
 
 async function inventory(state: LabState): Promise<object> {
-  const { command } = await qemuBinary(state.qemu);
-  const hosts = hostNames.map((host) => [
+  const hosts = hostNames.map(async (host) => [
     host,
     {
       ssh: host,
@@ -82,7 +81,7 @@ async function inventory(state: LabState): Promise<object> {
       vmmig: labPaths.vmmig(),
       stateDir: join(labPaths.hostDirectory(host), 'state'),
       runDir: '/run/vmmig',
-      qemu: command,
+      qemu: (await qemuBinary(qemuVersionOn(host, state.qemu))).command,
     },
   ]);
   const direct = Object.entries(state.guests).filter(([, guest]) => !guest.isDomain);
@@ -92,7 +91,7 @@ async function inventory(state: LabState): Promise<object> {
     const agent = guest.hasAgentPort === false ? {} : { agent: paths.agentPath };
     return [name, { host: guest.host, qmp: paths.qmpPath, ...agent, disks }];
   });
-  return { hosts: Object.fromEntries(hosts), guests: Object.fromEntries(guests) };
+  return { hosts: Object.fromEntries(await Promise.all(hosts)), guests: Object.fromEntries(guests) };
 }
 
 async function replace(path: string, text: string): Promise<void> {

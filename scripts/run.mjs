@@ -3,10 +3,10 @@
  * builds, and then does what was asked. Plain Node, because it runs before there is anything else.
  *
  *     node scripts/run.mjs build | demo | bench NAME | test [VITEST ARGUMENTS] | test:full [VITEST ARGUMENTS]
- *                          | fuzz [all|NAME[,NAME…]] [INPUTS]
+ *                          | fuzz [all|NAME[,NAME…]] [INPUTS] | soak [VITEST ARGUMENTS]
  *
  * `test` ends with the line "N passed, N failed"; all of lint counts as one. `test:full` also runs what takes minutes
- * (VMMIG_TEST_FULL=1).
+ * (VMMIG_TEST_FULL=1). `soak` moves each guest VMMIG_SOAK_MOVES times, 20 unless that is set.
  */
 import { spawn } from 'node:child_process';
 import { accessSync, chmodSync, constants, existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
@@ -39,7 +39,11 @@ function run(command, args, { quiet = false, env = {} } = {}) {
 /** Like `run`, as root: directly, or with sudo. */
 function runAsRoot(command, args, options = {}) {
   if (isRoot) return run(command, args, options);
-  const kept = { PATH: process.env.PATH, ...pick('VMMIG_LAB_DIR', 'VMMIG_CACHE_DIR'), ...options.env };
+  const kept = {
+    PATH: process.env.PATH,
+    ...pick('VMMIG_LAB_DIR', 'VMMIG_CACHE_DIR', 'VMMIG_SOAK_MOVES'),
+    ...options.env,
+  };
   const assignments = Object.entries(kept).map(([name, value]) => `${name}=${value}`);
   return run('sudo', ['--', 'env', ...assignments, command, ...args], options);
 }
@@ -211,6 +215,7 @@ async function main([verb, ...args]) {
       if (args.length === 0) throw new Failure('Which benchmark? bench/ has them');
       return runProgram(`bench/${args[0]}.js`, args.slice(1));
     },
+    soak: () => test(['--project=soak', ...args], { VMMIG_SOAK: '1' }),
     test: () => test(args, {}),
     'test:full': () => test(args, { VMMIG_TEST_FULL: '1' }),
     fuzz: () => run(process.execPath, ['--expose-gc', '--import', 'tsx', join(project, 'test/fuzz/main.ts'), ...args]),

@@ -19,7 +19,7 @@ const options = {
     coerce: valued('--rate', parseBandwidth),
     describe: 'Rate of the link between them: 200mbit',
   },
-  qemu: { choices: ['7.2', '10.0'], requiresArg: true, describe: 'Version of QEMU' },
+  qemu: { choices: ['7.2', '10.0', 'mixed'], requiresArg: true, describe: 'Version of QEMU; mixed: 7.2 and 10.0' },
   libvirt: {
     type: 'string',
     coerce: parseLibvirt,

@@ -16,6 +16,8 @@ export interface GuestDevices {
   /** Where the guest's sockets, pid file and logs are. */
   dir: string;
   name: string;
+  /** Default `q35`. */
+  machine?: string;
   memoryMiB?: number;
   cpus?: number;
   disks?: GuestDisk[];
@@ -68,10 +70,11 @@ export function guestArguments(devices: GuestDevices, image: TinyGuestImage): st
   // only then it clears its dirty log without telling TCG (fixed by its commit "physmem: Fix migration dirty bitmap
   // coherency with TCG memory access").
   const memoryKiB = (devices.memoryMiB ?? 1024) * 1024 + 8;
+  const machine = devices.machine ?? 'q35';
   const socket = (id: string, path: string) => ['-chardev', `socket,id=${id},path=${path},server=on,wait=off`];
   return [
     ...['-name', devices.name, '-nodefaults', '-no-user-config', '-display', 'none'],
-    ...['-machine', devices.memoryFile ? 'q35,memory-backend=ram0' : 'q35', '-accel', 'tcg', '-cpu', 'qemu64'],
+    ...['-machine', devices.memoryFile ? `${machine},memory-backend=ram0` : machine, '-accel', 'tcg', '-cpu', 'qemu64'],
     ...['-smp', String(devices.cpus ?? 1), '-m', `size=${memoryKiB}K`],
     ...(devices.memoryFile
       ? ['-object', `memory-backend-file,id=ram0,size=${memoryKiB}K,mem-path=${devices.memoryFile},share=on`]

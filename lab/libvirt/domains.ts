@@ -6,6 +6,7 @@ import { LabError } from '../errors.js';
 import type { GuestDevices } from '../guest/arguments.js';
 import type { TinyGuestImage } from '../guest/tinyGuest.js';
 import { cancel, labExec, pathInMember, pidFromOutside } from '../host/members.js';
+import { qemuVersionOn } from '../qemu.js';
 import { type HostName, labPaths } from '../settings.js';
 import { requireState } from '../state.js';
 import { type DomainOptions, domainXml } from './domainXml.js';
@@ -23,7 +24,7 @@ export async function startDomain(
   if (libvirt === null) {
     throw new LabError('VMMIG_LAB_UNSUPPORTED', 'The lab has no libvirt: run "vmmig lab up --libvirt"');
   }
-  const emulator = await domainEmulator(qemu);
+  const emulator = await domainEmulator(qemuVersionOn(host, qemu));
   const boot = options.user === undefined ? image : await ownCopy(image, signal);
   const xmlPath = join(labPaths.hostDirectory(host), `${devices.name}.xml`);
   await writeFile(xmlPath, domainXml(devices, boot, emulator, options));
