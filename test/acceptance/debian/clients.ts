@@ -82,15 +82,15 @@ export class Pgbench implements AsyncDisposable {
     address: string,
     private readonly directory: string,
   ) {
-    const argv = [binary, '--no-vacuum', '--log', `--log-prefix=${join(directory, 'log')}`, '--progress=1'];
+    const argv = [binary, '--no-vacuum', '--log', `--log-prefix=${join(directory, 'log')}`];
     argv.push('-h', address, '-U', 'lab', '-c', String(Pgbench.clients), '-T', '3600', '-s', '5', '-D', 'serial=0');
     argv.push('-f', here('transaction.sql'), 'lab');
     this.#process = labExec('wan', argv as [string, ...string[]], { reject: false });
   }
 
   static async start(address: string): Promise<Pgbench> {
-    const directory = await mkdtemp(join(tmpdir(), 'vmmig-pgbench-'));
-    return new Pgbench(await pgbenchBinary(), address, directory);
+    const binary = await pgbenchBinary();
+    return new Pgbench(binary, address, await mkdtemp(join(tmpdir(), 'vmmig-pgbench-')));
   }
 
   get isRunning(): boolean {
