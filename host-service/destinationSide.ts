@@ -10,7 +10,6 @@ import { type DiskReader, openDisk } from '../disk/index.js';
 import {
   acceptMigration,
   type DestinationGuest,
-  type DomainAddress,
   type PreviousSettings,
   type ProcessId,
   parseRamBlocks,
@@ -24,8 +23,7 @@ import { DestinationRelay } from '../relay/destination/destinationRelay.js';
 import type { SwitchDestination } from '../relay/destination/switchDestination.js';
 import type { RelayError } from '../relay/errors.js';
 import { removeLedger } from './commit/index.js';
-import { LibvirtDestination } from './guest/libvirtDestination.js';
-import { TunnelExit } from './guest/libvirtTunnel.js';
+import { DomainArrival } from './guest/domainArrival.js';
 import { bootId } from './newLedger.js';
 import type { DestinationSample, Params, Pulled, Results, StartedProcess, TakeOver } from './protocol.js';
 import { releaseAll } from './releaseAll.js';
@@ -36,7 +34,7 @@ import { pidFile } from './switching/leftGuest.js';
 import { askDestination, concludeDestination, type OrphanedMigration, pulledElsewhere } from './switching/orphans.js';
 import { AdoptedGuest, awaitAnotherSource, findAtWork, findRemains, type Remains } from './switching/takeover.js';
 import { Yielding } from './switching/yielding.js';
-import { type ArrivedGuest, arrivedByLibvirt, arrivedDirectly } from './teleporting/arrivedGuest.js';
+import { type ArrivedGuest, arrivedDirectly } from './teleporting/arrivedGuest.js';
 import { DestinationTeleport } from './teleporting/destinationTeleport.js';
 import { untilAborted } from './untilAborted.js';
 
@@ -55,8 +53,7 @@ export class DestinationSide implements AsyncDisposable {
   #directory: string | null = null;
   #guest: DestinationGuest | null = null;
   /** Of a guest that libvirt brings. */
-  #domain: LibvirtDestination | null = null;
-  #tunnel: TunnelExit | null = null;
+  #domain: DomainArrival | null = null;
   #streamPath = '';
   #previous: PreviousSettings | null = null;
   #relay: DestinationRelay | SwitchDestination | null = null;
@@ -125,8 +122,9 @@ export class DestinationSide implements AsyncDisposable {
   /** Opens the disks that a guest will be restored from which libvirt brings. */
   async expect(params: Params<'destination.expect'>, _signal: AbortSignal): Promise<StartedProcess> {
     await this.#openDisks(params.disks.map(({ path, format }) => ({ path, format })));
-    this.#domain!.listens(this.#streamPath).then(
-      () => this.#listening(new Map()),
+    await (await this.#switching)?.started(null, null);
+    this.#domain!.listens().then(
+      () => this.#listening(new Map(Object.entries(params.pageSizes))),
       () => {},
     );
     return { pid: 0, startTime: 0, bootId: await bootId() };
@@ -140,7 +138,7 @@ export class DestinationSide implements AsyncDisposable {
     if (libvirt !== undefined) await this.#listenForLibvirt(params, libvirt);
     const relay = params.switching === null ? await this.#listen(params) : await this.#listenToSwitch(params);
     this.#startSampling(relay);
-    return { port: relay.port, tunnelPort: this.#tunnel?.port ?? null };
+    return { port: relay.port, tunnelPort: this.#domain?.tunnelPort ?? null };
   }
 
   async #startTeleport(params: Params<'destination.listen'>): Promise<DestinationTeleport> {
@@ -154,18 +152,21 @@ export class DestinationSide implements AsyncDisposable {
 
   async #arrived(): Promise<ArrivedGuest | null> {
     await this.#starting?.catch(() => {});
-    if (this.#domain !== null)
-      return arrivedByLibvirt(this.#domain, () => (this.#relay as DestinationRelay).handOver());
+    if (this.#domain !== null) return this.#domain.arrived(() => (this.#relay as DestinationRelay).handOver());
     return this.#guest === null ? null : arrivedDirectly(this.#guest);
   }
 
-  async #listenForLibvirt(params: Params<'destination.listen'>, address: DomainAddress): Promise<void> {
+  async #listenForLibvirt(
+    params: Params<'destination.listen'>,
+    address: NonNullable<Params<'destination.listen'>['guest']['libvirt']>,
+  ): Promise<void> {
     const { runDir, migrationId, key, ports } = params;
     this.#directory = join(runDir, migrationId);
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
-    this.#domain = new LibvirtDestination(address, migrationId);
-    this.#streamPath = await this.#domain.prepare();
-    this.#tunnel = await TunnelExit.open({ migrationId, key: Buffer.from(key, 'base64') }, ports);
+    const isSwitch = params.switching !== null;
+    const options = { runDir, migrationId, key: Buffer.from(key, 'base64'), ports, isSwitch };
+    this.#domain = await DomainArrival.prepare(address, options);
+    this.#streamPath = this.#domain.streamPath;
   }
 
   #startSampling(relay: DestinationRelay | SwitchDestination): void {
@@ -228,7 +229,7 @@ export class DestinationSide implements AsyncDisposable {
         ...{ runDir, migrationId },
         peer: ledger.peer,
         guestAddress: ledger.guest,
-        guest: () => this.#guest,
+        guest: () => this.#arrived(),
         relay: {
           credentials: { migrationId, key: Buffer.from(link.key, 'base64') },
           listen: ports === null ? {} : { ports },
@@ -273,7 +274,7 @@ export class DestinationSide implements AsyncDisposable {
       migrationId: params.migrationId,
       peer,
       guestAddress: guest,
-      guest: () => this.#guest,
+      guest: () => this.#arrived(),
       relay: { ...this.#relayOptions(params), reconnectTimeoutMs, heldLimitBytes: heldLimitBytes() },
       pulled: () => this.#whole!,
       cutOff: () => this.#cutOff(),
@@ -291,7 +292,8 @@ export class DestinationSide implements AsyncDisposable {
     await this.#adopting;
     this.#recoveryGuard?.[Symbol.dispose]();
     this.#stopSampling();
-    await this.#previous!.restore({ signal: AbortSignal.timeout(restoreTimeoutMs) });
+    await this.#domain?.concluded();
+    await this.#previous?.restore({ signal: AbortSignal.timeout(restoreTimeoutMs) });
     const { counters, bytesOnWire, faults, hasTakenOver } = relay.state;
     return { counters, bytesOnWire, faults, hasTakenOver };
   }
@@ -397,7 +399,6 @@ export class DestinationSide implements AsyncDisposable {
       () => this.#relay?.[Symbol.asyncDispose](),
       // Not one that was let run.
       () => this.#guest?.[Symbol.asyncDispose](),
-      () => this.#tunnel?.[Symbol.asyncDispose](),
       () => this.#domain?.[Symbol.asyncDispose](),
       ...this.#disks.splice(0).map((disk) => () => disk[Symbol.asyncDispose]()),
       () =>

@@ -165,7 +165,8 @@ export const methodParams = {
     vm: z.string(),
     libvirt: domainAddressSchema,
     disks: z.array(diskSchema),
-    postcopy: z.boolean(),
+    /** In bytes, of the RAM blocks that do not lie in small pages. */
+    pageSizes: z.record(z.string(), z.number().int().positive()),
   }),
   /** Resolves when the guest runs on the destination. */
   'source.switched': z.object({}),

@@ -162,11 +162,15 @@ export class SourceSide implements AsyncDisposable {
   async #startSwitch(params: Params<'source.listen'>): Promise<SourceSwitch> {
     const inspection = this.#inspection!;
     const limits = () => AbortSignal.timeout(undoTimeoutMs);
-    this.#memory = await openGuestMemory(this.#monitor, inspection.process);
+    // libvirt has QEMU prepare for post-copy, which rules out that it leaves memory out of its stream.
+    this.#memory = this.#isDomain ? null : await openGuestMemory(this.#monitor, inspection.process);
     const { runDir, migrationId } = params;
     this.#switch = await SourceSwitch.start({
       ...{ params, runDir, migrationId, inspection },
       memory: this.#memory,
+      streamPath: this.#streamPath,
+      answersQemu: this.#isDomain,
+      holdGuest: () => this.#guest!.hold(),
       resumeGuest: () => this.#undo(inspection.running, limits()),
       endQemu: () => this.#endQemu(limits()),
       pulled: () => this.#pulled(),
@@ -202,8 +206,12 @@ export class SourceSide implements AsyncDisposable {
     await guest.prepare(departure, signal);
     this.#stopped = guest.monitor.waitFor('STOP').then(eventTimeMs);
     this.#stopped.then(() => this.#guestStopped()).catch(() => {});
+    // It is to be stopped as soon as that can be, or is held back by the relay.
+    if (this.#switch !== null) this.#tellIterating();
     // QEMU would stop the guest at once where there is next to nothing to copy.
-    if (!isInFiles) await guest.setOut(signal);
+    if (isInFiles) return;
+    await guest.setOut(signal);
+    this.#switch?.departs(guest.letGo());
   }
 
   #guestStopped(): void {

@@ -36,7 +36,6 @@ export type FindingCode =
   /** The destination's libvirt cannot take the domain in. */
   | 'VMMIG_DOMAIN_DESTINATION'
   /** A mode of migration that there is not for domains. */
-  | 'VMMIG_DOMAIN_MODE'
   /** libvirt would call the migration unsafe. */
   | 'VMMIG_LIBVIRT_UNSAFE'
   /** The guest's CPU may not be available. */

@@ -19,33 +19,27 @@ export async function checkForLibvirt(
   if (domain === null) return [];
   const { libvirt: to } = addressOnDestination(domainNamed(request.vm), request);
   const { blocks: ramBlocks } = inspection.memory;
-  const plans = { domain, to: to!, disks: plan.disks, ramBlocks };
+  const plans = { domain, to: to!, disks: plan.disks, ramBlocks, postcopy: isSwitch };
   const there = await call(destination.rpc, 'destination.checkDomain', plans, { signal });
   const here = checkDomain(domain, { unsafe: request.domain?.unsafe ?? false });
-  return [...here, ...there, ...(isSwitch ? [noSwitch(request.vm)] : [])];
-}
-
-function noSwitch(vm: string): Finding {
-  return {
-    severity: 'refuse',
-    code: 'VMMIG_DOMAIN_MODE',
-    message: `${vm} is managed by libvirt, and only guests that vmmig starts itself can be switched`,
-    remedy: 'use vmmig teleport',
-  };
+  return [...here, ...there];
 }
 
 /**
  * @param tunnel - where vmmig leads to the destination's daemon
+ * @param isSwitch - then vmmig has to follow what libvirt says there
  * @throws VmmigError VMMIG_USAGE_FILE when the XML for the destination cannot be read
  */
 export async function domainDeparture(
   { domain, onNoConverge }: Pick<MigrateRequest, 'domain' | 'onNoConverge'>,
   to: InventoryHost,
   tunnel: Endpoint | null,
+  isSwitch: boolean,
 ): Promise<DomainDepartureParams> {
+  const usesTunnel = isSwitch || to.libvirtUri === undefined;
   return {
-    tunnel: to.libvirtUri === undefined ? tunnel : null,
-    destinationUri: to.libvirtUri ?? null,
+    tunnel: usesTunnel ? tunnel : null,
+    destinationUri: usesTunnel ? null : to.libvirtUri!,
     persistent: domain?.persistent ?? false,
     undefineSource: domain?.undefineSource ?? false,
     destinationName: domain?.destinationName ?? null,

@@ -26,6 +26,7 @@ import type { Hooks, MigrateRequest } from './requests.js';
 import { claim } from './running.js';
 import type { Side } from './sides.js';
 import { newMigrationId } from './stateDirectory.js';
+import { pageBytes } from './units.js';
 
 /** Of a mode that does not wait for the agent. */
 const agentPatienceMs = 2_000;
@@ -211,18 +212,25 @@ export abstract class Migration implements AsyncDisposable {
     const answered = this.#scanning.catch(() => {});
     await (this.waitsForAgent ? answered : Promise.race([answered, delay(agentPatienceMs, undefined, { ref: false })]));
     const domain = this.intent.guest.isDomain
-      ? { domain: await domainDeparture(this.request, this.intent.to, await this.#relays!.tunnel) }
+      ? {
+          domain: await domainDeparture(
+            this.request,
+            this.intent.to,
+            await this.#relays!.tunnel,
+            this.switching !== null,
+          ),
+        }
       : {};
     const mayThrottle = this.request.onNoConverge === 'throttle';
     const start = { isHeldBack: this.isHeldBack, mayThrottle, ...domain };
     await call(source.rpc, 'source.start', start, { signal: this.signal });
   }
 
-  async #startDestination({ destination, plan }: Prepared): Promise<void> {
+  async #startDestination({ destination, plan, inspection }: Prepared): Promise<void> {
     const { stateDir, runDir } = destination.host;
     const { libvirt } = addressOnDestination(this.intent.guest, this.request);
     if (plan.destination === null || libvirt !== undefined)
-      return await this.#expectDomain(destination, plan, libvirt!);
+      return await this.#expectDomain(destination, plan, inspection, libvirt!);
     const { qmpPath, commandLine } = plan.destination;
     const start = {
       migrationId: this.id,
@@ -239,15 +247,21 @@ export abstract class Migration implements AsyncDisposable {
   }
 
   /** It is libvirt that starts it, once the source's has begun. */
-  async #expectDomain(destination: Side, plan: Plan, libvirt: NonNullable<GuestAddress['libvirt']>): Promise<void> {
+  async #expectDomain(
+    destination: Side,
+    plan: Plan,
+    { memory }: Prepared['inspection'],
+    libvirt: NonNullable<GuestAddress['libvirt']>,
+  ): Promise<void> {
     await this.#relays!.tunnel;
+    const large = memory.blocks.filter(({ pageSizeBytes }) => pageSizeBytes > pageBytes);
     const expected = {
       migrationId: this.id,
       runDir: destination.host.runDir,
       vm: this.request.vm,
       libvirt,
       disks: [...plan.restorable],
-      postcopy: this.switching !== null,
+      pageSizes: Object.fromEntries(large.map(({ name, pageSizeBytes }) => [name, pageSizeBytes])),
     };
     this.destinationProcess = await call(destination.rpc, 'destination.expect', expected, { signal: this.signal });
   }

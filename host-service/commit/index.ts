@@ -1,7 +1,7 @@
 /** The commit point: its state machines, what they come to, and the records on the hosts that they rely on. */
 
 export { decideAtDestination, decideAtSource } from './decided.js';
-export { type Decision, decide, type Role, readDecision } from './decision.js';
+export { type Decision, decide, decisionPath, type Role, readDecision } from './decision.js';
 export {
   type DestinationAction,
   type DestinationEvent,

@@ -129,6 +129,8 @@ export class DirectSource implements SourceGuest {
     throw new ServiceError('VMMIG_SOURCE_MIGRATION', message);
   }
 
+  async letGo(): Promise<void> {}
+
   hold(): void {}
 
   async undo(wasRunning: boolean, signal: AbortSignal): Promise<void> {

@@ -12,12 +12,12 @@ import {
   isActive,
   LibvirtError,
   openMonitor,
-  parseOwner,
   type QmpMonitor,
+  qemuOwner,
   Virsh,
 } from '../../hypervisor/index.js';
 import { eventTimeMs } from '../clock.js';
-import { makeStreamPath, type Owner, removeStreamPath } from './libvirtPaths.js';
+import { makeStreamPath, removeStreamPath } from './libvirtPaths.js';
 
 const pollMs = 25;
 const startTimeoutMs = 60_000;
@@ -50,7 +50,7 @@ export class LibvirtDestination implements AsyncDisposable {
 
   /** @returns where QEMU is going to listen */
   async prepare(signal?: AbortSignal): Promise<string> {
-    return await makeStreamPath(this.#migrationId, await this.#qemuOwner(signal));
+    return await makeStreamPath(this.#migrationId, await qemuOwner(this.#virsh, { signal }));
   }
 
   /** Resolves when QEMU listens. */
@@ -139,13 +139,6 @@ export class LibvirtDestination implements AsyncDisposable {
     this.#hasGivenUp = !this.#hasResumed;
     const message = `libvirt gave ${this.#address.domain} up: its QEMU did not take the guest (see /var/log/libvirt/qemu)`;
     return new HypervisorError('VMMIG_DESTINATION_LOAD', message);
-  }
-
-  /** Whom this daemon lets its QEMUs run as. */
-  async #qemuOwner(signal?: AbortSignal): Promise<Owner | null> {
-    const capabilities = await this.#virsh.run(['capabilities'], { signal });
-    const [, label = ''] = /<baselabel type='(?:kvm|qemu)'>(\+\d+:\+\d+)<\/baselabel>/.exec(capabilities) ?? [];
-    return parseOwner(label);
   }
 }
 

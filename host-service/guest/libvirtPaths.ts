@@ -4,13 +4,9 @@
  */
 import { chown, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Owner } from '../../hypervisor/index.js';
 
 const stateDirectory = '/var/lib/libvirt/qemu';
-
-export interface Owner {
-  readonly uid: number;
-  readonly gid: number;
-}
 
 const directoryOf = (migrationId: string) => join(stateDirectory, `vmmig-${migrationId}`);
 

@@ -93,6 +93,7 @@ export class LibvirtSource implements SourceGuest {
     this.#departure = { ...departure, domain };
     const { 'downtime-limit': limitMs } = await this.monitor.execute('query-migrate-parameters', {}, { signal });
     this.#previousDowntimeMs = limitMs ?? null;
+    if (domain.postcopy) await this.allowDowntime(iterateDowntimeLimitMs, signal);
   }
 
   get hasSetOut(): boolean {
@@ -114,6 +115,8 @@ export class LibvirtSource implements SourceGuest {
     void this.#tunnel?.lost.then(() => {
       if (!this.#isHeld) this.#tunnel?.cut();
     });
+    // It may stop the guest as soon as it is let: that it has begun need not be waited for.
+    if (domain.postcopy) return;
     const given = migration.ended.then(() => {
       throw new LibvirtError('VMMIG_LIBVIRT_MIGRATE', `libvirt moved ${this.#address.domain} without its stream`);
     });
@@ -139,6 +142,13 @@ export class LibvirtSource implements SourceGuest {
     return null;
   }
 
+  async letGo(): Promise<void> {
+    const given = this.#migration!.ended.then(() => {
+      throw new LibvirtError('VMMIG_LIBVIRT_MIGRATE', `libvirt moved ${this.#address.domain} without its stream`);
+    });
+    await Promise.race([given, this.#tunnel!.asked]);
+  }
+
   hold(): void {
     writeFileSync(this.#heldPath(), '', { mode: 0o600 });
     this.#isHeld = true;
@@ -148,9 +158,13 @@ export class LibvirtSource implements SourceGuest {
     this.#isHeld = false;
     const { domain } = this.#address;
     const migration = this.#migration;
-    if (migration !== null && !migration.hasEnded) {
+    // What libvirt asks the destination then has one answer.
+    void this.#tunnel?.asked.then(() => this.#tunnel?.cut());
+    if (migration !== null && !migration.hasEnded && !this.#tunnel?.isAsked) {
       await this.#virsh.run(['domjobabort', '--domain', domain], { signal }).catch(ignored);
       if (!(await endsWithin(migration, unwindTimeoutMs))) this.#tunnel?.cut();
+    }
+    if (migration !== null) {
       if (!(await endsWithin(migration, cutTimeoutMs))) migration.kill();
       await endsWithin(migration, cutTimeoutMs);
     }
@@ -165,6 +179,8 @@ export class LibvirtSource implements SourceGuest {
   async release(signal: AbortSignal): Promise<void> {
     const { domain } = this.#address;
     const migration = this.#migration;
+    const uuid = this.#description?.uuid;
+    if (uuid !== undefined) this.#tunnel?.confirm({ name: this.#departure?.domain.destinationName ?? domain, uuid });
     if (migration !== null && !(await endsWithin(migration, releaseTimeoutMs))) migration.kill();
     const found = await domainState(this.#virsh, domain, { signal });
     if (found?.state === 'running')
@@ -185,12 +201,17 @@ export class LibvirtSource implements SourceGuest {
     await this.#virsh[Symbol.asyncDispose]();
   }
 
-  async #destinationUri({ to, directory }: DomainDeparture): Promise<string> {
+  async #destinationUri({ to, directory, postcopy }: DomainDeparture): Promise<string> {
     if ('uri' in to) return to.uri;
     const path = join(directory, 'libvirt');
-    this.#tunnel = await TunnelEntrance.open(path, to, (client) => {
-      this.#guard = VirshGuard.start(this.#heldPath(), this.#migration!.pid, client);
-    });
+    this.#tunnel = await TunnelEntrance.open(
+      path,
+      to,
+      (client) => {
+        this.#guard = VirshGuard.start(this.#heldPath(), this.#migration!.pid, client);
+      },
+      { follows: postcopy },
+    );
     return `qemu+unix:///system?socket=${encodeURIComponent(path)}`;
   }
 

@@ -4,6 +4,8 @@
  * open port, and what a connection that breaks means is ours to say.
  *
  *     virsh ─ RUNDIR/ID/libvirt ─ source's service ══ TLS with the migration's key ══ destination's service ─ daemon
+ *
+ * For a switch each end follows what is said there: see libvirtFinish.ts.
  */
 import { access, rm } from 'node:fs/promises';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
@@ -11,6 +13,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
 import { LibvirtError } from '../../hypervisor/index.js';
 import { acceptConnection, type Endpoint, type LinkCredentials, openConnection } from '../../relay/link/connection.js';
+import { FinishAtDestination, FinishAtSource } from './libvirtFinish.js';
 
 const connectTimeoutMs = 10_000;
 /** Peers that have connected and not shown the key yet. */
@@ -28,10 +31,19 @@ export class TunnelEntrance implements AsyncDisposable {
   #local: Socket | null = null;
   #remote: TLSSocket | null = null;
   #tellLost!: () => void;
+  readonly #follows: boolean;
+  #finish: FinishAtSource | null = null;
+  #tellAsked!: () => void;
+  /** Of a switch: resolves when the daemon here has let go of the guest. */
+  readonly asked: Promise<void>;
 
-  private constructor(path: string, server: Server) {
+  private constructor(path: string, server: Server, follows: boolean) {
     this.path = path;
     this.#server = server;
+    this.#follows = follows;
+    this.asked = new Promise((resolve) => {
+      this.#tellAsked = resolve;
+    });
     this.lost = new Promise((resolve) => {
       this.#tellLost = resolve;
     });
@@ -40,15 +52,17 @@ export class TunnelEntrance implements AsyncDisposable {
   /**
    * Connects to the destination at once, and waits for one client on `path`.
    * @param entered - called with the client's connection, before anything is read from it
+   * @param follows - what is said there is followed: it is a switch
    * @throws RelayError when the destination cannot be reached
    */
   static async open(
     path: string,
     { endpoint, credentials }: { readonly endpoint: Endpoint; readonly credentials: LinkCredentials },
     entered: (client: Socket) => void,
+    { follows }: { readonly follows: boolean },
   ): Promise<TunnelEntrance> {
     const server = createServer({ pauseOnConnect: true }, (client) => own.#enter(client, entered));
-    const own = new TunnelEntrance(path, server);
+    const own = new TunnelEntrance(path, server, follows);
     own.#remote = (await openConnection(endpoint, credentials, connectTimeoutMs)).tls;
     own.#remote.pause();
     own.#remote.once('close', () => own.#tellLost());
@@ -62,6 +76,16 @@ export class TunnelEntrance implements AsyncDisposable {
       process.umask(previousMask);
     }
     return own;
+  }
+
+  /** Of a switch: the guest runs at the destination. */
+  confirm(domain: { readonly name: string; readonly uuid: string }): void {
+    this.#finish?.confirm(domain);
+  }
+
+  /** Whether the client waits for what becomes of the guest at the destination. */
+  get isAsked(): boolean {
+    return this.#finish?.isAsked ?? false;
   }
 
   /** Hangs up on the client, which takes it for a no. */
@@ -82,6 +106,11 @@ export class TunnelEntrance implements AsyncDisposable {
     client.on('error', () => {});
     entered(client);
     const remote = this.#remote!;
+    if (this.#follows) {
+      this.#finish = new FinishAtSource(client, remote, () => this.cut());
+      this.#finish.asked.then(this.#tellAsked);
+      return;
+    }
     client.pipe(remote);
     // Not the other way: that the destination has hung up is not passed on, see `lost`.
     remote.pipe(client, { end: false });
@@ -91,56 +120,94 @@ export class TunnelEntrance implements AsyncDisposable {
 /** The destination's end. */
 export class TunnelExit implements AsyncDisposable {
   readonly port: number;
+  /** Of a switch: resolves with what is between the source and the daemon when the source has connected. */
+  readonly followed: Promise<FollowedDaemon>;
   readonly #server: Server;
-  readonly #sockets: Set<Socket>;
+  readonly #sockets = new Set<Socket>();
   /** Resolves when the source has hung up, and nobody else may come. */
   readonly #closed: Promise<void>;
+  readonly #follows: boolean;
+  #tellFollowed!: (followed: FollowedDaemon) => void;
+  #isTaken = false;
 
-  private constructor(server: Server, sockets: Set<Socket>, closed: Promise<void>) {
+  private constructor(server: Server, follows: boolean) {
     this.#server = server;
-    this.#sockets = sockets;
-    this.#closed = closed;
+    this.#follows = follows;
     this.port = (server.address() as { port: number }).port;
-  }
-
-  /** @throws LibvirtError VMMIG_LIBVIRT_UNREACHABLE when there is no daemon, or no port is free */
-  static async open(credentials: LinkCredentials, ports: readonly [number, number] | null): Promise<TunnelExit> {
-    const daemonPath = await findDaemon();
-    const sockets = new Set<Socket>();
-    let isTaken = false;
-    const server = createServer((socket) => {
-      if (isTaken || sockets.size >= maxStrangers) return void socket.destroy();
-      sockets.add(socket);
-      socket.once('close', () => sockets.delete(socket));
-      acceptConnection(socket, credentials, connectTimeoutMs).then(
-        ({ tls }) => {
-          if (isTaken) return void tls.destroy();
-          isTaken = true;
-          server.close();
-          join(tls, daemonPath, sockets);
-        },
-        () => {},
-      );
+    this.#closed = new Promise<void>((resolve) => server.once('close', resolve));
+    this.followed = new Promise((resolve) => {
+      this.#tellFollowed = resolve;
     });
-    await listenWithin(server, ports);
-    const closed = new Promise<void>((resolve) => server.once('close', resolve));
-    return new TunnelExit(server, sockets, closed);
   }
 
-  /** What libvirt has still to say is waited for, and not for long. */
+  /**
+   * @param follows - what is said there is followed: it is a switch
+   * @throws LibvirtError VMMIG_LIBVIRT_UNREACHABLE when there is no daemon, or no port is free
+   */
+  static async open(
+    credentials: LinkCredentials,
+    ports: readonly [number, number] | null,
+    { follows }: { readonly follows: boolean },
+  ): Promise<TunnelExit> {
+    const daemonPath = await findDaemon();
+    const server = createServer((socket) => own.#meet(socket, credentials, daemonPath));
+    await listenWithin(server, ports);
+    const own = new TunnelExit(server, follows);
+    return own;
+  }
+
+  /** What libvirt has still to say is waited for, and not for long; but after a switch, where nobody listens any more. */
   async [Symbol.asyncDispose](): Promise<void> {
     const isClosed = close(this.#server);
-    await Promise.race([this.#closed, delay(lastWordsMs, undefined, { ref: false })]);
+    if (!this.#follows) await Promise.race([this.#closed, delay(lastWordsMs, undefined, { ref: false })]);
     for (const socket of this.#sockets) socket.destroy();
     await isClosed;
   }
+
+  #meet(socket: Socket, credentials: LinkCredentials, daemonPath: string): void {
+    if (this.#isTaken || this.#sockets.size >= maxStrangers) return void socket.destroy();
+    this.#keep(socket);
+    acceptConnection(socket, credentials, connectTimeoutMs).then(
+      ({ tls }) => {
+        if (this.#isTaken) return void tls.destroy();
+        this.#isTaken = true;
+        this.#server.close();
+        const daemon = createConnection({ path: daemonPath });
+        this.#keep(daemon);
+        daemon.on('error', () => tls.destroy());
+        if (this.#follows) this.#follow(tls, daemon);
+        else join(tls, daemon);
+      },
+      () => {},
+    );
+  }
+
+  #keep(socket: Socket): void {
+    this.#sockets.add(socket);
+    socket.once('close', () => this.#sockets.delete(socket));
+  }
+
+  #follow(tls: TLSSocket, daemon: Socket): void {
+    const finish = new FinishAtDestination(tls, daemon, () => tls.destroy());
+    let isHeld = false;
+    void finish.held.then(() => {
+      isHeld = true;
+    });
+    // From then on the source has nothing more to say to libvirt here.
+    tls.once('close', () => {
+      if (!isHeld) daemon.destroy();
+    });
+    this.#tellFollowed({ daemon, finish });
+  }
 }
 
-function join(tls: TLSSocket, daemonPath: string, sockets: Set<Socket>): void {
-  const daemon = createConnection({ path: daemonPath });
-  sockets.add(daemon);
-  daemon.once('close', () => sockets.delete(daemon));
-  daemon.on('error', () => tls.destroy());
+/** The connection to the daemon, and what goes over it. */
+export interface FollowedDaemon {
+  readonly daemon: Socket;
+  readonly finish: FinishAtDestination;
+}
+
+function join(tls: TLSSocket, daemon: Socket): void {
   tls.once('close', () => daemon.destroy());
   daemon.once('close', () => tls.end());
   daemon.pipe(tls);

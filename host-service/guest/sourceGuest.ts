@@ -66,6 +66,11 @@ export interface SourceGuest extends AsyncDisposable {
   throttle(signal: AbortSignal): Promise<void>;
   /** Resolves when QEMU has sent everything. @throws when its migration ends in another way */
   sent(signal: AbortSignal): Promise<MigrationState | null>;
+  /**
+   * Of a switch, once it has set out: resolves when whoever manages the guest has let go of it, stopped as it is, and will
+   * not let it run here again unasked. @throws when that will not come
+   */
+  letGo(): Promise<void>;
   /** From here on only the caller can say where the guest is: it is not let run here by whatever fails. */
   hold(): void;
   /** Cancels what is under way, whose relay has hung up, and lets the guest run again if it ran before. */

@@ -2,19 +2,9 @@
  * The destination host's part in a switch: the relay, and the destination's side of the commit point. Once the guest
  * may run here, this outlives whoever has asked for the migration, until all of its memory is here.
  */
-import { setTimeout as delay } from 'node:timers/promises';
-import {
-  type DestinationGuest,
-  endProcess,
-  HypervisorError,
-  letRun,
-  type ProcessId,
-  processId,
-} from '../../hypervisor/index.js';
-import { QmpCommandError } from '../../qmp/index.js';
+import { HypervisorError, type ProcessId, processId } from '../../hypervisor/index.js';
 import { SwitchDestination, type SwitchDestinationOptions } from '../../relay/destination/switchDestination.js';
 import type { RelayError } from '../../relay/errors.js';
-import { eventTimeMs } from '../clock.js';
 import {
   type DestinationAction,
   type DestinationEvent,
@@ -31,6 +21,7 @@ import { type Control, serveControl } from '../control.js';
 import { newLedger } from '../newLedger.js';
 import type { GuestAddress } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
+import { type ArrivedGuest, isRefusal } from '../teleporting/arrivedGuest.js';
 
 export interface DestinationSwitchOptions {
   readonly runDir: string;
@@ -39,7 +30,7 @@ export interface DestinationSwitchOptions {
   readonly peer: { readonly host: string; readonly runDir: string };
   readonly guestAddress: GuestAddress;
   /** Null before QEMU has been started. */
-  readonly guest: () => DestinationGuest | null;
+  readonly guest: () => Promise<ArrivedGuest | null>;
   /** Resolves with what came of the pull. */
   readonly pulled: () => Promise<object>;
   /** The relay has given up on a guest that may run here: another service is to be able to take over. */
@@ -59,7 +50,6 @@ const mayRun: ReadonlySet<DestinationState> = new Set([
   'doubtful',
   'looking',
 ]);
-const pollMs = 1;
 /** Of what QEMU has printed. */
 const logLines = 4;
 
@@ -87,7 +77,7 @@ export class DestinationSwitch implements AsyncDisposable {
     const { runDir, migrationId, peer, guestAddress: guest } = options;
     const facts = { migrationId, mode: 'switch', guest, peer, link: null } as const;
     await writeLedger(runDir, await newLedger('destination', facts, null));
-    await own.#begin(() => void own.#driver.post('loaded'));
+    await own.#begin(() => void own.#loaded());
     return own;
   }
 
@@ -183,8 +173,11 @@ export class DestinationSwitch implements AsyncDisposable {
     throw this.#failure ?? new ServiceError('VMMIG_SWITCH_REFUSED', 'the guest was not let run here');
   }
 
-  /** QEMU has been started. Noted before it outlives this service, with what another one would need to take over. */
-  async started({ pid, startTime }: ProcessId, needs: TakeOverNeeds): Promise<void> {
+  /**
+   * QEMU has been started, or is about to be by libvirt. Noted before it outlives this service.
+   * @param needs - what another service would need to take over; null: none can
+   */
+  async started(qemu: ProcessId | null, needs: TakeOverNeeds | null): Promise<void> {
     const { runDir, migrationId, relay } = this.#options;
     const { credentials, listen, reconnectTimeoutMs } = relay;
     const ports: [number, number] | null = listen.ports === undefined ? null : [...listen.ports];
@@ -192,10 +185,10 @@ export class DestinationSwitch implements AsyncDisposable {
       runDir,
       { migrationId, role: 'destination' },
       {
-        process: { pid, startTime },
+        process: qemu === null ? null : { pid: qemu.pid, startTime: qemu.startTime },
         phase: 'moving',
         link: { host: '::', port: this.relay.port, key: credentials.key.toString('base64') },
-        takeOver: { ...needs, ports, reconnectTimeoutMs },
+        ...(needs === null ? {} : { takeOver: { ...needs, ports, reconnectTimeoutMs } }),
       },
     );
   }
@@ -208,6 +201,16 @@ export class DestinationSwitch implements AsyncDisposable {
     await this.#driver.post('abandon');
     if (!this.mayRun) return;
     await this.relay.finished.catch(() => {});
+  }
+
+  async #loaded(): Promise<void> {
+    try {
+      await (await this.#options.guest())!.ready();
+      await this.#driver.post('loaded');
+    } catch (error) {
+      this.#failure ??= error;
+      await this.#driver.post('failed');
+    }
   }
 
   /** Nobody is to take this for a service that is at work. */
@@ -233,12 +236,12 @@ export class DestinationSwitch implements AsyncDisposable {
       case 'writeEnd':
         return await this.#decide('end');
       case 'releaseGuard':
-        this.#options.guest()?.release();
+        (await this.#options.guest())?.release();
         return null;
       case 'startGuest':
         return await this.#startGuest();
       case 'lookAtGuest':
-        return await this.#lookAtGuest();
+        return (await (await this.#options.guest())?.look()) ?? 'guestGone';
       case 'endQemu':
         return await this.#endQemu();
       case 'tellRunning':
@@ -254,9 +257,9 @@ export class DestinationSwitch implements AsyncDisposable {
 
   /** QEMU's own reason is the better one when it hung up on the relay. */
   async #explained(error: RelayError): Promise<Error> {
-    const guest = this.#options.guest();
+    const guest = await this.#options.guest();
     if (error.code !== 'VMMIG_RELAY_QEMU' || guest === null || this.state === 'running') return error;
-    const said = (await guest.logTail().catch(() => '')).split('\n').slice(-logLines).join('\n');
+    const said = (await guest.lastWords().catch(() => '')).split('\n').slice(-logLines).join('\n');
     return new HypervisorError('VMMIG_DESTINATION_LOAD', `the guest could not be loaded: ${said || error.message}`);
   }
 
@@ -267,38 +270,20 @@ export class DestinationSwitch implements AsyncDisposable {
   }
 
   async #startGuest(): Promise<DestinationEvent> {
-    const guest = this.#options.guest()!;
     try {
-      const resumed = guest.qmp.waitFor('RESUME', { timeoutMs: 10_000 }).then(eventTimeMs);
-      resumed.catch(() => {});
-      // The device state is loaded; that its command to run has been taken note of shows a moment later.
-      while ((await guest.qmp.execute('query-status')).status === 'inmigrate') await delay(pollMs);
-      await letRun(guest);
-      this.#resumedAtMs = await resumed.catch(() => Date.now());
+      this.#resumedAtMs = await (await this.#options.guest())!.start();
       const { runDir, migrationId } = this.#options;
       await updateLedger(runDir, { migrationId, role: 'destination' }, { phase: 'pulling' }).catch(() => {});
       return 'guestStarted';
     } catch (error) {
       this.#failure ??= error;
-      const isRefusal = error instanceof HypervisorError && error.cause instanceof QmpCommandError;
-      return isRefusal ? 'startRefused' : 'startSilent';
-    }
-  }
-
-  async #lookAtGuest(): Promise<DestinationEvent> {
-    try {
-      const { qmp } = this.#options.guest()!;
-      const { running, status } = await qmp.execute('query-status', {}, { timeoutMs: 5_000 });
-      return running || (status !== 'inmigrate' && status !== 'paused') ? 'guestRuns' : 'guestWaits';
-    } catch {
-      return 'guestGone';
+      return isRefusal(error) ? 'startRefused' : 'startSilent';
     }
   }
 
   async #endQemu(): Promise<DestinationEvent> {
     try {
-      const guest = this.#options.guest();
-      if (guest !== null) await endProcess(guest);
+      await (await this.#options.guest())?.end();
       return 'qemuEnded';
     } catch {
       return 'endFailed';

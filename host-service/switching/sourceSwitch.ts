@@ -34,6 +34,8 @@ export interface SourceSwitchOptions {
   readonly migrationId: string;
   /** Where it is kept in files. Ended with this. */
   readonly memory: OpenMemory | null;
+  /** From here on nothing but the machine lets the guest run here. */
+  readonly holdGuest: () => void;
   /** Lets the guest run on here. @throws when it does not */
   readonly resumeGuest: () => Promise<void>;
   /** Ends QEMU, whose guest runs elsewhere. @throws when it does not end */
@@ -43,6 +45,10 @@ export interface SourceSwitchOptions {
 }
 
 export interface SourceSwitchStart extends SourceSwitchOptions {
+  /** Where the relay listens for QEMU. */
+  readonly streamPath: string;
+  /** QEMU has a return path, and waits there for its destination's answers. */
+  readonly answersQemu: boolean;
   readonly params: Params<'source.listen'>;
   readonly inspection: GuestInspection;
 }
@@ -60,6 +66,8 @@ export class SourceSwitch implements AsyncDisposable {
   readonly #permitted = new Promise<void>((resolve) => {
     this.#permit = resolve;
   });
+  /** Resolves when whoever manages the guest has let go of it. */
+  #letGo: Promise<void> = Promise.resolve();
   #interruptedAtMs: number | null = null;
   #failure: unknown = null;
   /** The relay has given up: what the destination still needs it will not get. */
@@ -84,7 +92,7 @@ export class SourceSwitch implements AsyncDisposable {
     await writeLedger(runDir, { ...ledger, ...(noted === null ? {} : { memory: noted }) });
     const kept = memory && { ...memory, ...(noted === null ? {} : { logPath: captureLogPath(runDir, migrationId) }) };
     if (!params.switching!.awaitsPermission) own.permit();
-    await own.#begin((handlers) => SwitchSource.listen(relayOptions(params, kept), handlers));
+    await own.#begin((handlers) => SwitchSource.listen(relayOptions(options, kept), handlers));
     return own;
   }
 
@@ -103,7 +111,11 @@ export class SourceSwitch implements AsyncDisposable {
       if (state === 'resumed') throw new ServiceError('VMMIG_TAKEOVER', `${guest.name} runs here`);
       const resumeGuest = () => resumeOrphan(guest);
       const endQemu = () => endOrphan(guest, ledger);
-      const own = new SourceSwitch({ ...options, migrationId, memory, resumeGuest, endQemu }, state, true);
+      const own = new SourceSwitch(
+        { ...options, migrationId, memory, holdGuest: () => {}, resumeGuest, endQemu },
+        state,
+        true,
+      );
       await updateLedger(options.runDir, ledger, { service: await processId(process.pid) });
       const { blocks: _, key, ...link } = settings;
       const credentials = { migrationId, key: Buffer.from(key, 'base64') };
@@ -157,6 +169,15 @@ export class SourceSwitch implements AsyncDisposable {
     }
   }
 
+  /** It has set out. @param letGo - rejects when it will not go */
+  departs(letGo: Promise<void>): void {
+    this.#letGo = letGo;
+    letGo.catch((error) => {
+      this.#failure ??= error;
+      void this.#driver.post('abandon');
+    });
+  }
+
   /** The guest may go, as far as the command is concerned. */
   permit(): void {
     this.#permit();
@@ -164,6 +185,11 @@ export class SourceSwitch implements AsyncDisposable {
 
   async #commit(): Promise<void> {
     await this.#driver.post('guestStopped');
+    const hasLetGo = await this.#letGo.then(
+      () => true,
+      () => false,
+    );
+    if (!hasLetGo) return;
     await this.#permitted;
     await this.#driver.post('commit');
   }
@@ -267,6 +293,7 @@ export class SourceSwitch implements AsyncDisposable {
     const { runDir, migrationId } = this.#options;
     // Nobody is there to take the guest.
     if (decision === 'held' && this.#isCutOff) return 'writeFailed';
+    if (decision === 'held') this.#options.holdGuest();
     return await decideAtSource({ runDir, migrationId }, decision, (error) => {
       this.#failure ??= error;
     });
@@ -283,12 +310,15 @@ async function noteMemory(
   return { key, connections, bandwidthBps, compress, reconnectTimeoutMs: switching!.reconnectTimeoutMs, blocks };
 }
 
-function relayOptions(params: Params<'source.listen'>, memory: GuestMemory | null): SwitchSourceOptions {
-  const { runDir, migrationId, key, connections, bandwidthBps, compress, switching } = params;
-  const directory = join(runDir, migrationId);
+function relayOptions(
+  { params, streamPath, answersQemu }: SourceSwitchStart,
+  memory: GuestMemory | null,
+): SwitchSourceOptions {
+  const { migrationId, key, connections, bandwidthBps, compress, switching } = params;
   const { pageStoreLimitBytes, spillDir, reconnectTimeoutMs } = switching!;
   return {
-    socketPath: join(directory, 'source'),
+    socketPath: streamPath,
+    answersQemu,
     credentials: { migrationId, key: Buffer.from(key, 'base64') },
     connections,
     bandwidthBps,

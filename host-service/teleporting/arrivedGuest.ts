@@ -1,10 +1,13 @@
 /** What the commit point asks of a guest that was brought to this host: of its QEMU, or of libvirt. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { type DestinationGuest, endProcess, HypervisorError, letRun } from '../../hypervisor/index.js';
 import { QmpCommandError } from '../../qmp/index.js';
 import { eventTimeMs } from '../clock.js';
 import type { LibvirtDestination } from '../guest/libvirtDestination.js';
 
 export interface ArrivedGuest {
+  /** Of a switch: resolves when whoever manages it has only to be told that it may run. @throws when that will not come */
+  ready(): Promise<void>;
   /** From here on it outlives this service. */
   release(): void;
   /** Resolves with when the guest began to run, by this host's clock. @throws see {@link isRefusal} */
@@ -12,6 +15,8 @@ export interface ArrivedGuest {
   look(): Promise<'guestRuns' | 'guestWaits' | 'guestGone'>;
   /** Ends one that has not run. @throws when it cannot be made sure of */
   end(): Promise<void>;
+  /** What QEMU has said, as far as that is known. */
+  lastWords(): Promise<string>;
 }
 
 /** Run states of a loaded guest that has never run. */
@@ -19,6 +24,7 @@ export const untouched: ReadonlySet<string> = new Set(['inmigrate', 'paused', 'p
 
 const resumeTimeoutMs = 10_000;
 const lookTimeoutMs = 5_000;
+const pollMs = 1;
 
 /** The guest has not run, and will not: that is sure. Every other failure to start it leaves it open. */
 export function isRefusal(error: unknown): boolean {
@@ -30,10 +36,13 @@ const givenUp = new WeakSet<Error>();
 
 export function arrivedDirectly(guest: DestinationGuest): ArrivedGuest {
   return {
+    async ready() {},
     release: () => guest.release(),
     async start() {
       const resumed = guest.qmp.waitFor('RESUME', { timeoutMs: resumeTimeoutMs }).then(eventTimeMs);
       resumed.catch(() => {});
+      // Of a switch: the device state is loaded; that its command to run has been taken note of shows a moment later.
+      while ((await guest.qmp.execute('query-status')).status === 'inmigrate') await delay(pollMs);
       await letRun(guest);
       return await resumed.catch(() => Date.now());
     },
@@ -50,12 +59,14 @@ export function arrivedDirectly(guest: DestinationGuest): ArrivedGuest {
       // Also one that was released: it has refused.
       await endProcess(guest);
     },
+    lastWords: () => guest.logTail(),
   };
 }
 
 /** @param handOver - gives libvirt's QEMU what it needs to run the guest */
 export function arrivedByLibvirt(domain: LibvirtDestination, handOver: () => Promise<void>): ArrivedGuest {
   return {
+    async ready() {},
     // It is the daemon's, not this service's.
     release: () => {},
     async start() {
@@ -71,5 +82,6 @@ export function arrivedByLibvirt(domain: LibvirtDestination, handOver: () => Pro
       if ((await domain.settle(false)) !== 'ended')
         throw new HypervisorError('VMMIG_PROCESS_END', 'libvirt has not given the domain up here');
     },
+    lastWords: async () => 'its log is in /var/log/libvirt/qemu',
   };
 }

@@ -3,11 +3,13 @@ import { access } from 'node:fs/promises';
 import { checkDisk } from '../direct/preflight/disks.js';
 import { checkMemory } from '../direct/preflight/memory.js';
 import type { DestinationDisk } from '../direct/preflight/plan.js';
+import { checkUserfaultfdOf } from '../direct/preflight/userfaultfd.js';
 import type { Finding } from '../finding.js';
 import type { RamBlockInfo } from '../ramBlocks.js';
 import type { DomainInspection } from './domainInspection.js';
 import { type DomainAddress, domainState, isActive } from './domains.js';
 import { LibvirtError } from './errors.js';
+import { qemuUser } from './qemuUser.js';
 import { Virsh, type VirshLimits } from './virsh.js';
 
 /** All reasons on the source that other guests do not know. @param allowed - what libvirt is told to do all the same */
@@ -60,11 +62,13 @@ export interface DomainPlan {
   readonly to: DomainAddress;
   readonly disks: readonly DestinationDisk[];
   readonly ramBlocks: readonly RamBlockInfo[];
+  /** It is to run there before it has all its memory. */
+  readonly postcopy: boolean;
 }
 
 /** Runs on the destination. */
 export async function checkDomainDestination(
-  { domain, to, disks, ramBlocks }: DomainPlan,
+  { domain, to, disks, ramBlocks, postcopy }: DomainPlan,
   limits: VirshLimits = {},
 ): Promise<Finding[]> {
   await using virsh = new Virsh(to.uri);
@@ -72,6 +76,7 @@ export async function checkDomainDestination(
     const findings = await Promise.all([
       checkName(virsh, domain, to, limits),
       checkEmulator(virsh, domain, limits),
+      postcopy ? checkUser(virsh, domain, limits) : [],
       checkMemory({ ramBlocks }),
       ...disks.map(checkDisk),
       ...domain.media.map(({ target, path }) => checkMedium(domain.name, target, path)),
@@ -136,6 +141,10 @@ async function checkEmulator(
       ),
     ];
   }
+}
+
+async function checkUser(virsh: Virsh, { emulator }: DomainInspection, limits: VirshLimits): Promise<Finding[]> {
+  return await checkUserfaultfdOf({ binary: emulator ?? '', user: await qemuUser(virsh, limits) });
 }
 
 async function checkMedium(name: string, target: string, path: string): Promise<Finding[]> {

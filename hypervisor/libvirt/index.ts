@@ -16,4 +16,13 @@ export { LibvirtError, type LibvirtErrorCode } from './errors.js';
 export { inspectDomain } from './inspectDomain.js';
 export { type DomainMigration, type MigrateDomainOptions, migrateDomain } from './migrateDomain.js';
 export { openMonitor } from './monitor.js';
+export { type Owner, qemuOwner } from './qemuUser.js';
+export {
+  emptyReply,
+  finishReply,
+  pong,
+  type RemoteMessage,
+  RemoteMessages,
+  RemoteProtocolError,
+} from './remoteProtocol.js';
 export { Virsh, type VirshLimits } from './virsh.js';

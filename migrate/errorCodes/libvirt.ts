@@ -38,9 +38,5 @@ export const libvirt = {
       summary: 'The destination’s libvirt cannot take the domain in.',
       nextStep: 'Do what the message says; `--dest-name` gives the domain another name there.',
     },
-    VMMIG_DOMAIN_MODE: {
-      summary: 'Guests that libvirt manages can be teleported, not switched.',
-      nextStep: 'Use `vmmig teleport`.',
-    },
   },
 } as const satisfies ErrorArea;

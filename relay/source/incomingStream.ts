@@ -43,7 +43,10 @@ export class IncomingStream implements AsyncDisposable {
     this.#input = await QemuInput.listen(socketPath, {
       bytes: (bytes) => this.#decode(bytes),
       end: () => this.#end(),
-      lost: (error) => this.#handlers.failed(error),
+      // One that has been told that all has arrived hangs up.
+      lost: (error) => {
+        if (!this.#hasEnded) this.#handlers.failed(error);
+      },
     });
   }
 

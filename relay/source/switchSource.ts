@@ -85,14 +85,15 @@ export class SwitchSource implements AsyncDisposable {
         },
       },
     );
-    this.#stream = new IncomingStream(this.#capture.parts, counters, {
+    const streamed = {
       decoded: () => {
         this.#delivery.run();
         return this.#delivery.store?.isFull !== true;
       },
       ended: () => this.#endOfStream(),
       failed,
-    });
+    };
+    this.#stream = new IncomingStream(this.#capture.parts, counters, streamed, options);
   }
 
   /** Listens for QEMU, whose stream waits for `begin`. */
@@ -253,6 +254,8 @@ export class SwitchSource implements AsyncDisposable {
 
   /** QEMU has sent everything: the guest is stopped, and this is all that keeps it from running at the destination. */
   #endOfStream(): void {
+    // Whoever waits for QEMU's word may go on meanwhile: that it is complete decides nothing.
+    this.#stream.accept();
     this.#delivery.ahead?.stop();
     this.#capture.finish();
     this.#capture.sendEnd(this.#delivery.sendFirst());

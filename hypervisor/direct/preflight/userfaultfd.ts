@@ -28,21 +28,35 @@ const sysPtrace = 19n;
 const timeoutMs = 10_000;
 const run = promisify(execFile);
 
+/** What of a QEMU decides whether it may. */
+export interface UserfaultfdUser {
+  readonly binary: string;
+  /** Whom it becomes; null when it stays who started it. */
+  readonly user: string | null;
+}
+
 export async function checkUserfaultfd(
   { postcopy, commandLine: { argv } }: DestinationPlan,
   facts?: UserfaultfdFacts,
 ): Promise<Finding[]> {
   if (postcopy !== true) return [];
+  return await checkUserfaultfdOf({ binary: argv[0] ?? '', user: userOf(argv) }, facts);
+}
+
+/** Likewise of a QEMU that another program starts as it likes; this process is as privileged as that. */
+export async function checkUserfaultfdOf(
+  { binary, user }: UserfaultfdUser,
+  facts?: UserfaultfdFacts,
+): Promise<Finding[]> {
   const { unprivileged, kernel, isPrivileged, hasDevice } = facts ?? (await userfaultfdFacts());
   if (unprivileged === null) {
     const [major, minor] = kernel;
     if (major < 5 || (major === 5 && minor < 2)) return [];
     return [refuse("this host's kernel has no userfaultfd", 'use a kernel with CONFIG_USERFAULTFD, or vmmig teleport')];
   }
-  const user = userOf(argv);
   const becomesOther = user !== null && user !== 'root' && user !== '0';
   if (unprivileged || (isPrivileged && !becomesOther)) return [];
-  if (hasDevice && !becomesOther && (await opensDevice(argv[0] ?? ''))) return [];
+  if (hasDevice && !becomesOther && (await opensDevice(binary))) return [];
   const who = becomesOther ? `QEMU runs as ${user}, who` : 'QEMU would run as a user who';
   return [
     refuse(

@@ -10,6 +10,8 @@ export interface SwitchSourceOptions extends SwitchLinkOptions {
   /** Where QEMU's `migrate unix:…` connects to. Made with mode 0600, removed at the end. */
   readonly socketPath: string;
   readonly compress: boolean;
+  /** QEMU has a return path, and waits there for its destination's answers. */
+  readonly answersQemu?: boolean;
   readonly store: PageStoreOptions;
   /** Of a guest whose memory QEMU leaves out of its stream; null: all of it comes through the stream. */
   readonly memory: GuestMemory | null;

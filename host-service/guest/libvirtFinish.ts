@@ -1,0 +1,112 @@
+/**
+ * What `virsh` says to the destination's daemon when a guest has been stopped for a switch, and is answered. libvirt's
+ * own order is: the source's daemon lets go of the guest, virsh asks the destination's to run it (`Finish`), and what that
+ * answers when the guest has *all* of its memory is told to the source's, which ends the guest there, or lets it run again
+ * (`Confirm`). A switch has the same order, with its commit point in between:
+ *
+ *     virsh ── Finish ──> source's end ── … ──> destination's end ─ │ held until it has been decided ─> daemon
+ *     virsh <── yes ───── source's end                              │    <────────── later, and nobody's business any more
+ *
+ * At the source `Finish` says that the daemon there has parked the guest: from then on it does nothing with it by itself,
+ * not even when it is restarted. The yes is the source's end's own, as soon as the guest runs: libvirt would take every
+ * other answer for a no, and a connection that breaks while memory is pulled for one, too.
+ */
+import type { Duplex } from 'node:stream';
+import { emptyReply, finishReply, pong, type RemoteMessage, RemoteMessages } from '../../hypervisor/index.js';
+
+/** Between virsh and the connection to the destination. */
+export class FinishAtSource {
+  /** Resolves when the source's daemon has let go of the guest. */
+  readonly asked: Promise<void>;
+  readonly #client: Duplex;
+  #tellAsked!: () => void;
+  #finish: RemoteMessage | null = null;
+  #isAnswered = false;
+
+  /** @param lost - what virsh says cannot be followed */
+  constructor(client: Duplex, remote: Duplex, lost: () => void) {
+    this.#client = client;
+    this.asked = new Promise((resolve) => {
+      this.#tellAsked = resolve;
+    });
+    const messages = new RemoteMessages();
+    client.on('data', (bytes: Buffer) => {
+      try {
+        for (const message of messages.feed(bytes)) this.#take(message, remote);
+      } catch {
+        lost();
+      }
+    });
+    remote.on('data', (bytes: Buffer) => {
+      if (!this.#isAnswered) client.write(bytes);
+    });
+    for (const end of [client, remote]) end.resume();
+  }
+
+  /** Whether libvirt waits for what becomes of the guest at the destination. */
+  get isAsked(): boolean {
+    return this.#finish !== null;
+  }
+
+  /** The guest runs at the destination. */
+  confirm(domain: { readonly name: string; readonly uuid: string }): void {
+    if (this.#finish === null || this.#isAnswered) return;
+    this.#isAnswered = true;
+    this.#client.write(finishReply(this.#finish, domain));
+  }
+
+  #take(message: RemoteMessage, remote: Duplex): void {
+    // virsh takes its leave of a daemon that is not asked any more.
+    if (this.#isAnswered) {
+      if (message.kind === 'call') this.#client.write(emptyReply(message));
+      return;
+    }
+    remote.write(message.raw);
+    if (message.kind !== 'finish') return;
+    this.#finish = message;
+    this.#tellAsked();
+  }
+}
+
+/** Between the connection from the source and the daemon. */
+export class FinishAtDestination {
+  /** Resolves with the question whether to run the guest, which is held back. */
+  readonly held: Promise<Buffer>;
+  /** Resolves when the daemon has answered it: the guest has all of its memory, or the daemon is done with it. */
+  readonly answered: Promise<void>;
+  #tellHeld!: (message: Buffer) => void;
+  #tellAnswered!: () => void;
+  #serial: number | null = null;
+
+  /** @param lost - what one of them says cannot be followed */
+  constructor(remote: Duplex, daemon: Duplex, lost: () => void) {
+    this.held = new Promise((resolve) => {
+      this.#tellHeld = resolve;
+    });
+    this.answered = new Promise((resolve) => {
+      this.#tellAnswered = resolve;
+    });
+    daemon.once('close', () => this.#tellAnswered());
+    const follow = (from: Duplex, take: (message: RemoteMessage) => void): void => {
+      const messages = new RemoteMessages();
+      from.on('data', (bytes: Buffer) => {
+        try {
+          for (const message of messages.feed(bytes)) take(message);
+        } catch {
+          lost();
+        }
+      });
+    };
+    follow(remote, (message) => {
+      if (message.kind !== 'finish') return void daemon.write(message.raw);
+      this.#serial = message.serial;
+      this.#tellHeld(message.raw);
+    });
+    // A daemon that is not answered closes the connection, and ends a guest that does not have all of its memory with it.
+    follow(daemon, (message) => {
+      if (message.kind === 'ping') return void daemon.write(pong());
+      if (message.kind === 'other' && message.serial === this.#serial) this.#tellAnswered();
+      if (!remote.destroyed) remote.write(message.raw);
+    });
+  }
+}

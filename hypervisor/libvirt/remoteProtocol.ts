@@ -1,0 +1,117 @@
+/**
+ * libvirt's remote protocol, as far as the end of a migration is concerned: what `virsh` and a daemon say to each other
+ * over a connection that vmmig carries. No I/O. (docs: libvirt.org/kbase/internals/rpc.html; the programs are in
+ * libvirt's remote_protocol.x and virkeepaliveprotocol.x, which never change.)
+ *
+ *     be32 length, its own included   be32 program   be32 version   be32 procedure   be32 type   be32 serial   be32 status
+ *     payload in XDR
+ *
+ *     CONNECT_CLOSE                   nothing            -> nothing
+ *     DOMAIN_MIGRATE_FINISH3_PARAMS   …  be32 cancelled  -> string name  uuid  be32 id  opaque cookie
+ *     keepalive PING                  nothing            -> PONG, a message of its own
+ */
+
+const headerBytes = 28;
+/** VIR_NET_MESSAGE_MAX, and the length itself. */
+const maxMessageBytes = 33_554_432 + 4;
+
+const remoteProgram = 0x20008086;
+const keepaliveProgram = 0x6b656570;
+const procedures = { close: 2, finish: 306, ping: 1, pong: 2 } as const;
+const types = { call: 0, reply: 1, message: 2 } as const;
+
+export interface RemoteMessage {
+  /** As it came. */
+  readonly raw: Buffer;
+  readonly kind:
+    | 'ping'
+    /** The destination is asked to run the guest: the source's libvirt has let go of it. */
+    | 'finish'
+    | 'call'
+    | 'other';
+  readonly program: number;
+  readonly version: number;
+  readonly procedure: number;
+  readonly type: number;
+  readonly serial: number;
+}
+
+/** Not what libvirt says: another protocol, or a connection that is encrypted within. */
+export class RemoteProtocolError extends Error {
+  override readonly name = 'RemoteProtocolError';
+}
+
+/** Bytes of one direction in, whole messages out. */
+export class RemoteMessages {
+  #rest: Buffer = Buffer.alloc(0);
+
+  /** @throws RemoteProtocolError */
+  feed(bytes: Buffer): RemoteMessage[] {
+    this.#rest = this.#rest.length === 0 ? bytes : Buffer.concat([this.#rest, bytes]);
+    const messages: RemoteMessage[] = [];
+    while (this.#rest.length >= 4) {
+      const lengthBytes = this.#rest.readUInt32BE(0);
+      if (lengthBytes < headerBytes || lengthBytes > maxMessageBytes)
+        throw new RemoteProtocolError(`a message of ${lengthBytes} bytes`);
+      if (this.#rest.length < lengthBytes) break;
+      messages.push(parse(Buffer.from(this.#rest.subarray(0, lengthBytes))));
+      this.#rest = this.#rest.subarray(lengthBytes);
+    }
+    return messages;
+  }
+}
+
+function parse(raw: Buffer): RemoteMessage {
+  const [program, version, procedure, type, serial] = [4, 8, 12, 16, 20].map((at) => raw.readUInt32BE(at)) as [
+    number,
+    number,
+    number,
+    number,
+    number,
+  ];
+  return { raw, kind: kindOf(raw, program, procedure, type), program, version, procedure, type, serial };
+}
+
+function kindOf(raw: Buffer, program: number, procedure: number, type: number): RemoteMessage['kind'] {
+  if (program === keepaliveProgram) return procedure === procedures.ping ? 'ping' : 'other';
+  if (type !== types.call) return 'other';
+  const isFinish = program === remoteProgram && procedure === procedures.finish && raw.length > headerBytes;
+  // With `cancelled` it is the opposite: the destination is to forget the guest.
+  return isFinish && raw.readInt32BE(raw.length - 4) === 0 ? 'finish' : 'call';
+}
+
+/** What a client answers to a daemon's ping; said unasked it does no harm, and counts as a sign of life. */
+export function pong(): Buffer {
+  const message = { program: keepaliveProgram, version: 1, procedure: procedures.pong, serial: 0 };
+  return encode(message, types.message, Buffer.alloc(0));
+}
+
+/** That a call went well, where nothing is to be returned. */
+export function emptyReply(call: RemoteMessage): Buffer {
+  return encode(call, types.reply, Buffer.alloc(0));
+}
+
+/** That the guest runs at the destination. @param domain - there; its UUID in the usual notation */
+export function finishReply(call: RemoteMessage, domain: { readonly name: string; readonly uuid: string }): Buffer {
+  const name = Buffer.from(domain.name);
+  const text = Buffer.alloc(4 + Math.ceil(name.length / 4) * 4);
+  text.writeUInt32BE(name.length, 0);
+  name.copy(text, 4);
+  const uuid = Buffer.from(domain.uuid.replaceAll('-', ''), 'hex');
+  if (uuid.length !== 16) throw new RemoteProtocolError(`${domain.uuid} is no UUID`);
+  const [idOfARunningDomain, noCookie] = [Buffer.from([0, 0, 0, 1]), Buffer.alloc(4)];
+  return encode(call, types.reply, Buffer.concat([text, uuid, idOfARunningDomain, noCookie]));
+}
+
+function encode(
+  to: Pick<RemoteMessage, 'program' | 'version' | 'procedure' | 'serial'>,
+  type: number,
+  payload: Buffer,
+): Buffer {
+  const message = Buffer.alloc(headerBytes + payload.length);
+  const { program, version, procedure, serial } = to;
+  for (const [index, word] of [message.length, program, version, procedure, type, serial, 0].entries())
+    message.writeUInt32BE(word, index * 4);
+  payload.copy(message, headerBytes);
+  return message;
+}
