@@ -18,6 +18,7 @@ interface RequestArguments extends VerbArguments {
   readonly maxDowntime: number | undefined;
   readonly onNoConverge: OnNoConverge | undefined;
   readonly timeout: number | undefined;
+  readonly reconnectTimeout: number | undefined;
   readonly connections: number | undefined;
   readonly noAgent: boolean | undefined;
   readonly noCompress: boolean | undefined;
@@ -38,6 +39,7 @@ export function requestFrom(args: RequestArguments): MigrateRequest {
     ...defined('maxDowntimeMs', args.maxDowntime),
     ...defined('onNoConverge', args.onNoConverge),
     ...defined('timeoutMs', args.timeout),
+    ...defined('reconnectTimeoutMs', args.reconnectTimeout),
     ...defined('connections', args.connections),
     agent: args.noAgent !== true,
     compress: args.noCompress !== true,

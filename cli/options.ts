@@ -123,6 +123,12 @@ export const migrationOptions = {
     requiresArg: true,
     describe: 'When it writes faster than the link takes',
   },
+  'reconnect-timeout': {
+    type: 'string',
+    requiresArg: true,
+    coerce: valued('--reconnect-timeout', (text) => (text.trim() === '0' ? 0 : parseDuration(text))),
+    describe: 'Look for a lost network for so long: 60s by default; 0: give up',
+  },
 } as const satisfies Record<string, VerbOption>;
 
 /** A coercion that names its option in the error. */

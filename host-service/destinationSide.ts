@@ -22,6 +22,7 @@ import type { MigrationCapability, QmpClient } from '../qmp/index.js';
 import { DestinationRelay } from '../relay/destination/destinationRelay.js';
 import type { SwitchDestination } from '../relay/destination/switchDestination.js';
 import type { RelayError } from '../relay/errors.js';
+import { callerSilenceMs, patientCallerSilenceMs } from './callerSilence.js';
 import { removeLedger } from './commit/index.js';
 import { DomainArrival } from './guest/domainArrival.js';
 import { bootId } from './newLedger.js';
@@ -69,6 +70,8 @@ export class DestinationSide implements AsyncDisposable {
   /** Of a QEMU that another service started. */
   #adopting: Promise<void> = Promise.resolve();
   readonly #yielding = new Yielding();
+  /** How long the caller may be silent. */
+  silenceLimitMs = callerSilenceMs;
   #starting: Promise<StartedProcess> | null = null;
   #listening!: (pageSizes: ReadonlyMap<string, number>) => void;
   /** The link may be there before QEMU is. With the host page size of its RAM blocks, where it is not the usual one. */
@@ -257,7 +260,13 @@ export class DestinationSide implements AsyncDisposable {
   async #listen(params: Params<'destination.listen'>): Promise<DestinationRelay> {
     const holdsDeviceState = this.#domain !== null;
     const teleport = await this.#teleporting;
-    const relay = await DestinationRelay.start({ ...this.#relayOptions(params), holdsDeviceState });
+    const { reconnectTimeoutMs } = params;
+    this.silenceLimitMs = patientCallerSilenceMs(reconnectTimeoutMs);
+    const relay = await DestinationRelay.start({
+      ...this.#relayOptions(params),
+      holdsDeviceState,
+      reconnectTimeoutMs,
+    });
     // Nobody may be left to ask for it when the network is gone, and without the link this QEMU is of no use.
     relay.finished.catch(async (error) => {
       await delay(lastWordsMs);

@@ -95,6 +95,8 @@ export const methodParams = {
     connections: z.number().int().min(1).max(16),
     bandwidthBps: z.number().positive().nullable(),
     compress: z.boolean(),
+    /** So long a relay looks for the other while the guest is the source's; 0: not at all. */
+    reconnectTimeoutMs: z.number().nonnegative(),
     /** For each disk of the agent: its index in the destination's list, or -1. */
     diskIndexes: z.array(z.number().int()),
     /** Null for a teleport. */
@@ -157,6 +159,7 @@ export const methodParams = {
     ...partySchema.shape,
     ...credentialsSchema.shape,
     ports: z.tuple([z.number().int(), z.number().int()]).nullable(),
+    reconnectTimeoutMs: z.number().nonnegative(),
     switching: switchingSchema.nullable(),
   }),
   /** Readies the host for a domain that libvirt is going to bring. */
@@ -366,8 +369,6 @@ export interface SourceSample extends SourceRelayState {
   readonly capture: 'stream' | 'memory file';
   /** From a file: all has been sent ahead that the destination is willing to hold. */
   readonly isSentAhead: boolean;
-  /** Of a switch: whether the relays are connected. */
-  readonly isConnected: boolean | null;
 }
 
 export interface DestinationSample {

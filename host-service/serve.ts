@@ -13,8 +13,6 @@ import { SourceSide } from './sourceSide.js';
 
 type Handlers = { [M in Method]: (params: Params<M>, signal: AbortSignal) => Promise<Results[M]> };
 
-/** A caller that has asked for nothing for so long is gone, even if the network has not said so: it asks all the time. */
-const silenceLimitMs = 20_000;
 /** What is being done when the caller is lost has so long to find its end before things are put back. */
 const settleTimeoutMs = 12_000;
 
@@ -58,7 +56,7 @@ export async function serve(version: string): Promise<void> {
   };
   // The caller's end, not a signal to its process group, is what ends the service.
   for (const signal of ['SIGINT', 'SIGHUP', 'SIGPIPE'] as const) process.on(signal, () => {});
-  const requests = new Requests();
+  const requests = new Requests(() => Math.max(source.silenceLimitMs, destination.silenceLimitMs));
   await using server = serveRpc(process.stdin, process.stdout, checked(handlers, requests), { version });
   // For good: a guest that has been handed over needs this process, however often it is told to go.
   const terminated = new Promise<void>((resolve) => process.on('SIGTERM', () => resolve()));
@@ -75,11 +73,16 @@ export async function serve(version: string): Promise<void> {
 class Requests {
   readonly #underWay = new Set<Promise<unknown>>();
   #lastAtMs = performance.now();
-  readonly silence = new Promise<void>((resolve) => {
-    setInterval(() => {
-      if (performance.now() - this.#lastAtMs > silenceLimitMs) resolve();
-    }, 1000).unref();
-  });
+  /** The caller is gone, even if the network has not said so: it asks all the time. */
+  readonly silence: Promise<void>;
+
+  constructor(silenceLimitMs: () => number) {
+    this.silence = new Promise((resolve) => {
+      setInterval(() => {
+        if (performance.now() - this.#lastAtMs > silenceLimitMs()) resolve();
+      }, 1000).unref();
+    });
+  }
 
   async during<T>(work: () => Promise<T>): Promise<T> {
     this.#lastAtMs = performance.now();

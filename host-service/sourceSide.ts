@@ -19,6 +19,7 @@ import {
 } from '../hypervisor/index.js';
 import { SourceRelay, type SourceRelayOptions } from '../relay/source/sourceRelay.js';
 import type { SwitchSource } from '../relay/source/switchSource.js';
+import { callerSilenceMs, patientCallerSilenceMs } from './callerSilence.js';
 import { eventTimeMs } from './clock.js';
 import { findAgent } from './findAgent.js';
 import { DirectSource } from './guest/directSource.js';
@@ -71,6 +72,7 @@ export class SourceSide implements AsyncDisposable {
     this.#tellIterating = resolve;
   });
   #key: Buffer | null = null;
+  #silenceLimitMs = callerSilenceMs;
   #stopped: Promise<number> | null = null;
   #isStopped = false;
   #touchedPages: number | null = null;
@@ -112,6 +114,11 @@ export class SourceSide implements AsyncDisposable {
     };
   }
 
+  /** A guest that stands still is not kept for a caller who may be gone. */
+  get silenceLimitMs(): number {
+    return this.#isStopped ? callerSilenceMs : this.#silenceLimitMs;
+  }
+
   /** Listens for QEMU, whose stream waits until the relays have met. */
   async listen(params: Params<'source.listen'>): Promise<null> {
     const directory = join(params.runDir, params.migrationId);
@@ -119,6 +126,7 @@ export class SourceSide implements AsyncDisposable {
     this.#directory = directory;
     this.#diskIndexes = params.diskIndexes;
     this.#migrationId = params.migrationId;
+    if (params.switching === null) this.#silenceLimitMs = patientCallerSilenceMs(params.reconnectTimeoutMs);
     this.#key = Buffer.from(params.key, 'base64');
     this.#streamPath = await this.#guest!.streamPath(params.migrationId, directory);
     if (params.switching === null) {
@@ -216,7 +224,7 @@ export class SourceSide implements AsyncDisposable {
 
   #guestStopped(): void {
     this.#isStopped = true;
-    this.#switch?.relay.guestStopped();
+    this.#relay?.guestStopped();
     if (this.#timer !== null) this.#notify(this.#view());
   }
 
@@ -408,7 +416,6 @@ export class SourceSide implements AsyncDisposable {
       remaining: this.#switch?.relay.state.remaining ?? null,
       capture: this.#memory === null ? 'stream' : 'memory file',
       isSentAhead: this.#switch?.relay.state.isSentAhead ?? false,
-      isConnected: this.#switch?.relay.state.isConnected ?? null,
     };
   }
 
@@ -419,12 +426,13 @@ export class SourceSide implements AsyncDisposable {
 }
 
 function relayOptions(params: Params<'source.listen'>, socketPath: string): SourceRelayOptions {
-  const { migrationId, key, connections, bandwidthBps, compress } = params;
+  const { migrationId, key, connections, bandwidthBps, compress, reconnectTimeoutMs } = params;
   return {
     socketPath,
     credentials: { migrationId, key: Buffer.from(key, 'base64') },
     connections,
     bandwidthBps,
+    reconnectTimeoutMs,
     elide: true,
     compress,
   };

@@ -10,6 +10,8 @@ export interface OpenOptions {
   signal?: AbortSignal;
   /** For the whole of connecting and logging in. Default: the inventory's, ssh_config's ConnectTimeout, or 15 s. */
   timeoutMs?: number;
+  /** How long an established session may be silent. Default 15 s; ssh_config's ServerAlive… counts where that is stricter. */
+  silenceLimitMs?: number;
 }
 
 /**

@@ -55,9 +55,9 @@ const localLibvirt = 'qemu:///system';
 export async function locateGuest(
   inventory: Inventory,
   guest: Guest,
-  options: { from?: string; not?: InventoryHost; signal?: AbortSignal },
+  options: { from?: string; not?: InventoryHost; signal?: AbortSignal; silenceLimitMs?: number },
 ): Promise<Side> {
-  const { from, not, signal } = options;
+  const { from, not, signal, silenceLimitMs } = options;
   const expected = resolveHost(inventory, from ?? guest.host);
   const others = from === undefined ? [...inventory.hosts.values()].filter(({ name }) => name !== expected.name) : [];
   const hosts = [expected, ...others].filter(({ name }) => name !== not?.name);
@@ -66,7 +66,7 @@ export async function locateGuest(
   for (const host of hosts) {
     let side: Side;
     try {
-      side = await openSide(host, signal);
+      side = await openSide(host, signal, silenceLimitMs);
     } catch (thrown) {
       // Only the expected host must be reachable; a dead third host is no reason not to move a guest.
       if (host.name === expected.name || signal?.aborted) throw thrown;

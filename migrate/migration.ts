@@ -31,6 +31,14 @@ import { pageBytes } from './units.js';
 /** Of a mode that does not wait for the agent. */
 const agentPatienceMs = 2_000;
 
+/** A session that is not to outlast a cut. */
+const shortSilenceMs = 15_000;
+
+/** The sessions outlast what the link between the relays does; TCP takes as long again to notice that it is over. */
+function sessionSilenceLimitMs(reconnectTimeoutMs: number): number {
+  return shortSilenceMs + 2 * reconnectTimeoutMs;
+}
+
 /** What a mode is made with. */
 export interface Task {
   readonly intent: Intent;
@@ -102,6 +110,11 @@ export abstract class Migration implements AsyncDisposable {
     return false;
   }
 
+  /** So long the relays look for each other while the guest is the source's; 0: not at all. */
+  get reconnectTimeoutMs(): number {
+    return 0;
+  }
+
   /** What the relays need for a switch; null for what is not one. */
   get switching(): SwitchSettings | null {
     return null;
@@ -150,11 +163,13 @@ export abstract class Migration implements AsyncDisposable {
   async #preflight(): Promise<Prepared> {
     const { recorder, sides, signal } = this;
     return await recorder.during('preflight', async () => {
-      const prepared = await prepare(this.intent, this.request, sides, signal, (found) => {
+      const onInspected = (found: Pick<Prepared, 'source' | 'agent'>) => {
         // A scan changes nothing, so it need not wait for the destination, nor for what preflight finds.
         this.#scanning = this.#firstScan(found);
         this.#scanning.catch(() => {});
-      });
+      };
+      const silenceLimitMs = sessionSilenceLimitMs(this.reconnectTimeoutMs);
+      const prepared = await prepare(this.intent, this.request, sides, signal, onInspected, silenceLimitMs);
       recorder.locatedAt(prepared.source.host.name);
       for (const side of [prepared.source, prepared.destination])
         void side.rpc.closed.then((error) => {

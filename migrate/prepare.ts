@@ -28,6 +28,7 @@ export async function understand(request: MigrateRequest): Promise<Intent> {
 /**
  * Opens both hosts and looks at the guest.
  * @param onInspected - called as soon as the guest is known, while the destination is still being opened
+ * @param silenceLimitMs - how long a host may be silent; what is usual, when left open
  */
 export async function prepare(
   { inventory, guest, to }: Intent,
@@ -35,11 +36,13 @@ export async function prepare(
   sides: Sides,
   signal?: AbortSignal,
   onInspected: (found: Pick<Prepared, 'source' | 'agent'>) => void = () => {},
+  silenceLimitMs?: number,
 ): Promise<Prepared> {
   const options = {
     not: to,
     ...(request.from === undefined ? {} : { from: request.from }),
     ...(signal ? { signal } : {}),
+    ...(silenceLimitMs === undefined ? {} : { silenceLimitMs }),
   };
   const findAndInspect = async () => {
     const source = await locateGuest(inventory, guest, options);
@@ -50,7 +53,7 @@ export async function prepare(
     return found;
   };
   const openDestination = async () => {
-    const destination = await openSide(to, signal);
+    const destination = await openSide(to, signal, silenceLimitMs);
     sides.destination = destination;
     return destination;
   };

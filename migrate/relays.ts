@@ -22,6 +22,8 @@ export interface RelayedMigration {
   readonly id: string;
   readonly intent: Intent;
   readonly request: MigrateRequest;
+  /** So long the relays look for each other while the guest is the source's; 0: not at all. */
+  readonly reconnectTimeoutMs: number;
   readonly switching: SwitchSettings | null;
 }
 
@@ -38,7 +40,7 @@ export function connectRelays(
   migration: RelayedMigration,
   signal: AbortSignal,
 ): RelaysMeeting {
-  const { id: migrationId, request, intent } = migration;
+  const { id: migrationId, request, intent, reconnectTimeoutMs } = migration;
   const key = randomBytes(32).toString('base64');
   const listening = call(
     source.rpc,
@@ -52,6 +54,7 @@ export function connectRelays(
       connections: request.connections ?? defaultConnections,
       bandwidthBps: tightest(request, source, destination),
       compress: request.compress ?? true,
+      reconnectTimeoutMs,
       diskIndexes: [...plan.restorableIndexes],
       switching: switchingOf(migration, source),
     },
@@ -61,7 +64,8 @@ export function connectRelays(
     const { runDir, linkPorts } = destination.host;
     const ports: [number, number] | null = linkPorts === undefined ? null : [linkPorts.first, linkPorts.last];
     const party = { guest: addressOnDestination(intent.guest, request), peer: peerOf(source) };
-    const listen = { migrationId, runDir, key, ports, ...party, switching: switchingOf(migration, destination) };
+    const own = { reconnectTimeoutMs, switching: switchingOf(migration, destination) };
+    const listen = { migrationId, runDir, key, ports, ...party, ...own };
     const { port, tunnelPort } = await call(destination.rpc, 'destination.listen', listen, { signal });
     const host = await linkAddress(destination.host);
     return { relay: { host, port }, tunnel: tunnelPort === null ? null : { host, port: tunnelPort } };

@@ -20,6 +20,8 @@ export interface MigrateRequest {
   readonly onNoConverge?: OnNoConverge;
   /** The whole migration, up to the commit point. */
   readonly timeoutMs?: number;
+  /** So long the relays look for each other when the network fails before the commit point; 0: not at all. */
+  readonly reconnectTimeoutMs?: number;
   /** Connections between the relays. */
   readonly connections?: number;
   /** Ask the guest agent for its cache map. Default true. */

@@ -33,9 +33,15 @@ export interface Clock {
 
 const askIntervalMs = 3_000;
 
-/** Logs in to a host and starts the service there. */
-export async function openSide(host: InventoryHost, signal?: AbortSignal): Promise<Side> {
-  const session: HostSession = await openHostSession(host, signal === undefined ? {} : { signal });
+/**
+ * Logs in to a host and starts the service there.
+ * @param silenceLimitMs - how long the session may be silent; what is usual, when left open
+ */
+export async function openSide(host: InventoryHost, signal?: AbortSignal, silenceLimitMs?: number): Promise<Side> {
+  const session: HostSession = await openHostSession(host, {
+    ...(signal === undefined ? {} : { signal }),
+    ...(silenceLimitMs === undefined ? {} : { silenceLimitMs }),
+  });
   let service: HostService;
   try {
     service = await startHostService(session, host.vmmig, {

@@ -29,6 +29,11 @@ const reconnectTimeoutMs = 60 * 60 * 1000;
 /** As much as QEMU takes from a guest's processors. */
 const mostThrottlePercent = 99;
 const lastWordsMs = 2000;
+/**
+ * Longer than what networks mend by themselves (a router's failover, a switch that restarts its ports); no longer than
+ * applications keep their own connections open, so that a network which is gone is told soon.
+ */
+const defaultReconnectTimeoutMs = 60_000;
 
 /**
  * Moves a guest. Resolves with the report whatever becomes of it.
@@ -66,6 +71,10 @@ class Teleport extends Migration {
   #precopying: Precopy | null = null;
   #loaded: Loaded | null = null;
   #hasToldOfDirt = false;
+
+  override get reconnectTimeoutMs(): number {
+    return this.request.reconnectTimeoutMs ?? defaultReconnectTimeoutMs;
+  }
 
   protected async move(prepared: Prepared, scan: ScanSummary | null): Promise<void> {
     const stoppedAtMs = await this.#precopy(prepared, scan);

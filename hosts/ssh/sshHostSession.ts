@@ -20,8 +20,11 @@ const OUTPUT_GRACE_MS = 500;
 const PID_LINE = /^vmmig-pid:(\d+)\n/m;
 
 /** @throws HostError as `SshSession.connect`; the signal's reason when aborted. */
-export async function openSshHostSession(host: InventoryHost, options: ConnectOptions): Promise<HostSession> {
-  const ssh = await SshSession.connect(await resolveTarget(host), options);
+export async function openSshHostSession(
+  host: InventoryHost,
+  { silenceLimitMs, ...options }: ConnectOptions & { silenceLimitMs?: number },
+): Promise<HostSession> {
+  const ssh = await SshSession.connect(await resolveTarget(host, silenceLimitMs), options);
   return new SshHostSession(host.name, ssh);
 }
 

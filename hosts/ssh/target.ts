@@ -12,8 +12,8 @@ import { parseDestination, type SshDestination } from './destination.js';
 import { readSshConfig } from './include.js';
 
 const DEFAULT_CONNECT_TIMEOUT_MS = 15_000;
-/** A silent host is given up after three unanswered probes, 5 s apart: a migration has deadlines of its own to keep. */
-const KEEPALIVE = { intervalMs: 5_000, maxUnanswered: 3 };
+/** A silent host is given up after three unanswered probes: most of what is done on it has deadlines of its own to keep. */
+const KEEPALIVE = { intervalMs: 5_000, silenceLimitMs: 15_000 };
 const SSH_PORT = 22;
 
 export interface SshTarget {
@@ -47,8 +47,11 @@ type TargetSource = Pick<
   'name' | 'ssh' | 'sshConfig' | 'identityFile' | 'knownHosts' | 'connectTimeoutMs'
 >;
 
-/** @throws HostError VMMIG_SSH_CONFIG when ssh_config cannot be read or says something that cannot be used. */
-export async function resolveTarget(host: TargetSource): Promise<SshTarget> {
+/**
+ * @param silenceLimitMs - how long an established session may be silent
+ * @throws HostError VMMIG_SSH_CONFIG when ssh_config cannot be read or says something that cannot be used.
+ */
+export async function resolveTarget(host: TargetSource, silenceLimitMs = KEEPALIVE.silenceLimitMs): Promise<SshTarget> {
   const unusable = (message: string, cause?: unknown) =>
     new HostError('VMMIG_SSH_CONFIG', host.name, `cannot tell how to reach ${host.name}: ${message}`, { cause });
   const destination = parseDestination(host.ssh);
@@ -113,7 +116,10 @@ export async function resolveTarget(host: TargetSource): Promise<SshTarget> {
       host.connectTimeoutMs ?? (timeoutSeconds > 0 ? timeoutSeconds * 1000 : DEFAULT_CONNECT_TIMEOUT_MS),
     keepalive: {
       intervalMs: stricter(Number(directives.one('serveraliveinterval')) * 1000, KEEPALIVE.intervalMs),
-      maxUnanswered: stricter(Number(directives.one('serveralivecountmax')), KEEPALIVE.maxUnanswered),
+      maxUnanswered: stricter(
+        Number(directives.one('serveralivecountmax')),
+        Math.ceil(silenceLimitMs / KEEPALIVE.intervalMs),
+      ),
     },
     ...(host.sshConfig !== undefined && { sshConfig: host.sshConfig }),
   };

@@ -8,13 +8,14 @@ import { newCounters, type RelayCounters } from '../counters.js';
 import { MemoryDigest, RunDigester, totalPagesOf } from '../digest.js';
 import { RelayError } from '../errors.js';
 import type { LinkCredentials } from '../link/connection.js';
+import type { DurableLink } from '../link/durableLink.js';
 import { type Frame, frameType } from '../link/frames.js';
 import { type Listener, type ListenOptions, listen } from '../link/handshake.js';
 import { encodeInPlace } from '../link/hints.js';
-import { Link } from '../link/link.js';
 import { unpackTail } from '../link/packedTail.js';
 import { decodeResend, encodeResendRequest } from '../link/resend.js';
 import { Milestone } from '../milestone.js';
+import { teleportLink } from '../teleportLink.js';
 import { Acknowledgements } from './acknowledgements.js';
 import { parseBlocks } from './blocksFrame.js';
 import { FrameQueue } from './frameQueue.js';
@@ -30,6 +31,8 @@ export interface DestinationRelayOptions {
   readonly qemuListens?: Promise<unknown>;
   /** Disks by the index that references name. The caller closes them. */
   readonly disks: readonly DiskReader[];
+  /** So long the source relay may be out of reach; 0: a lost connection is the end. */
+  readonly reconnectTimeoutMs: number;
   readonly silenceLimitMs?: number;
   /** QEMU gets the state of the devices, without which it cannot run the guest, only by `handOver`. */
   readonly holdsDeviceState?: boolean;
@@ -54,7 +57,7 @@ export class DestinationRelay implements AsyncDisposable {
   readonly #options: DestinationRelayOptions;
   readonly #counters = newCounters();
   readonly #listener: Listener;
-  #link: Link | null = null;
+  #link: DurableLink | null = null;
   #qemu: QemuStream | null = null;
   /** Null before the source has named the guest's blocks. */
   #memory: MemoryAssembly | null = null;
@@ -79,7 +82,8 @@ export class DestinationRelay implements AsyncDisposable {
 
   /** Listens for the source relay. */
   static async start(options: DestinationRelayOptions): Promise<DestinationRelay> {
-    const relay = new DestinationRelay(options, await listen(options.credentials, options.listen));
+    const staysOpen = options.reconnectTimeoutMs > 0;
+    const relay = new DestinationRelay(options, await listen(options.credentials, { ...options.listen, staysOpen }));
     relay.#join().catch((error: RelayError) => relay.#fail(error));
     return relay;
   }
@@ -102,15 +106,19 @@ export class DestinationRelay implements AsyncDisposable {
 
   async #join(): Promise<void> {
     const peers = await this.#listener.joined;
-    const { silenceLimitMs } = this.#options;
-    this.#link = new Link(
+    const { reconnectTimeoutMs, silenceLimitMs } = this.#options;
+    this.#link = teleportLink(
       peers,
       {
         ordered: (frame) => this.#queue.add(frame),
         immediate: (frame) => this.#resent(frame),
         lost: (cause) => this.#fail(cause),
       },
-      silenceLimitMs === undefined ? {} : { silenceLimitMs },
+      {
+        by: { accept: this.#listener },
+        reconnectTimeoutMs,
+        ...(silenceLimitMs === undefined ? {} : { silenceLimitMs }),
+      },
     );
   }
 

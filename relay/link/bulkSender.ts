@@ -3,8 +3,8 @@
  * Frames of several connections go out side by side.
  */
 import { RelayError } from '../errors.js';
-import type { BulkWindow } from './bulkWindow.js';
 import type { Lane } from './lane.js';
+import type { SendingWindow } from './sendingWindow.js';
 import type { TokenBucket } from './tokenBucket.js';
 
 const minSliceBytes = 8 * 1024;
@@ -25,7 +25,7 @@ export interface BulkHandlers {
 
 export class BulkSender {
   readonly #lanes: readonly Lane[];
-  readonly #window: BulkWindow;
+  readonly #window: SendingWindow;
   readonly #bucket: TokenBucket | null;
   readonly #handlers: BulkHandlers;
   /** Since the connections were made. */
@@ -34,7 +34,7 @@ export class BulkSender {
   #turn = 0;
   #timer: NodeJS.Timeout | null = null;
 
-  constructor(lanes: readonly Lane[], window: BulkWindow, bucket: TokenBucket | null, handlers: BulkHandlers) {
+  constructor(lanes: readonly Lane[], window: SendingWindow, bucket: TokenBucket | null, handlers: BulkHandlers) {
     this.#lanes = lanes;
     this.#window = window;
     this.#bucket = bucket;
@@ -62,7 +62,7 @@ export class BulkSender {
     for (let lane = this.#next(); lane !== null; lane = this.#next()) {
       const { roomBytes, windowBytes } = this.#window;
       if (roomBytes < Math.min(minRoomBytes, lane.unwrittenBytes)) break;
-      const sliceBytes = Math.min(maxSliceBytes, Math.max(minSliceBytes, windowBytes >> 6));
+      const sliceBytes = Math.min(maxSliceBytes, Math.max(minSliceBytes, Math.floor(windowBytes / 64)));
       const lengthBytes = Math.min(roomBytes, lane.unwrittenBytes, sliceBytes, this.#bucket?.sliceBytes ?? Infinity);
       const waitMs = this.#bucket?.tryTake(lengthBytes) ?? 0;
       if (waitMs > 0) {

@@ -14,6 +14,8 @@
  * any more, and is then the best rate times the round trip, and that quarter (after BBR, Cardwell et al. 2016).
  */
 
+import type { SendingWindow } from './sendingWindow.js';
+
 export interface BulkWindowOptions {
   readonly minBytes?: number;
   readonly maxBytes?: number;
@@ -54,7 +56,10 @@ const foreignQueueMs = 3000;
 const probing = 1 / 16;
 const maxProbing = 1 / 8;
 
-export class BulkWindow {
+export class BulkWindow implements SendingWindow {
+  readonly needsRoundTrips = true;
+  /** More would only make frames late that overtake. */
+  readonly backlogBytes = 128 * 1024;
   readonly #minBytes: number;
   readonly #maxBytes: number;
   readonly #targetMs: number;

@@ -22,6 +22,7 @@ import { OrderedInbox } from './inbox.js';
 import type { Lane } from './lane.js';
 import { decodeReceipt, encodeReceipt, ReceiptSchedule } from './receipts.js';
 import { Readmission, type Reconnection, Redialling } from './reconnect.js';
+import type { SendingWindow } from './sendingWindow.js';
 import { sessionOf } from './session.js';
 import type { TokenBucket } from './tokenBucket.js';
 import { Wires } from './wires.js';
@@ -47,11 +48,12 @@ export class DurableLink implements AsyncDisposable {
   readonly #urgent: Lane;
   readonly #bulkLanes: readonly Lane[];
   readonly #bulk: BulkSender;
-  readonly #window: BulkWindow;
+  readonly #window: SendingWindow;
   readonly #bucket: TokenBucket | null;
   readonly #heartbeat: Heartbeat;
-  readonly #receipts = new ReceiptSchedule(() => this.#control(frameType.received, encodeReceipt(this.#wires.lanes)));
+  readonly #receipts: ReceiptSchedule;
   readonly #inbox: OrderedInbox;
+  /** Null: what is urgent must not be held up. */
   #silenceLimitMs: number | null;
   #nextToSend = 0;
   #reconnection: Reconnection | null = null;
@@ -68,8 +70,10 @@ export class DurableLink implements AsyncDisposable {
       throw new RelayError('VMMIG_LINK_INCOMPATIBLE', 'a link that is to endure has two connections or more');
     this.connections = peers.length;
     this.#handlers = handlers;
-    this.session = sessionOf(peers[0]!);
-    this.#wires = new Wires(peers.length, {
+    this.session = sessionOf(peers);
+    this.#window = options.bulkWindow ?? new BulkWindow();
+    this.#receipts = new ReceiptSchedule(() => this.#tellReceived(), options.receiptDelayMs);
+    this.#wires = new Wires(peers.length, this.#window.backlogBytes, {
       frame: (frame) => this.#receive(frame),
       arrived: (lengthBytes, frames) => this.#receipts.received(lengthBytes, frames),
       drained: () => this.#bulk.pump(),
@@ -79,12 +83,11 @@ export class DurableLink implements AsyncDisposable {
     this.#urgent = this.#wires.lanes[0]!;
     this.#bulkLanes = this.#wires.lanes.slice(1);
     this.#bucket = options.bucket ?? null;
-    this.#window = options.bulkWindow ?? new BulkWindow();
     this.#heartbeat = new Heartbeat({
       send: (type, payload) => this.#control(type, payload),
       measured: (elapsedMs, nowMs) => this.#window.roundTrip(elapsedMs, nowMs),
       beat: (nowMs) => this.#beat(nowMs),
-      isBusy: () => this.isConnected && this.#window.inFlightBytes > 0,
+      isBusy: () => this.isConnected && this.#window.needsRoundTrips && this.#window.inFlightBytes > 0,
     });
     this.#bulk = new BulkSender(this.#bulkLanes, this.#window, this.#bucket, {
       wrote: () => this.#heartbeat.busy(),
@@ -217,6 +220,11 @@ export class DurableLink implements AsyncDisposable {
     for (const [at, count] of frames.entries()) this.#wires.lanes[at]!.forget(count);
     this.#bulk.received(bulkBytes, performance.now());
     this.#bulk.pump();
+    if (!this.#ended) this.#handlers.received?.();
+  }
+
+  #tellReceived(): void {
+    this.#control(frameType.received, encodeReceipt(this.#wires.lanes));
   }
 
   #control(type: number, payload: Buffer): void {
@@ -233,7 +241,7 @@ export class DurableLink implements AsyncDisposable {
 
   #beat(nowMs: number): void {
     if (!this.isConnected) return;
-    const silentMs = this.#wires.silentMs(this.#silenceLimitMs ?? 3 * this.rttMs + 2000, nowMs);
+    const silentMs = this.#wires.silentMs(this.#silenceLimitMs, this.rttMs, nowMs);
     if (silentMs > 0) {
       const message = `the other relay has been silent for ${Math.round(silentMs)} ms`;
       return this.#broken(new RelayError('VMMIG_LINK_LOST', message), false);

@@ -14,9 +14,6 @@ interface KeptFrame {
   readonly payload: Buffer;
 }
 
-/** What may wait in this process for the kernel to take it. More would only make frames late that overtake. */
-const backlogBytes = 128 * 1024;
-
 export class Lane {
   /** Of the other relay's frames, those that arrived whole. */
   received = 0;
@@ -35,6 +32,9 @@ export class Lane {
   #unwrittenBytes = 0;
   #control: Buffer[] = [];
 
+  /** @param backlogBytes - what may wait in this process for the kernel to take it */
+  constructor(private readonly backlogBytes: number) {}
+
   /** Frames that the other relay is not known to have received. */
   get keptBytes(): number {
     return this.#keptBytes;
@@ -52,7 +52,7 @@ export class Lane {
   /** Whether the connection takes more without piling it up. */
   get isWritable(): boolean {
     const { peer } = this;
-    return peer !== null && peer.tls.writableLength + peer.socket.writableLength < backlogBytes;
+    return peer !== null && peer.tls.writableLength + peer.socket.writableLength < this.backlogBytes;
   }
 
   add(header: Buffer, payload: Buffer): void {

@@ -12,7 +12,7 @@ import type { Lane } from './lane.js';
 /** So much makes the other side's window move smoothly, and costs 1 % of the bandwidth on the way back at most. */
 const tellBytes = 16 * 1024;
 const tellFrames = 32;
-const minTellMs = 1;
+const defaultDelayMs = 1;
 
 export interface Receipt {
   readonly bulkBytes: number;
@@ -41,7 +41,11 @@ export class ReceiptSchedule {
   #frames = 0;
   #timer: NodeJS.Timeout | null = null;
 
-  constructor(tell: () => void) {
+  /** @param delayMs - from what makes a receipt due to the receipt */
+  constructor(
+    tell: () => void,
+    private readonly delayMs = defaultDelayMs,
+  ) {
     this.#tell = tell;
   }
 
@@ -49,7 +53,7 @@ export class ReceiptSchedule {
     this.#bytes += lengthBytes;
     this.#frames += frames;
     if (this.#timer !== null || (this.#bytes < tellBytes && this.#frames < tellFrames)) return;
-    this.#timer = setTimeout(() => this.flush(), minTellMs);
+    this.#timer = setTimeout(() => this.flush(), this.delayMs);
   }
 
   /** Tells what has not been told. */

@@ -21,8 +21,8 @@ export interface WireHandlers {
   malformed(cause: RelayError): void;
 }
 
-/** A bulk connection can be silent while one of its frames waits for the window. */
-const bulkSilenceFactor = 4;
+/** One connection can be silent while others are not: one of its frames waits for its turn, or for packets that were lost. */
+const oneSilenceFactor = 4;
 /** A goodbye comes so much later than the end of another connection at most. */
 const goodbyeLimitMs = 200;
 
@@ -34,8 +34,9 @@ export class Wires {
   #peerLeaves = false;
   #holdsBulk = false;
 
-  constructor(count: number, handlers: WireHandlers) {
-    this.lanes = Array.from({ length: count }, () => new Lane());
+  /** @param backlogBytes - of a lane: see there */
+  constructor(count: number, backlogBytes: number, handlers: WireHandlers) {
+    this.lanes = Array.from({ length: count }, () => new Lane(backlogBytes));
     this.#handlers = handlers;
   }
 
@@ -88,11 +89,18 @@ export class Wires {
     this.disconnect();
   }
 
-  /** For how long a connection has been silent that should not have been; 0 when all is well. */
-  silentMs(limitMs: number, nowMs: number): number {
-    for (const [at, { heardAtMs }] of this.lanes.slice(0, this.#holdsBulk ? 1 : undefined).entries())
-      if (nowMs - heardAtMs > limitMs * (at === 0 ? 1 : bulkSilenceFactor)) return nowMs - heardAtMs;
-    return 0;
+  /**
+   * For how long a connection has been silent that should not have been; 0 when all is well.
+   * @param limitMs - of all; null: of the first, which carries what is urgent, as short as round trips allow
+   */
+  silentMs(limitMs: number | null, rttMs: number, nowMs: number): number {
+    const lanes = this.lanes.slice(0, this.#holdsBulk ? 1 : undefined);
+    const silences = lanes.map(({ heardAtMs }) => nowMs - heardAtMs);
+    const [silentMs, allowedMs] =
+      limitMs === null ? [silences[0]!, 3 * rttMs + 2000] : [Math.min(...silences), limitMs];
+    if (silentMs > allowedMs) return silentMs;
+    const longestMs = Math.max(...silences);
+    return longestMs > oneSilenceFactor * allowedMs ? longestMs : 0;
   }
 
   #attach(lane: Lane, peer: LinkConnection): void {

@@ -9,16 +9,19 @@ import { pageBytes, RunDigester } from '../digest.js';
 import { RelayError } from '../errors.js';
 import { maxBatchPages, maxReferencePages } from '../link/batch.js';
 import type { Endpoint, LinkCredentials } from '../link/connection.js';
+import { type DurableLink, durableConnections } from '../link/durableLink.js';
 import { type Frame, frameHeaderBytes, frameType } from '../link/frames.js';
 import { dial } from '../link/handshake.js';
 import { decodeInPlace } from '../link/hints.js';
-import { Link } from '../link/link.js';
 import { peerText } from '../link/peerText.js';
-import { decodeResendRequest, encodeResend } from '../link/resend.js';
+import { decodeResendRequest } from '../link/resend.js';
 import { decodeSequences } from '../link/sequences.js';
 import { TokenBucket } from '../link/tokenBucket.js';
 import { Milestone } from '../milestone.js';
+import { teleportLink } from '../teleportLink.js';
 import { IncomingStream, type IncomingStreamHandlers } from './incomingStream.js';
+import { Resends } from './resends.js';
+import { StoppedGuest, stoppedPatienceMs } from './stoppedGuest.js';
 import { StreamToFrames } from './streamToFrames.js';
 import type { CacheMap } from './teleportMap.js';
 import { maxRetainedBytes, SendWindow } from './window.js';
@@ -36,6 +39,10 @@ export interface SourceRelayOptions {
   readonly bandwidthBps: number | null;
   readonly elide: boolean;
   readonly compress: boolean;
+  /** So long the destination relay may be out of reach while the guest runs; 0: a lost connection is the end. */
+  readonly reconnectTimeoutMs: number;
+  /** So long once the guest has stopped. */
+  readonly stoppedPatienceMs?: number;
   readonly silenceLimitMs?: number;
   /** QEMU has a return path, and waits there for its destination's answers. */
   readonly answersQemu?: boolean;
@@ -50,6 +57,8 @@ export interface SourceRelayState {
   readonly rttMs: number;
   readonly connections: number;
   readonly reconnects: number;
+  /** Whether the relays have met, and the link between them is not interrupted. */
+  readonly isConnected: boolean;
   /** QEMU has sent the guest's RAM whole: the guest is stopped. */
   readonly ramEnded: boolean;
   readonly opaqueSections: readonly string[];
@@ -65,12 +74,19 @@ export class SourceRelay implements AsyncDisposable {
   readonly #frames: StreamToFrames;
   readonly #stream: IncomingStream;
   readonly #options: SourceRelayOptions;
-  #link: Link | null = null;
+  readonly #resends = new Resends();
+  readonly #stoppedGuest: StoppedGuest;
+  #link: DurableLink | null = null;
   #ramEnded = false;
   #streamEnded = false;
 
   private constructor(options: SourceRelayOptions) {
     this.#options = options;
+    const patienceMs = options.stoppedPatienceMs ?? stoppedPatienceMs;
+    this.#stoppedGuest = new StoppedGuest(patienceMs, () => {
+      const message = `the link was cut when the guest had stopped, and not whole again within ${patienceMs} ms`;
+      this.#fail(new RelayError('VMMIG_LINK_LOST', message));
+    });
     this.#frames = new StreamToFrames(
       {
         ordered: (type, payload, retained) => {
@@ -79,6 +95,7 @@ export class SourceRelay implements AsyncDisposable {
         },
         ramEnded: () => {
           this.#ramEnded = true;
+          this.guestStopped();
         },
       },
       this.#counters,
@@ -109,13 +126,19 @@ export class SourceRelay implements AsyncDisposable {
 
   /** Meets the destination relay. */
   async connect(endpoint: Endpoint): Promise<void> {
-    const { credentials, connections, bandwidthBps, silenceLimitMs } = this.#options;
-    const peers = await dial(endpoint, credentials, { connections });
+    const { credentials, connections, bandwidthBps, ...options } = this.#options;
+    const peers = await dial(endpoint, credentials, { connections: durableConnections(connections) });
     const bucket = bandwidthBps === null ? null : new TokenBucket(bandwidthBps);
-    this.#link = new Link(
+    this.#link = teleportLink(
       peers,
-      { immediate: (frame) => this.#answer(frame), lost: (cause) => this.#fail(cause) },
-      { bucket, ...(silenceLimitMs === undefined ? {} : { silenceLimitMs }) },
+      {
+        immediate: (frame) => this.#answer(frame),
+        received: () => this.#resends.send(this.#link!),
+        interrupted: () => this.#stoppedGuest.interrupted(),
+        resumed: () => this.#stoppedGuest.resumed(),
+        lost: (cause) => this.#fail(cause),
+      },
+      { ...options, bucket, by: { dial: endpoint, credentials } },
     );
     if (this.#end.isDecided) return await this.#link.close();
     this.#link.ping();
@@ -133,7 +156,8 @@ export class SourceRelay implements AsyncDisposable {
       bytesOnWire: this.#link?.bytesOnWire ?? 0,
       rttMs: this.#link?.rttMs ?? 0,
       connections: this.#link?.connections ?? 0,
-      reconnects: 0,
+      reconnects: this.#link?.reconnects ?? 0,
+      isConnected: this.#link?.isConnected ?? false,
       ramEnded: this.#ramEnded,
       opaqueSections: this.#frames.opaqueSections,
     };
@@ -142,6 +166,11 @@ export class SourceRelay implements AsyncDisposable {
   /** Replaces the cache map: pages that QEMU sends from now on are looked up in the new one. */
   setCacheMap(map: CacheMap): void {
     this.#frames.setCacheMap(map);
+  }
+
+  /** It waits for the destination: an interrupted link is not waited for as long as before. */
+  guestStopped(): void {
+    this.#stoppedGuest.stopped();
   }
 
   /** Gives up: the link and QEMU's connection are closed, which makes QEMU's migration fail and its guest go on. */
@@ -208,7 +237,7 @@ export class SourceRelay implements AsyncDisposable {
       );
     this.#counters.pages.mismatched += run.count;
     this.#counters.pages.sent += run.count;
-    this.#link!.send(frameType.resend, frame.sequence, encodeResend(frame.payload, run.bytes));
+    this.#resends.add({ sequence: frame.sequence, request: Buffer.from(frame.payload), run }, this.#link!);
   }
 
   #conclude(isEqual: boolean): void {
@@ -217,6 +246,7 @@ export class SourceRelay implements AsyncDisposable {
       return this.#fail(new RelayError('VMMIG_RELAY_VERIFY', "the destination's memory is not the source's"));
     this.#stream.accept();
     this.#end.reach();
+    this.#stoppedGuest[Symbol.dispose]();
     // Both sides have said all they had to say; whoever ends this relay later need not wait for the peer.
     void this.#link!.close();
   }
@@ -224,6 +254,7 @@ export class SourceRelay implements AsyncDisposable {
   #fail(error: RelayError): void {
     if (!this.#end.miss(error)) return;
     this.#frames.close();
+    this.#stoppedGuest[Symbol.dispose]();
     this.#link?.fail(error);
     this.#stream.close();
   }

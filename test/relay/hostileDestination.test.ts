@@ -9,9 +9,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { RelayError } from '../../relay/errors.js';
 import type { LinkConnection } from '../../relay/link/connection.js';
+import { DurableLink } from '../../relay/link/durableLink.js';
 import { type Frame, frameType } from '../../relay/link/frames.js';
 import { listen } from '../../relay/link/handshake.js';
-import { Link } from '../../relay/link/link.js';
 import { SourceRelay } from '../../relay/source/sourceRelay.js';
 import { maxRetainedBytes } from '../../relay/source/window.js';
 import { StreamEncoder } from '../../stream/encoder.js';
@@ -43,6 +43,7 @@ class HostileDestination implements AsyncDisposable {
       bandwidthBps: null,
       elide: true,
       compress: true,
+      reconnectTimeoutMs: 0,
       ...options,
     });
     await relay.connect({ host, port: listener.port });
@@ -55,8 +56,8 @@ class HostileDestination implements AsyncDisposable {
   }
 
   /** Speaks the link's frames; a destination that says nothing at all leaves this out. */
-  link(onOrdered: (frame: Frame, link: Link) => void = () => {}): Link {
-    const link: Link = new Link(this.peers, {
+  link(onOrdered: (frame: Frame, link: DurableLink) => void = () => {}): DurableLink {
+    const link: DurableLink = new DurableLink(this.peers, {
       ordered: (frame) => {
         this.ordered.push({ ...frame, payload: Buffer.from(frame.payload) });
         onOrdered(frame, link);

@@ -8,9 +8,9 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { DestinationRelay } from '../../relay/destination/destinationRelay.js';
 import { RelayError } from '../../relay/errors.js';
+import { DurableLink } from '../../relay/link/durableLink.js';
 import { type Frame, frameType } from '../../relay/link/frames.js';
 import { dial } from '../../relay/link/handshake.js';
-import { Link } from '../../relay/link/link.js';
 import { host, newCredentials, until } from './peers.js';
 import { encodeWireBatch, pageOf } from './wire.js';
 
@@ -19,7 +19,7 @@ const { blocks, raw, batch, endOfRam, tail, root, resend, resendRequest, acknowl
 class HostileSource implements AsyncDisposable {
   readonly heard: Frame[] = [];
   isLost = false;
-  link!: Link;
+  link!: DurableLink;
   relay!: DestinationRelay;
   readonly #sockets: Socket[] = [];
 
@@ -30,9 +30,15 @@ class HostileSource implements AsyncDisposable {
     const qemuSocketPath = join(dir, 'incoming');
     await new Promise<void>((resolve) => qemu.listen(qemuSocketPath, resolve));
     const credentials = newCredentials();
-    source.relay = await DestinationRelay.start({ credentials, listen: { host }, qemuSocketPath, disks: [] });
+    source.relay = await DestinationRelay.start({
+      credentials,
+      listen: { host },
+      qemuSocketPath,
+      disks: [],
+      reconnectTimeoutMs: 0,
+    });
     const endpoint = { host, port: source.relay.port };
-    source.link = new Link(await dial(endpoint, credentials, { connections: 1 }), {
+    source.link = new DurableLink(await dial(endpoint, credentials, { connections: 2 }), {
       immediate: (frame) => source.heard.push({ ...frame, payload: Buffer.from(frame.payload) }),
       lost: () => {
         source.isLost = true;

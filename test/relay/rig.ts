@@ -28,7 +28,18 @@ export interface Between extends AsyncDisposable {
 }
 
 export interface RigOptions
-  extends Partial<Pick<SourceRelayOptions, 'elide' | 'compress' | 'connections' | 'bandwidthBps'>> {
+  extends Partial<
+    Pick<
+      SourceRelayOptions,
+      | 'elide'
+      | 'compress'
+      | 'connections'
+      | 'bandwidthBps'
+      | 'reconnectTimeoutMs'
+      | 'stoppedPatienceMs'
+      | 'silenceLimitMs'
+    >
+  > {
   /** The disk as the destination relay sees it. */
   readonly reader?: (reader: DiskReader) => DiskReader;
   readonly via?: (port: number, credentials: LinkCredentials) => Promise<Between>;
@@ -82,6 +93,8 @@ export class RelayRig implements AsyncDisposable {
       listen: { host: '127.0.0.1' },
       qemuSocketPath: qemuPath,
       disks: [seen(reader)],
+      reconnectTimeoutMs: options.reconnectTimeoutMs ?? 0,
+      ...(options.silenceLimitMs === undefined ? {} : { silenceLimitMs: options.silenceLimitMs }),
     });
     const between = (await via?.(destination.port, credentials)) ?? null;
     const source = await SourceRelay.listen({
@@ -91,6 +104,7 @@ export class RelayRig implements AsyncDisposable {
       bandwidthBps: null,
       elide: true,
       compress: true,
+      reconnectTimeoutMs: 0,
       ...options,
     });
     await source.connect({ host: '127.0.0.1', port: (between ?? destination).port });

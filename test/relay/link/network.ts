@@ -9,6 +9,7 @@ export class Network implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   #isStalled = false;
+  #isDeafened = false;
   #isDown = false;
 
   private constructor(server: Server, targetPort: number) {
@@ -18,8 +19,8 @@ export class Network implements AsyncDisposable {
       this.connects++;
       const far = createConnection({ host, port: targetPort, noDelay: true });
       near.setNoDelay(true);
-      this.#join(near, far);
-      this.#join(far, near);
+      this.#join(near, far, () => this.#isStalled);
+      this.#join(far, near, () => this.#isStalled || this.#isDeafened);
       if (this.#isDown) near.resetAndDestroy();
     });
   }
@@ -51,9 +52,15 @@ export class Network implements AsyncDisposable {
     this.#isStalled = true;
   }
 
+  /** From now on nothing comes back any more. */
+  deafen(): void {
+    this.#isDeafened = true;
+  }
+
   /** The network is whole again. A connection over which something was lost meanwhile stays dead, and nobody is told. */
   heal(): void {
     this.#isStalled = false;
+    this.#isDeafened = false;
     this.#isDown = false;
   }
 
@@ -68,26 +75,20 @@ export class Network implements AsyncDisposable {
     await new Promise((resolve) => this.#server.close(resolve));
   }
 
-  #join(from: Socket, to: Socket): void {
+  #join(from: Socket, to: Socket, isStalled: () => boolean): void {
     let isDead = false;
     this.#sockets.add(from);
     from.on('error', () => {});
     from.on('close', () => {
       this.#sockets.delete(from);
-      this.#deliver(isDead, () => to.destroy());
+      if (!isDead && !isStalled()) to.destroy();
     });
     from.on('data', (chunk: Buffer) => {
-      if (this.#isStalled) isDead = true;
-      this.#deliver(isDead, () => {
-        if (!to.destroyed && !to.write(chunk)) {
-          from.pause();
-          to.once('drain', () => from.resume());
-        }
-      });
+      if (isStalled()) isDead = true;
+      if (!isDead && !to.destroyed && !to.write(chunk)) {
+        from.pause();
+        to.once('drain', () => from.resume());
+      }
     });
-  }
-
-  #deliver(isDead: boolean, action: () => void): void {
-    if (!isDead && !this.#isStalled) action();
   }
 }
