@@ -39,6 +39,18 @@ const durationParts = new RegExp(`^(?:${number}[a-z]+)+$`);
 const durationPart = new RegExp(`(${number})([a-z]+)`, 'g');
 
 /**
+ * 0 to 1.
+ * @throws UnitError that says what is right
+ */
+export function parseShare(text: string): number {
+  const percent = /^(\d+(?:\.\d+)?)%$/.exec(text.trim())?.[1];
+  if (text.trim() === '0') return 0;
+  if (percent === undefined || Number(percent) > 100)
+    throw new UnitError(`"${text}" is not a share: give it as 50%, between 0% and 100%`);
+  return Number(percent) / 100;
+}
+
+/**
  * Bits per second.
  * @throws UnitError that says what is right
  */

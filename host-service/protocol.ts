@@ -42,6 +42,10 @@ const switchingSchema = z.object({
   reconnectTimeoutMs: z.number().positive(),
   /** A QEMU that has stopped the guest before `source.allowDowntime` waits for it: the guest may have to stay. */
   awaitsPermission: z.boolean(),
+  /** QEMU must not stop the guest before `source.allowDowntime`, however little is left. */
+  holdsBack: z.boolean(),
+  /** Of what the guest has used lately, that goes before the rest of its memory. */
+  prefetchShare: z.number().min(0).max(1),
 });
 export type Switching = z.infer<typeof switchingSchema>;
 
@@ -104,13 +108,13 @@ export const methodParams = {
   }),
   /** Where the destination's relay listens. */
   'source.connect': endpointSchema,
-  /** `isHeldBack`: QEMU must not stop the guest before `source.allowDowntime`, however little is left. */
   'source.start': z.object({
-    isHeldBack: z.boolean(),
     /** The guest may be slowed down, should `source.throttle` ask for it. */
     mayThrottle: z.boolean(),
     domain: domainDepartureSchema.optional(),
   }),
+  /** A QEMU that was held back goes on, as the link takes it. */
+  'source.keepUp': z.object({}),
   'source.throttle': z.object({}),
   'source.switchOver': z.object({}),
   'source.finished': z.object({}),
@@ -315,6 +319,7 @@ export interface Results {
   'source.listen': null;
   'source.connect': null;
   'source.start': null;
+  'source.keepUp': null;
   'source.throttle': null;
   'source.switchOver': null;
   /** When the guest stopped, by the host's clock. */
@@ -367,6 +372,10 @@ export interface SourceSample extends SourceRelayState {
   readonly remaining: Remaining | null;
   /** How the guest's memory gets to the relay: through QEMU's migration stream, or from the file that it is kept in. */
   readonly capture: 'stream' | 'memory file';
+  /** Pages that QEMU has not been let send yet, so that it does not stop the guest: 0 when it is not held back. */
+  readonly heldBackPages: number;
+  /** Pages that the guest has used lately and that are not on their way yet; null while they are not known. */
+  readonly expectedUnsentPages: number | null;
   /** From a file: all has been sent ahead that the destination is willing to hold. */
   readonly isSentAhead: boolean;
 }

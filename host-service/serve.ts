@@ -32,6 +32,7 @@ export async function serve(version: string): Promise<void> {
     'source.connect': (params) => source.connect(params),
     'source.start': (params, signal) => source.start(params, signal),
     'source.switchOver': (_, signal) => source.switchOver(signal),
+    'source.keepUp': async () => source.keepUp(),
     'source.allowDowntime': (params, signal) => source.allowDowntime(params, signal),
     'source.throttle': (_, signal) => source.throttle(signal),
     'source.switched': (_, signal) => source.switched(signal),

@@ -236,6 +236,12 @@ export class SourceSide implements AsyncDisposable {
     return { ...more, to, directory: this.#directory!, postcopy: this.#switch !== null };
   }
 
+  /** QEMU goes through the guest's memory as fast as the link takes it. */
+  keepUp(): null {
+    this.#switch!.relay.keepUp();
+    return null;
+  }
+
   async throttle(signal: AbortSignal): Promise<null> {
     await this.#guest!.throttle(signal);
     return null;
@@ -416,6 +422,8 @@ export class SourceSide implements AsyncDisposable {
       remaining: this.#switch?.relay.state.remaining ?? null,
       capture: this.#memory === null ? 'stream' : 'memory file',
       isSentAhead: this.#switch?.relay.state.isSentAhead ?? false,
+      heldBackPages: this.#switch?.relay.state.heldBackPages ?? 0,
+      expectedUnsentPages: this.#switch?.relay.state.expectedUnsentPages ?? null,
     };
   }
 

@@ -105,11 +105,6 @@ export abstract class Migration implements AsyncDisposable {
     return true;
   }
 
-  /** Whether QEMU must not stop the guest by itself before the mode allows it. */
-  protected get isHeldBack(): boolean {
-    return false;
-  }
-
   /** So long the relays look for each other while the guest is the source's; 0: not at all. */
   get reconnectTimeoutMs(): number {
     return 0;
@@ -237,7 +232,7 @@ export abstract class Migration implements AsyncDisposable {
         }
       : {};
     const mayThrottle = this.request.onNoConverge === 'throttle';
-    const start = { isHeldBack: this.isHeldBack, mayThrottle, ...domain };
+    const start = { mayThrottle, ...domain };
     await call(source.rpc, 'source.start', start, { signal: this.signal });
   }
 

@@ -11,6 +11,8 @@ import type { Side } from './sides.js';
 const defaultConnections = 2;
 
 export interface SwitchSettings {
+  readonly after: number | 'converged' | 'now';
+  readonly prefetchShare?: number;
   readonly pageStoreLimitBytes?: number;
   readonly spill: boolean;
   readonly reconnectTimeoutMs: number;
@@ -93,6 +95,8 @@ function switchingOf({ switching }: RelayedMigration, { host }: Side): Switching
     spillDir: switching.spill ? host.stateDir : null,
     reconnectTimeoutMs: switching.reconnectTimeoutMs,
     awaitsPermission: switching.maxExposureMs !== undefined,
+    holdsBack: switching.after !== 'now' || (switching.prefetchShare ?? 0) > 0,
+    prefetchShare: switching.prefetchShare ?? 1,
   };
 }
 

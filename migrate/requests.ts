@@ -48,6 +48,11 @@ export interface DomainRequest {
 export interface SwitchRequest extends MigrateRequest {
   /** So many milliseconds after the start of the first pass; when nearly everything has been sent; or at once. */
   readonly after: number | 'converged' | 'now';
+  /**
+   * Of what the guest has used lately, 0 to 1, that is to be on its way to the destination before the guest is stopped; when
+   * left open, so much as the link takes by then.
+   */
+  readonly prefetchShare?: number;
   /** Of memory on the source host, for what is not sent yet; a share of what is free there, when left open. */
   readonly pageStoreLimitBytes?: number;
   /** Let what exceeds it go to a file in the source host's state directory. */

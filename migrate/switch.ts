@@ -73,10 +73,6 @@ class Switch extends Migration {
     return false;
   }
 
-  protected override get isHeldBack(): boolean {
-    return this.#request.after !== 'now';
-  }
-
   override get switching(): SwitchRequest {
     return this.#request;
   }
@@ -94,7 +90,7 @@ class Switch extends Migration {
       call(destination.rpc, 'destination.switched', {}),
     ]);
     handedOver.catch(() => {});
-    await recorder.during('precopy', () => Promise.race([this.#untilTimeToSwitch(), handedOver]));
+    await recorder.during('precopy', () => Promise.race([this.#untilTimeToSwitch(source), handedOver]));
     const [{ stoppedAtMs }, { resumedAtMs }] = await recorder.during('switch-over', async () => {
       await this.journal.writeDurably('committing');
       this.isHeld = true;
@@ -215,22 +211,26 @@ class Switch extends Migration {
     return `${pages.toLocaleString('en')} pages (${mebibytes} MiB) were nowhere else and are lost.`;
   }
 
-  async #untilTimeToSwitch(): Promise<void> {
-    const { after, maxExposureMs } = this.#request;
+  async #untilTimeToSwitch(source: Side): Promise<void> {
+    const { after, maxExposureMs, prefetchShare = 0 } = this.#request;
     const startMs = this.recorder.elapsedMs;
     const hasLasted = (ms: number) => this.recorder.elapsedMs - startMs >= ms;
-    // QEMU may have stopped a guest that writes little already: what is to be decided then is decided at once.
-    if (after !== 'now')
-      await this.#until(
-        (sample) =>
-          sample.ramEnded || (isCaptured(sample) && (after === 'converged' ? isSent(sample) : hasLasted(after))),
-      );
+    if (after === 'converged') {
+      await this.#until((sample) => isCaptured(sample) && isSent(sample));
+      if (this.#latest!.heldBackPages > 0) {
+        await call(source.rpc, 'source.keepUp', {}, { signal: this.signal });
+        // QEMU stops a guest that writes little by itself then.
+        await this.#until((sample) => sample.ramEnded || (sample.dirtySyncCount >= 2 && isSent(sample)));
+      }
+    } else if (after !== 'now') await this.#until((sample) => isCaptured(sample) && hasLasted(after));
+    if (prefetchShare > 0)
+      await this.#until((sample) => sample.ramEnded || (isCaptured(sample) && sample.expectedUnsentPages === 0));
     if (maxExposureMs === undefined) return;
     await this.#until(
       (sample) => sample.ramEnded || (isCaptured(sample) && (isSent(sample) || hasLasted(measuringMs))),
     );
-    const { counters, bytesOnWire: wireBytes, remaining } = this.#latest!;
-    const leftPages = remaining?.bytesPages ?? 0;
+    const { counters, bytesOnWire: wireBytes, remaining, heldBackPages } = this.#latest!;
+    const leftPages = (remaining?.bytesPages ?? 0) + heldBackPages;
     const { capacityBytesPerSecond: linkBytesPerSecond } = this.#meter;
     checkExposure({ leftPages, sentPages: counters.pages.sent, wireBytes, linkBytesPerSecond }, maxExposureMs);
   }
@@ -314,9 +314,9 @@ class Switch extends Migration {
 
 const left = { code: 'VMMIG_LEFT', message: 'The command was made to end' } as const;
 
-/** QEMU has been through all of the guest's memory: what is left is known. */
-function isCaptured({ dirtySyncCount, capture }: SourceSample): boolean {
-  return dirtySyncCount >= 2 || capture === 'memory file';
+/** QEMU has been through the guest's memory, but for what it is held back by: what is left is known. */
+function isCaptured({ dirtySyncCount, capture, heldBackPages, ramEnded }: SourceSample): boolean {
+  return dirtySyncCount >= 2 || capture === 'memory file' || heldBackPages > 0 || ramEnded;
 }
 
 /** Nearly all that the guest has is on the destination. */

@@ -30,7 +30,7 @@
  * first those that `moveToFront` names, then what the guest has written since it was hinted, then by address. Page cache
  * is never hinted: the cache map, sent ahead, lets the destination read its disk early, and the reference confirms it.
  */
-import { type CacheRun, CaptureBlock, type FileBlock, pageBytes, pageKind } from './captureBlock.js';
+import { type CacheRun, CaptureBlock, type FileBlock, groupPages, pageBytes, pageKind } from './captureBlock.js';
 import { FinalPass } from './finalPass.js';
 import { Flight, Flights, type SentSet } from './flights.js';
 import { HintPass } from './hintPass.js';
@@ -121,6 +121,11 @@ export class FileCapture {
     const { found, from, end } = this.#clip(block, page, count);
     this.#hints.favour(found, from, end);
     this.#final.favoured.push({ block: found, page: from, end });
+  }
+
+  /** Of those, pages that have not been looked at yet. */
+  get favouredPages(): number {
+    return this.#hints.favouredGroups * groupPages;
   }
 
   /** The page cache is known, as far as it will be. */

@@ -35,6 +35,11 @@ export class HintPass {
       this.#favoured.push({ block, group });
   }
 
+  /** Favoured, and not visited yet. */
+  get favouredGroups(): number {
+    return this.isOver ? 0 : this.#favoured.length - this.#nextFavoured;
+  }
+
   /** Of what is not favoured it is known now what is page cache. */
   open(): void {
     this.#isOpen = true;

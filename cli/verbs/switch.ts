@@ -1,7 +1,7 @@
 import type { SwitchRequest } from '../../migrate/index.js';
 import { defined, requestFrom, runMigration } from '../migration.js';
 import { anyMigrationOptions, guestPositional, progressOption, valued } from '../options.js';
-import { parseDuration, parseMemory, UnitError } from '../units.js';
+import { parseDuration, parseMemory, parseShare, UnitError } from '../units.js';
 import { defineVerb, type VerbOption } from '../verb.js';
 import { runPreflight } from './preflight.js';
 
@@ -13,6 +13,12 @@ const options = {
     default: 'now',
     coerce: valued('--after', parseAfter),
     describe: 'When to switch: now, converged, or after a time: 30s',
+  },
+  prefetch: {
+    type: 'string',
+    requiresArg: true,
+    coerce: valued('--prefetch', parseShare),
+    describe: 'Of what the guest has used lately, send so much before the switch: 50%; 0 for nothing',
   },
   'page-store-limit': {
     type: 'string',
@@ -60,6 +66,7 @@ export const switchVerb = defineVerb({
     const request: SwitchRequest = {
       ...requestFrom({ ...args, maxDowntime: undefined, onNoConverge: undefined }),
       after: args.after,
+      ...defined('prefetchShare', args.prefetch),
       ...defined('pageStoreLimitBytes', args.pageStoreLimit),
       spill: args.spill === true,
       reconnectTimeoutMs: args.reconnectTimeout,

@@ -25,8 +25,6 @@ import type { Departure, SourceGuest } from './sourceGuest.js';
 export const iterateDowntimeLimitMs = 1;
 /** Above what any QEMU reaches: the link is what limits, by backpressure. */
 const unlimitedBytesPerSecond = 2 ** 40;
-/** With a limit of 1 ms less than a page counts as little enough: a guest that hardly writes would be stopped otherwise. */
-const heldBackBytesPerSecond = 3_000_000;
 
 /** The capability has to be there from the start. Before `throttle` QEMU takes a guest's processors 1 % of their time at most. */
 const hardlyThrottled = {
@@ -81,8 +79,7 @@ export class DirectSource implements SourceGuest {
     return new QgaSocket(path);
   }
 
-  async prepare({ streamPath, isHeldBack, isInFiles, mayThrottle }: Departure, signal: AbortSignal): Promise<void> {
-    const bytesPerSecond = isHeldBack ? heldBackBytesPerSecond : unlimitedBytesPerSecond;
+  async prepare({ streamPath, isInFiles, mayThrottle }: Departure, signal: AbortSignal): Promise<void> {
     this.#streamPath = streamPath;
     this.#previous = await applyMigrationSettings(
       this.monitor,
@@ -99,7 +96,7 @@ export class DirectSource implements SourceGuest {
           'pause-before-switchover': false,
         },
         parameters: {
-          'max-bandwidth': bytesPerSecond,
+          'max-bandwidth': unlimitedBytesPerSecond,
           'downtime-limit': iterateDowntimeLimitMs,
           ...(mayThrottle ? hardlyThrottled : {}),
         },

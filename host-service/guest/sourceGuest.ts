@@ -16,8 +16,6 @@ import type { Endpoint, LinkCredentials } from '../../relay/link/connection.js';
 export interface Departure {
   /** Where the relay listens for QEMU. */
   readonly streamPath: string;
-  /** QEMU must not stop the guest before it is given downtime, however little is left. */
-  readonly isHeldBack: boolean;
   /** The guest's memory is read from the files that it is kept in. */
   readonly isInFiles: boolean;
   /** The guest may be slowed down, should it write faster than the link takes. */

@@ -315,7 +315,7 @@ function relayOptions(
   memory: GuestMemory | null,
 ): SwitchSourceOptions {
   const { migrationId, key, connections, bandwidthBps, compress, switching } = params;
-  const { pageStoreLimitBytes, spillDir, reconnectTimeoutMs } = switching!;
+  const { pageStoreLimitBytes, spillDir, reconnectTimeoutMs, holdsBack, prefetchShare } = switching!;
   return {
     socketPath: streamPath,
     answersQemu,
@@ -325,6 +325,8 @@ function relayOptions(
     compress,
     reconnectTimeoutMs,
     memory,
+    holdsBack,
+    prefetchShare,
     store: {
       limitBytes: pageStoreLimitBytes ?? Math.floor(freemem() / 2),
       spillPath: spillDir === null ? null : join(spillDir, `${migrationId}.pages`),

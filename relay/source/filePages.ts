@@ -176,6 +176,12 @@ export class FilePages implements GuestPages {
     return this.#files.has(block) ? this.#files.remoteSet(block) : this.streamed.remoteSet(block);
   }
 
+  /** Of the files: what is to be hinted first, whatever is asked for. */
+  waitingIn(ranges: readonly PageRange[]): { readonly bytes: number; readonly unknown: number } {
+    const { bytes, unknown } = this.streamed.waitingIn(ranges.filter(({ block }) => !this.#files.has(block)));
+    return { bytes: bytes + this.#files.favouredPages, unknown };
+  }
+
   get unsent(): PageCounts {
     return this.#follows === 'all' ? sum(this.streamed.unsent, this.#files.unsent) : this.streamed.unsent;
   }

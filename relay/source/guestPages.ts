@@ -14,6 +14,7 @@ export type GuestPages = AsyncDisposable &
     | 'givenBack'
     | 'resync'
     | 'remoteSet'
+    | 'waitingIn'
     | 'unsent'
     | 'remaining'
     | 'isEmpty'

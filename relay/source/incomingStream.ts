@@ -38,16 +38,22 @@ export class IncomingStream implements AsyncDisposable {
     this.#handlers = handlers;
   }
 
-  /** Listens for QEMU, whose stream waits for `begin`. @throws RelayError VMMIG_RELAY_QEMU */
-  async listen(socketPath: string): Promise<void> {
-    this.#input = await QemuInput.listen(socketPath, {
-      bytes: (bytes) => this.#decode(bytes),
+  /**
+   * Listens for QEMU, whose stream waits for `begin`.
+   *
+   * @param readBytes - at a time at most, where that matters
+   * @throws RelayError VMMIG_RELAY_QEMU
+   */
+  async listen(socketPath: string, readBytes?: number): Promise<void> {
+    const handlers = {
+      bytes: (bytes: Buffer) => this.#decode(bytes),
       end: () => this.#end(),
       // One that has been told that all has arrived hangs up.
-      lost: (error) => {
+      lost: (error: RelayError) => {
         if (!this.#hasEnded) this.#handlers.failed(error);
       },
-    });
+    };
+    this.#input = await QemuInput.listen(socketPath, handlers, readBytes);
   }
 
   /** Lets QEMU's stream in. */

@@ -16,6 +16,7 @@ export class QemuInput implements AsyncDisposable {
   readonly #path: string;
   readonly #handlers: QemuInputHandlers;
   readonly #server: Server;
+  readonly #readBytes: number | undefined;
   #socket: Socket | null = null;
   #accepted: Socket | null = null;
   #hasBegun = false;
@@ -23,15 +24,21 @@ export class QemuInput implements AsyncDisposable {
   #hasEnded = false;
   #isClosed = false;
 
-  private constructor(path: string, handlers: QemuInputHandlers) {
+  private constructor(path: string, handlers: QemuInputHandlers, readBytes?: number) {
     this.#path = path;
+    this.#readBytes = readBytes;
     this.#handlers = handlers;
     this.#server = createServer({ pauseOnConnect: true }, (socket) => this.#accept(socket));
   }
 
-  /** QEMU may connect from now on; nothing is read before `begin`. @throws RelayError VMMIG_RELAY_QEMU */
-  static async listen(path: string, handlers: QemuInputHandlers): Promise<QemuInput> {
-    const input = new QemuInput(path, handlers);
+  /**
+   * QEMU may connect from now on; nothing is read before `begin`.
+   *
+   * @param readBytes - at a time at most, where that matters
+   * @throws RelayError VMMIG_RELAY_QEMU
+   */
+  static async listen(path: string, handlers: QemuInputHandlers, readBytes?: number): Promise<QemuInput> {
+    const input = new QemuInput(path, handlers, readBytes);
     const previousMask = process.umask(0o177);
     try {
       await new Promise<void>((resolve, reject) => {
@@ -85,10 +92,11 @@ export class QemuInput implements AsyncDisposable {
   }
 
   #read(accepted: Socket): void {
-    const socket = readIntoOneBuffer(accepted, (bytes) => {
+    const take = (bytes: Buffer) => {
       this.#isPaused = !this.#handlers.bytes(bytes);
       return !this.#isPaused;
-    });
+    };
+    const socket = readIntoOneBuffer(accepted, take, this.#readBytes);
     this.#socket = socket;
     socket.on('end', () => {
       this.#hasEnded = true;

@@ -7,7 +7,7 @@
  */
 import { Socket } from 'node:net';
 
-const bufferBytes = 256 * 1024;
+const defaultBytes = 256 * 1024;
 
 interface WithHandle {
   _handle: object | null;
@@ -16,9 +16,14 @@ interface WithHandle {
 /**
  * @param accepted - from a server with `pauseOnConnect`; not to be used any more
  * @param onBytes - gets bytes that are valid only during the call; false pauses the socket until its `resume()`
+ * @param bufferBytes - so many come at a time at most
  * @returns the socket to use instead
  */
-export function readIntoOneBuffer(accepted: Socket, onBytes: (bytes: Buffer) => boolean): Socket {
+export function readIntoOneBuffer(
+  accepted: Socket,
+  onBytes: (bytes: Buffer) => boolean,
+  bufferBytes = defaultBytes,
+): Socket {
   const holder = accepted as unknown as WithHandle;
   const handle = holder._handle;
   holder._handle = null;

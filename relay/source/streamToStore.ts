@@ -43,6 +43,11 @@ export class StreamToStore implements StreamHandler {
   #blocks: readonly RamBlock[] = [];
   #cacheMap: CacheMap | null = null;
   #map: TeleportMap | null = null;
+  /** Of each block: the pages before it. */
+  #pagesBefore: readonly number[] = [];
+  /** The last page that came. */
+  #block = 0;
+  #page = -1;
 
   constructor(sink: CaptureSink, counters: RelayCounters, digester: RunDigester) {
     this.#sink = sink;
@@ -60,6 +65,11 @@ export class StreamToStore implements StreamHandler {
   /** What is known of the page cache; null before there is a map, or the blocks are known. */
   get map(): TeleportMap | null {
     return this.#map;
+  }
+
+  /** Pages that are still to come of the pass that QEMU is in: it goes through the blocks in their order. */
+  get leftOfPass(): number {
+    return this.#counters.totalPages - (this.#pagesBefore[this.#block] ?? 0) - this.#page - 1;
   }
 
   /** Everything after RAM: device state, end of file, the description. */
@@ -80,11 +90,18 @@ export class StreamToStore implements StreamHandler {
   ramBlocks(blocks: readonly RamBlock[]): void {
     this.#blocks = blocks;
     this.#counters.totalPages = totalPagesOf(blocks);
+    let before = 0;
+    this.#pagesBefore = blocks.map(({ lengthBytes }) => {
+      before += Math.ceil(lengthBytes / pageBytes);
+      return before - Math.ceil(lengthBytes / pageBytes);
+    });
     if (this.#cacheMap !== null) this.#map = new TeleportMap(blocks, this.#cacheMap);
   }
 
   page(block: RamBlock, pageIndex: number, source: Buffer, start: number): void {
     const pages = this.#begun();
+    this.#block = block.index;
+    this.#page = pageIndex;
     this.#counters.pages.seen++;
     if (this.#map?.find(block.index, pageIndex)) {
       if (!this.#run.continues(block.index, pageIndex, this.#map)) {
@@ -100,6 +117,8 @@ export class StreamToStore implements StreamHandler {
 
   zeroPage(block: RamBlock, pageIndex: number, fill: number): void {
     const pages = this.#begun();
+    this.#block = block.index;
+    this.#page = pageIndex;
     this.flush();
     this.#counters.pages.seen++;
     this.#counters.pages.zero++;

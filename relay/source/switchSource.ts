@@ -15,6 +15,7 @@ import { IncomingStream } from './incomingStream.js';
 import { Conclusion } from './switch/conclusion.js';
 import { Delivery } from './switch/delivery.js';
 import { GuestCapture } from './switch/guestCapture.js';
+import { HoldBack, heldBackReadBytes } from './switch/holdBack.js';
 import type { ExpectedUse } from './switch/hotPages.js';
 import type {
   SwitchSourceHandlers,
@@ -48,6 +49,7 @@ export class SwitchSource implements AsyncDisposable {
   readonly #capture: GuestCapture;
   readonly #stream: IncomingStream;
   readonly #end: Conclusion;
+  readonly #holdBack: HoldBack;
   #isReconnecting = false;
 
   private constructor(options: SwitchTakeOverOptions, handlers: SwitchSourceHandlers) {
@@ -66,6 +68,7 @@ export class SwitchSource implements AsyncDisposable {
     this.#link = link;
     this.#end = new Conclusion(link, options.memory);
     this.finished = this.#end.reached;
+    this.#holdBack = new HoldBack(options.holdsBack === true && options.memory === null);
     const failed = (error: RelayError) => this.#fail(error);
     this.#delivery = new Delivery(
       options,
@@ -88,7 +91,7 @@ export class SwitchSource implements AsyncDisposable {
     const streamed = {
       decoded: () => {
         this.#delivery.run();
-        return this.#delivery.store?.isFull !== true;
+        return this.#mayRead;
       },
       ended: () => this.#endOfStream(),
       failed,
@@ -99,7 +102,7 @@ export class SwitchSource implements AsyncDisposable {
   /** Listens for QEMU, whose stream waits for `begin`. */
   static async listen(options: SwitchSourceOptions, handlers: SwitchSourceHandlers): Promise<SwitchSource> {
     const relay = new SwitchSource(options, handlers);
-    await relay.#stream.listen(options.socketPath);
+    await relay.#stream.listen(options.socketPath, options.holdsBack === true ? heldBackReadBytes : undefined);
     return relay;
   }
 
@@ -178,9 +181,17 @@ export class SwitchSource implements AsyncDisposable {
     this.#delivery.expectUse(expected);
   }
 
+  /** QEMU goes on, as the link takes it: it stops the guest when next to nothing is left. */
+  keepUp(): void {
+    this.#holdBack.keepUp();
+    this.#letQemuGoOn();
+  }
+
   /** QEMU may stop the guest at any time: little is to queue before what that then waits for. */
   mayStop(): void {
     this.#phases.mayStop = true;
+    this.#holdBack.letGo();
+    this.#letQemuGoOn();
   }
 
   /** QEMU says that the guest has stopped: what its memory holds follows, and nothing else is to be in its way. */
@@ -190,6 +201,7 @@ export class SwitchSource implements AsyncDisposable {
 
   get state(): SwitchSourceState {
     const { store, remaining, ahead } = this.#delivery;
+    const heldBackPages = this.#holdBack.heldBackPages(this.#capture.leftOfPass);
     return {
       ...this.#link.state,
       counters: this.#counters,
@@ -200,6 +212,8 @@ export class SwitchSource implements AsyncDisposable {
       storedBytes: store?.heldBytes ?? 0,
       spilledBytes: store?.spilledBytes ?? 0,
       isSentAhead: ahead?.isAllSent ?? false,
+      heldBackPages,
+      expectedUnsentPages: this.#delivery.expectedUnsent(heldBackPages > 0 || this.#phases.ramEnded),
     };
   }
 
@@ -287,7 +301,12 @@ export class SwitchSource implements AsyncDisposable {
   }
 
   #letQemuGoOn(): void {
-    if (this.#delivery.store?.isFull !== true) this.#stream.resume();
+    if (this.#mayRead) this.#stream.resume();
+  }
+
+  get #mayRead(): boolean {
+    const { store } = this.#delivery;
+    return store?.isFull !== true && this.#holdBack.mayRead(this.#capture.leftOfPass, store?.unsent.bytes ?? 0);
   }
 
   #compareIfAllIsThere(): void {

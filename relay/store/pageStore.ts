@@ -12,6 +12,7 @@
  */
 import type { BlockSize } from '../digest.js';
 import type { BatchBuilder } from '../link/batch.js';
+import type { PageRange } from '../source/memoryStretch.js';
 import type { RetainedRun } from '../source/window.js';
 import { StoreContents } from './contents.js';
 import { StoreError } from './errors.js';
@@ -182,6 +183,21 @@ export class PageStore implements AsyncDisposable {
     const { table } = this.#contents;
     const first = table.firstOfBlock[block]!;
     return runsOf(table.state.subarray(first, first + table.pagesOfBlock[block]!), pageState.bytes);
+  }
+
+  /** Of these pages: how many of bytes wait to be sent, and how many have not been put in yet. */
+  waitingIn(ranges: readonly PageRange[]): { readonly bytes: number; readonly unknown: number } {
+    const { table } = this.#contents;
+    let bytes = 0;
+    let unknown = 0;
+    for (const { block, page, count } of ranges) {
+      const { from, to } = table.clip(block, page, count);
+      for (let id = from; id < to; id++) {
+        if (table.state[id] === pageState.bytes) bytes++;
+        else if (table.state[id] === pageState.unknown) unknown++;
+      }
+    }
+    return { bytes, unknown };
   }
 
   /** Pages not sent yet. */

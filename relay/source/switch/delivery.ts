@@ -48,7 +48,7 @@ export class Delivery implements AsyncDisposable {
   /** Null where all of the guest's memory comes through QEMU's stream: both. */
   readonly files: FilePages | null = null;
   readonly ahead: AheadOfStream | null = null;
-  readonly #options: Pick<SwitchSourceOptions, 'memory' | 'store' | 'compress'>;
+  readonly #options: Pick<SwitchSourceOptions, 'memory' | 'store' | 'compress' | 'prefetchShare'>;
   readonly #tools: DeliveryTools;
   readonly #handlers: DeliveryHandlers;
   readonly #hostPages = new HostPages();
@@ -60,7 +60,7 @@ export class Delivery implements AsyncDisposable {
   #batches: BatchSender | null = null;
 
   constructor(
-    options: Pick<SwitchSourceOptions, 'memory' | 'store' | 'compress'>,
+    options: Pick<SwitchSourceOptions, 'memory' | 'store' | 'compress' | 'prefetchShare'>,
     tools: DeliveryTools,
     handlers: DeliveryHandlers,
   ) {
@@ -79,7 +79,7 @@ export class Delivery implements AsyncDisposable {
         hasEnded: () => handlers.hasEnded(),
       });
     }
-    this.#hotPages = new HotPages(counters, this.files);
+    this.#hotPages = new HotPages(counters, this.files, options.prefetchShare ?? 1);
     this.#pump = new Pump(phases, link, this.ahead, this.#hostPages, handlers);
     if (this.#batches !== null) this.#pump.supply(this.#batches);
     this.#faults = new FaultAnswers(counters, () => this.#pump.run());
@@ -109,6 +109,11 @@ export class Delivery implements AsyncDisposable {
     this.#hotPages.expect(expected);
     if (this.#batches !== null) this.#hotPages.favour(this.#batches);
     this.#pump.run();
+  }
+
+  /** Pages that the guest will look at early and that are not on their way yet; null when they are not known. */
+  expectedUnsent(isAllCaptured: boolean): number | null {
+    return this.#batches === null ? null : this.#hotPages.unsent(this.#batches, isAllCaptured);
   }
 
   /** Sends what may be. To be called whenever there may be more to send, or more may be sent. */

@@ -81,6 +81,11 @@ export class GuestCapture implements Disposable {
     }
   }
 
+  /** Pages that are still to come of the pass that QEMU is in; all of them before it has begun. */
+  get leftOfPass(): number {
+    return this.#blocksFrame.length === 0 ? Infinity : this.#toStore.leftOfPass;
+  }
+
   /** Tells the destination of the guest's memory, once QEMU has. */
   sendBlocks(): void {
     this.#link.sendOrdered(frameType.blocks, this.#blocksFrame);

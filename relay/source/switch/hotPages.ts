@@ -4,7 +4,7 @@
  */
 import type { RelayCounters } from '../../counters.js';
 import type { FilePages } from '../filePages.js';
-import { type MemoryStretch, pagesOf } from '../memoryStretch.js';
+import { type MemoryStretch, type PageRange, pagesOf } from '../memoryStretch.js';
 import type { BatchSender } from './batchSender.js';
 import { pagesAtATime } from './pump.js';
 
@@ -21,32 +21,63 @@ const maxHotPages = 256;
 export class HotPages {
   readonly #counters: RelayCounters;
   readonly #files: Pick<FilePages, 'written'> | null;
+  readonly #share: number;
   #expected: ExpectedUse = { now: [], soon: [] };
+  /** Of what is needed soon; null before it is known. */
+  #favoured: readonly PageRange[] | null = null;
 
-  /** @param files - null: all of the guest's memory comes through QEMU's stream */
-  constructor(counters: RelayCounters, files: Pick<FilePages, 'written'> | null) {
+  /**
+   * @param files - null: all of the guest's memory comes through QEMU's stream
+   * @param share - of what is expected, and of what was written last, that is treated in a special way
+   */
+  constructor(counters: RelayCounters, files: Pick<FilePages, 'written'> | null, share: number) {
     this.#counters = counters;
     this.#files = files;
+    this.#share = share;
   }
 
   /** In place of what was expected before. */
-  expect(expected: ExpectedUse): void {
-    this.#expected = expected;
+  expect({ now, soon }: ExpectedUse): void {
+    const left = { bytes: this.#share * (bytesOf(now) + bytesOf(soon)) };
+    this.#expected = { now: first(now, left), soon: first(soon, left) };
+    this.#favoured = null;
   }
 
   /** What is needed soon goes before the rest. */
   favour({ store, blocks }: BatchSender): void {
-    for (const range of pagesOf(this.#expected.soon, blocks)) store.favour(range);
+    this.#favoured = pagesOf(this.#expected.soon, blocks);
+    for (const range of this.#favoured) store.favour(range);
+  }
+
+  /** Pages of it that are not on their way yet. @param isAll - no more of the guest's memory comes for the time being */
+  unsent({ store }: BatchSender, isAll: boolean): number | null {
+    if (this.#favoured === null) return null;
+    const { bytes, unknown } = store.waitingIn(this.#favoured);
+    return isAll ? bytes : bytes + unknown;
   }
 
   /** The guest has stopped. What it wrote last it will touch first, its devices' rings above all. */
   send(batches: BatchSender): void {
     batches.store.prefer('recent');
     const { seen } = this.#counters.pages;
-    let left = Math.min(maxHotPages, seen - this.#counters.totalPages);
+    const most = Math.round(maxHotPages * this.#share);
+    let left = Math.min(most, seen - this.#counters.totalPages);
     for (; left > 0; left -= pagesAtATime.after) if (!batches.send(Math.min(left, pagesAtATime.after))) break;
-    const written = this.#files?.written.slice(0, maxHotPages).map((page) => ({ ...page, count: 1 })) ?? [];
+    const written = this.#files?.written.slice(0, most).map((page) => ({ ...page, count: 1 })) ?? [];
     for (const { block, page, count } of [...pagesOf(this.#expected.now, batches.blocks), ...written])
       batches.sendNow(block, page, count);
   }
+}
+
+function bytesOf(stretches: readonly MemoryStretch[]): number {
+  return stretches.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
+}
+
+/** So much of it from its beginning. @param left - what is taken is taken from it */
+function first(stretches: readonly MemoryStretch[], left: { bytes: number }): MemoryStretch[] {
+  return stretches.flatMap((stretch) => {
+    const lengthBytes = Math.min(stretch.lengthBytes, left.bytes);
+    left.bytes -= lengthBytes;
+    return lengthBytes > 0 ? [{ ...stretch, lengthBytes }] : [];
+  });
 }

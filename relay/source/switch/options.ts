@@ -15,6 +15,10 @@ export interface SwitchSourceOptions extends SwitchLinkOptions {
   readonly store: PageStoreOptions;
   /** Of a guest whose memory QEMU leaves out of its stream; null: all of it comes through the stream. */
   readonly memory: GuestMemory | null;
+  /** QEMU is not to stop the guest before `mayStop`, however little is left. Of no effect where it is kept in files. */
+  readonly holdsBack?: boolean;
+  /** Of what the guest is expected to use early: 0 to 1, all of it when left open. It goes before the rest. */
+  readonly prefetchShare?: number;
 }
 
 /** Of a relay that comes after QEMU's stream. */
@@ -36,6 +40,10 @@ export interface SwitchSourceHandlers {
 
 export interface SwitchSourceState extends SourceRelayState, SwitchLinkState {
   readonly remaining: Remaining;
+  /** Pages that QEMU has not been let send yet, so that it does not stop the guest; 0 when it is not held back. */
+  readonly heldBackPages: number;
+  /** Pages that the guest is expected to use early and that are not on their way yet; null while they are not known. */
+  readonly expectedUnsentPages: number | null;
   /** Of memory for pages, and in the spill file. */
   readonly storedBytes: number;
   readonly spilledBytes: number;
