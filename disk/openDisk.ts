@@ -15,7 +15,7 @@ export function isReadableFormat(format: string): boolean {
  * VMMIG_DISK_ENCRYPTED, VMMIG_DISK_SERVER
  */
 export async function openDisk(image: DiskImage, options?: OpenDiskOptions): Promise<DiskReader> {
-  const isReadable = isReadableFormat(image.format) || image.secrets !== undefined;
+  const isReadable = isReadableFormat(image.format) || image.keyFile !== undefined;
   if (!isReadable)
     throw new DiskError('VMMIG_DISK_FORMAT', `${image.path}: cannot read disk images of format ${image.format}`);
   const isPlain = image.format === 'raw' && isPath(image.path);

@@ -60,12 +60,17 @@ export async function sampleDisk(disk: DiskReader, offsets?: readonly number[]):
 
 /**
  * Compares a disk with the samples of another view of it.
+ * @param mayGrow - it is the file that holds an image, which gets longer while the guest writes
  * @throws DiskError
  */
-export async function proveSameDisk(disk: DiskReader, theirs: DiskSamples): Promise<DiskProof> {
+export async function proveSameDisk(
+  disk: DiskReader,
+  theirs: DiskSamples,
+  { mayGrow = false }: { readonly mayGrow?: boolean } = {},
+): Promise<DiskProof> {
   const offsets = theirs.samples.map(({ offsetBytes }) => offsetBytes);
   const ours = await sampleDisk(disk, offsets);
-  if (ours.lengthBytes !== theirs.lengthBytes) return { verdict: 'different', compared: 0, differing: [] };
+  if (ours.lengthBytes !== theirs.lengthBytes && !mayGrow) return { verdict: 'different', compared: 0, differing: [] };
   const known = new Map(ours.samples.map((sample) => [sample.offsetBytes, sample]));
   const told = theirs.samples.filter(
     ({ offsetBytes, digest }) => digest !== null || known.get(offsetBytes)?.digest !== null,

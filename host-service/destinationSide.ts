@@ -109,7 +109,7 @@ export class DestinationSide implements AsyncDisposable {
     if (params.postcopy) this.#yielding.add(this.#guest.pid);
     const settings = params.postcopy ? { capabilities: { 'postcopy-ram': true, 'return-path': true } } : {};
     this.#previous = await acceptMigration(this.#guest, `unix:${join(directory, 'incoming')}`, { settings, signal });
-    const disks = params.disks.map(({ path, format }) => ({ path, format }));
+    const { disks } = params;
     const pageSizes = params.postcopy ? await largePages(this.#guest.qmp) : new Map<string, number>();
     if (params.postcopy) this.#guardRecovery(this.#guest, directory);
     await (await this.#switching)?.started(this.#guest, {
@@ -124,7 +124,7 @@ export class DestinationSide implements AsyncDisposable {
 
   /** Opens the disks that a guest will be restored from which libvirt brings. */
   async expect(params: Params<'destination.expect'>, _signal: AbortSignal): Promise<StartedProcess> {
-    await this.#openDisks(params.disks.map(({ path, format }) => ({ path, format })));
+    await this.#openDisks(params.disks);
     await (await this.#switching)?.started(null, null);
     this.#domain!.listens().then(
       () => this.#listening(new Map(Object.entries(params.pageSizes))),
@@ -181,7 +181,7 @@ export class DestinationSide implements AsyncDisposable {
     }, sampleIntervalMs);
   }
 
-  async #openDisks(disks: readonly { readonly path: string; readonly format: string }[]): Promise<void> {
+  async #openDisks(disks: Params<'destination.start'>['disks']): Promise<void> {
     // What cannot be read costs resends, not the migration.
     const options = { lazy: true, ...(this.#directory === null ? {} : { runDirectory: this.#directory }) };
     for (const disk of disks) this.#disks.push(await openDisk(disk, options));

@@ -4,6 +4,7 @@
  * A service whose session ends before the commit point puts everything back by itself.
  */
 import * as z from 'zod';
+import type { DiskProof, DiskSamples } from '../disk/index.js';
 import type { AgentRoute } from '../guest-agent/guestAgent.js';
 import type { GuestDisk } from '../guest-agent/messages.js';
 import type { RequestOptions, RpcClient } from '../hosts/rpc.js';
@@ -49,8 +50,12 @@ const switchingSchema = z.object({
 });
 export type Switching = z.infer<typeof switchingSchema>;
 
-/** One disk as the destination finds it. */
-const diskSchema = z.object({ path: z.string(), format: z.string(), sizeBytes: z.number().int().nonnegative() });
+/** An image as a host finds it. */
+const imageSchema = z.object({ path: z.string(), format: z.string(), keyFile: z.string().optional() });
+const samplesSchema = z.object({
+  lengthBytes: z.number(),
+  samples: z.array(z.object({ offsetBytes: z.number(), lengthBytes: z.number(), digest: z.string().nullable() })),
+});
 
 /** Becomes part of paths that are removed: nothing that leads elsewhere. */
 const migrationId = z.string().regex(/^[\w-]+$/);
@@ -92,6 +97,10 @@ export const methodParams = {
   'guest.probe': z.object({ ...guestSchema.shape, noAgent: z.boolean().optional() }),
   'source.inspect': z.object({ ...guestSchema.shape, noAgent: z.boolean().optional() }),
   'source.scan': z.object({ mode: z.enum(['full', 'changes']) }),
+  /** Digests of some blocks of the guest's disks. `offsets`: of which; else they are chosen. */
+  'source.sampleDisks': z.object({
+    images: z.array(z.object({ image: imageSchema, offsets: z.array(z.number()).optional() })),
+  }),
   'source.listen': z.object({
     ...directorySchema.shape,
     ...partySchema.shape,
@@ -106,6 +115,8 @@ export const methodParams = {
     /** Null for a teleport. */
     switching: switchingSchema.nullable(),
   }),
+  /** Of the destination's list: those that it cannot read. Their pages are sent. */
+  'source.skipDisks': z.object({ indexes: z.array(z.number().int()) }),
   /** Where the destination's relay listens. */
   'source.connect': endpointSchema,
   'source.start': z.object({
@@ -146,6 +157,12 @@ export const methodParams = {
   'host.migrations': z.object({ runDir: z.string().startsWith('/') }),
   /** As the policy derived it: its parts are looked at, none of them is carried out. */
   'destination.check': z.custom<DestinationPlan>((plan) => typeof plan === 'object' && plan !== null),
+  /** Whether images here hold the same. `samples`: null to see only whether it can be read. */
+  'destination.compareDisks': z.object({
+    images: z.array(z.object({ image: imageSchema, samples: samplesSchema.nullable(), mayGrow: z.boolean() })),
+  }),
+  /** Who writes to images here. `except`: a process that may. */
+  'destination.diskWriters': z.object({ paths: z.array(z.string()), except: z.object({ pid: z.number().int(), startTime: z.number() }).nullable() }),
   'destination.checkDomain': z.custom<DomainPlan>((plan) => typeof plan === 'object' && plan !== null),
   'destination.start': z.object({
     ...directorySchema.shape,
@@ -154,7 +171,7 @@ export const methodParams = {
     argv: z.array(z.string()),
     cwd: z.string(),
     qmpPath: z.string(),
-    disks: z.array(diskSchema),
+    disks: z.array(imageSchema),
     /** QEMU is to be able to run the guest before it has all its memory. */
     postcopy: z.boolean(),
   }),
@@ -171,7 +188,7 @@ export const methodParams = {
     ...directorySchema.shape,
     vm: z.string(),
     libvirt: domainAddressSchema,
-    disks: z.array(diskSchema),
+    disks: z.array(imageSchema),
     /** In bytes, of the RAM blocks that do not lie in small pages. */
     pageSizes: z.record(z.string(), z.number().int().positive()),
   }),
@@ -224,6 +241,9 @@ export type AgentSearch =
       /** The guest's page cache by its own count; null where it tells nobody. */
       readonly pageCacheBytes: number | null;
     };
+
+/** What a destination says of an image, compared with the source's. */
+export type DiskComparison = Omit<DiskProof, 'verdict'> & { readonly verdict: DiskProof['verdict'] | 'unreadable' };
 
 export interface ScanSummary {
   readonly via: AgentRoute;
@@ -316,7 +336,10 @@ export interface Results {
     readonly domain: DomainInspection | null;
   };
   'source.scan': ScanSummary;
+  /** Null for an image that cannot be read. */
+  'source.sampleDisks': readonly (DiskSamples | null)[];
   'source.listen': null;
+  'source.skipDisks': null;
   'source.connect': null;
   'source.start': null;
   'source.keepUp': null;
@@ -341,6 +364,9 @@ export interface Results {
   'destination.pulled': Pulled | null;
   'destination.check': readonly Finding[];
   'destination.checkDomain': readonly Finding[];
+  'destination.compareDisks': readonly DiskComparison[];
+  /** For people, for each path. */
+  'destination.diskWriters': readonly (readonly string[])[];
   'destination.start': StartedProcess;
   /** `tunnelPort`: where the way to the destination's daemon begins; null where there is none. */
   'destination.listen': { readonly port: number; readonly tunnelPort: number | null };

@@ -4,6 +4,7 @@ import { type RpcHandler, serveRpc } from '../hosts/rpc.js';
 import { checkDestination, checkDomainDestination } from '../hypervisor/index.js';
 import { hostChecks } from './checks.js';
 import { DestinationSide } from './destinationSide.js';
+import { compareDisks, diskWriters, sampleDisks } from './diskProof.js';
 import { knownDomains } from './guest/probeDomain.js';
 import { hostedMigrations } from './hostedMigrations.js';
 import { probeGuest } from './probe.js';
@@ -28,7 +29,9 @@ export async function serve(version: string): Promise<void> {
     'guest.probe': (guest, signal) => probeGuest(guest, signal),
     'source.inspect': (guest, signal) => source.inspect(guest, signal),
     'source.scan': (params, signal) => source.scan(params, signal),
+    'source.sampleDisks': (params, signal) => sampleDisks(params, signal),
     'source.listen': (params) => source.listen(params),
+    'source.skipDisks': async (params) => source.skipDisks(params),
     'source.connect': (params) => source.connect(params),
     'source.start': (params, signal) => source.start(params, signal),
     'source.switchOver': (_, signal) => source.switchOver(signal),
@@ -47,6 +50,8 @@ export async function serve(version: string): Promise<void> {
     'source.hold': (params) => source.hold(params),
     'destination.check': (plan, signal) => checkDestination(plan, { signal }),
     'destination.checkDomain': (plan, signal) => checkDomainDestination(plan, { signal }),
+    'destination.compareDisks': (params, signal) => compareDisks(params, signal),
+    'destination.diskWriters': (params) => diskWriters(params),
     'destination.start': (params, signal) => destination.start(params, signal),
     'destination.expect': (params, signal) => destination.expect(params, signal),
     'destination.listen': (params) => destination.listen(params),

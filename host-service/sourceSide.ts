@@ -140,6 +140,13 @@ export class SourceSide implements AsyncDisposable {
     return null;
   }
 
+  /** What the destination cannot read is not referred to from now on. */
+  skipDisks({ indexes }: Params<'source.skipDisks'>): null {
+    this.#diskIndexes = this.#diskIndexes.map((index) => (indexes.includes(index) ? -1 : index));
+    this.#useMap();
+    return null;
+  }
+
   /** Meets the destination relay, and lets QEMU's stream in once there is a map of what need not be sent. */
   async connect(endpoint: Params<'source.connect'>): Promise<null> {
     if (this.#relay === null) throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no relay to connect');

@@ -31,7 +31,8 @@ async function inspectBlockDevice(tree: DeviceTree, block: BlockInfo, cwd: strin
   const { inserted } = block;
   const imagePath = inserted === undefined ? null : imagePathOf(inserted.image.filename, cwd);
   const image = imagePath === null ? null : await stat(imagePath).catch(() => null);
-  const serial = qomPath === null ? null : await tree.get(qomPath, 'serial');
+  const [serial, shareable] =
+    qomPath === null ? [] : await Promise.all(['serial', 'share-rw'].map((name) => tree.get(qomPath, name)));
   return {
     qdevId: qomPath === null ? null : qdevIdOf(qomPath),
     driveId: block.device === '' ? null : block.device,
@@ -45,6 +46,7 @@ async function inspectBlockDevice(tree: DeviceTree, block: BlockInfo, cwd: strin
     format: inserted === undefined ? null : RAW_DRIVERS.has(inserted.drv) ? 'raw' : inserted.drv,
     qomPath,
     readOnly: inserted?.ro ?? true,
+    shareable: shareable === true,
     removable: block.removable,
     imageInode: image?.isFile() ? image.ino : null,
   };

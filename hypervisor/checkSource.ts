@@ -13,15 +13,21 @@ const HOST_CPU = /^(host|max)-/;
 /** Pages that one word of QEMU's dirty log is about. */
 const LOG_WORD_BYTES = 64 * 4096;
 
-/** All that speaks against migrating the guest, or for thinking twice. */
-export function checkSource(inspection: GuestInspection): Finding[] {
+/**
+ * All that speaks against migrating the guest, or for thinking twice.
+ * @param hasKey - whether there is a key for a disk that QEMU encrypts
+ */
+export function checkSource(
+  inspection: GuestInspection,
+  hasKey: (disk: BlockDevice) => boolean = () => false,
+): Finding[] {
   return [
     ...checkState(inspection),
     ...checkBlockers(inspection),
     ...checkHostDevices(inspection),
     ...checkCpu(inspection),
     ...checkDirtyLog(inspection),
-    ...inspection.disks.flatMap(checkDisk),
+    ...inspection.disks.filter((disk) => !hasKey(disk)).flatMap(checkDisk),
   ];
 }
 

@@ -29,6 +29,10 @@ export type FindingCode =
   | 'VMMIG_DIRTY_LOG'
   /** A disk image that the destination cannot have. */
   | 'VMMIG_DISK_IMAGE'
+  /** What the destination has under the image's name is another disk. */
+  | 'VMMIG_DISK_DIFFERENT'
+  /** Somebody on the destination writes to the image. */
+  | 'VMMIG_DISK_IN_USE'
   /** libvirt is doing something else with the domain. */
   | 'VMMIG_DOMAIN_BUSY'
   /** libvirt does not migrate a domain with snapshots. */

@@ -25,6 +25,8 @@ export interface BlockDevice extends HostDisk {
   /** Of the guest's device. */
   readonly qomPath: string | null;
   readonly readOnly: boolean;
+  /** Others may write to it at the same time (`share-rw`). */
+  readonly shareable: boolean;
   /** CD-ROM and floppy drives. */
   readonly removable: boolean;
   /** What QEMU calls an image that is no file or device of its host: `nbd://…`, `rbd:…`, `json:{…}`; null for others. */

@@ -2,7 +2,13 @@
 import { readFile } from 'node:fs/promises';
 import { call, type DomainDepartureParams, type Endpoint } from '../host-service/protocol.js';
 import type { InventoryHost } from '../hosts/index.js';
-import { checkDomain } from '../hypervisor/index.js';
+import {
+  checkDomain,
+  type DomainDescription,
+  type DomainInspection,
+  mediaIn,
+  parseDomain,
+} from '../hypervisor/index.js';
 import { VmmigError } from './errors.js';
 import { addressOnDestination, domainNamed } from './locate.js';
 import type { Prepared } from './prepared.js';
@@ -19,10 +25,42 @@ export async function checkForLibvirt(
   if (domain === null) return [];
   const { libvirt: to } = addressOnDestination(domainNamed(request.vm), request);
   const { blocks: ramBlocks } = inspection.memory;
-  const plans = { domain, to: to!, disks: plan.disks, ramBlocks, postcopy: isSwitch };
+  const plans = { domain: await asOnDestination(domain, request), to: to!, disks: plan.disks, ramBlocks, postcopy: isSwitch };
   const there = await call(destination.rpc, 'destination.checkDomain', plans, { signal });
   const here = checkDomain(domain, { unsafe: request.domain?.unsafe ?? false });
   return [...here, ...there];
+}
+
+/** What the destination is asked for follows the XML that it will be given. */
+async function asOnDestination(domain: DomainInspection, request: MigrateRequest): Promise<DomainInspection> {
+  const given = await givenXml(request);
+  if (given === null) return domain;
+  return { ...domain, emulator: given.emulator ?? domain.emulator, media: mediaIn(given.disks) };
+}
+
+/** Paths of images that have another one in the XML for the destination. @throws VmmigError VMMIG_USAGE_FILE */
+export async function renamedImages(
+  domain: DomainInspection | null,
+  request: Pick<MigrateRequest, 'domain'>,
+): Promise<ReadonlyMap<string, string>> {
+  const given = await givenXml(request);
+  const there = new Map(given?.disks.map(({ target, source }) => [target, source?.path ?? null]));
+  return new Map(
+    domain?.images.flatMap(({ target, path }) => {
+      const other = there.get(target) ?? null;
+      return other === null ? [] : [[path, other]];
+    }),
+  );
+}
+
+async function givenXml({ domain }: Pick<MigrateRequest, 'domain'>): Promise<DomainDescription | null> {
+  if (domain?.destinationXml === undefined) return null;
+  const xml = await readXml(domain.destinationXml);
+  try {
+    return parseDomain(xml);
+  } catch (cause) {
+    throw new VmmigError('VMMIG_USAGE_FILE', `${domain.destinationXml}: ${(cause as Error).message}`, { cause });
+  }
 }
 
 /**

@@ -12,6 +12,7 @@ import {
 } from '../host-service/protocol.js';
 import type { InventoryHost } from '../hosts/index.js';
 import { abandon } from './abandon.js';
+import { proveDisks } from './diskProof.js';
 import { domainDeparture } from './domain.js';
 import { toVmmigError, VmmigError } from './errors.js';
 import { Journal } from './journal.js';
@@ -172,7 +173,16 @@ export abstract class Migration implements AsyncDisposable {
         });
       // Nor need the relays: what they hold so far ends with their sessions.
       this.#relays = connectRelays(prepared, this, signal);
-      recorder.findings = await check(prepared, this.request, this.switching === null ? 'teleport' : 'switch', signal);
+      const mode = this.switching === null ? 'teleport' : 'switch';
+      const [findings, proofs] = await Promise.all([
+        check(prepared, this.request, mode, signal),
+        proveDisks(prepared, signal),
+      ]);
+      recorder.findings = [...findings, ...proofs.findings];
+      if (proofs.unreadable.length > 0) {
+        await this.#relays.listening;
+        await call(prepared.source.rpc, 'source.skipDisks', { indexes: [...proofs.unreadable] }, { signal });
+      }
       return prepared;
     });
   }

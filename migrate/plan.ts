@@ -1,7 +1,12 @@
 /** What is going to be done, worked out from the running guest and the inventory before anything is changed. */
-import { isReadableFormat } from '../disk/index.js';
+import { type DiskImage, isReadableFormat } from '../disk/index.js';
 import { diskPathOn, type InventoryHost } from '../hosts/index.js';
-import { type DestinationPlan, deriveCommandLine, type GuestInspection } from '../hypervisor/index.js';
+import {
+  type BlockDevice,
+  type DestinationPlan,
+  deriveCommandLine,
+  type GuestInspection,
+} from '../hypervisor/index.js';
 import type { Guest } from './locate.js';
 
 export interface Plan {
@@ -10,27 +15,65 @@ export interface Plan {
   readonly memoryBytes: number;
   /** All that the destination must have. */
   readonly disks: DestinationPlan['disks'];
+  /** For each of `disks`: the same on either host. */
+  readonly images: readonly ImagePair[];
   /** The disks that pages can be restored from: what the destination's relay opens. */
-  readonly restorable: readonly { readonly path: string; readonly format: string; readonly sizeBytes: number }[];
+  readonly restorable: readonly DiskImage[];
   /** For each of the inspection's disks: its index in `restorable`, or -1. */
   readonly restorableIndexes: readonly number[];
 }
 
-export function makePlan(inspection: GuestInspection, guest: Guest, to: InventoryHost): Plan {
+/** The guest's disk as each host finds it. */
+export interface ImagePair {
+  readonly here: DiskImage;
+  readonly there: DiskImage;
+  readonly device: BlockDevice;
+}
+
+/** Whether what the guest reads can be read in the image. */
+export function isRestorable({ there, device }: ImagePair): boolean {
+  return there.keyFile !== undefined || (isReadableFormat(there.format) && !device.isEncrypted);
+}
+
+/**
+ * @param from - the host that the guest is on
+ * @param renamed - images that a domain has under another path on the destination
+ */
+export function makePlan(
+  inspection: GuestInspection,
+  guest: Guest,
+  from: string,
+  to: InventoryHost,
+  renamed: ReadonlyMap<string, string> = new Map(),
+): Plan {
   const disks = inspection.disks.map((disk) => {
     const known = guest.disks[disk.driveId ?? ''] ?? guest.disks[disk.nodeName ?? ''];
-    const path = known === undefined ? (disk.imagePath ?? disk.imageUri) : diskPathOn(known, to.name);
+    const atSource = disk.imagePath ?? disk.imageUri;
+    const path = known === undefined ? (renamed.get(atSource ?? '') ?? atSource) : diskPathOn(known, to.name);
     if (path === null || disk.removable) return null;
     const { isEncrypted, sizeBytes, imageInode: sourceInode } = disk;
-    return { path, format: disk.format ?? 'raw', sizeBytes, sourceInode, isEncrypted };
+    const image = { format: disk.format ?? 'raw', keyFile: known?.keyFile };
+    const here = disk.imagePath ?? (known === undefined ? path : diskPathOn(known, from));
+    return {
+      planned: { path, sizeBytes, sourceInode, isEncrypted, ...image },
+      pair: { here: { path: here, ...image }, there: { path, ...image }, device: disk },
+    };
   });
-  const planned = disks.filter((disk) => disk !== null);
-  const restorable = planned.filter(({ format, isEncrypted }) => isReadableFormat(format) && !isEncrypted);
+  const found = disks.filter((disk) => disk !== null);
+  const restorable = found.filter(({ pair }) => isRestorable(pair));
   return {
-    destination: guest.isDomain ? null : destinationPlan(inspection, guest, to, planned),
+    destination: guest.isDomain
+      ? null
+      : destinationPlan(
+          inspection,
+          guest,
+          to,
+          found.map(({ planned }) => planned),
+        ),
     memoryBytes: inspection.memory.totalBytes,
-    disks: planned,
-    restorable,
+    disks: found.map(({ planned }) => planned),
+    images: found.map(({ pair }) => pair),
+    restorable: restorable.map(({ pair }) => pair.there),
     restorableIndexes: disks.map((disk) => (disk === null ? -1 : restorable.indexOf(disk))),
   };
 }

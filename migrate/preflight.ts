@@ -1,5 +1,6 @@
 /** Everything a migration would look at before it changes anything, and nothing more. */
 import { call } from '../host-service/protocol.js';
+import { proveDisks } from './diskProof.js';
 import { toVmmigError } from './errors.js';
 import { findingOf } from './locate.js';
 import { check, prepare, understand } from './prepare.js';
@@ -25,7 +26,8 @@ export async function preflight(
   } as const;
   try {
     const prepared = await prepare(intent, request, sides, signal);
-    const findings: Finding[] = await check(prepared, request, mode, signal);
+    const [checked, proofs] = await Promise.all([check(prepared, request, mode, signal), proveDisks(prepared, signal)]);
+    const findings: Finding[] = [...checked, ...proofs.findings];
     const { source, destination, agent, plan } = prepared;
     const scan = agent?.found === true ? await call(source.rpc, 'source.scan', { mode: 'full' }, { signal }) : null;
     return {

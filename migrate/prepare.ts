@@ -5,7 +5,7 @@
 import { call } from '../host-service/protocol.js';
 import { loadInventory, resolveHost } from '../hosts/index.js';
 import { checkSource, checkSwitch } from '../hypervisor/index.js';
-import { checkForLibvirt } from './domain.js';
+import { checkForLibvirt, renamedImages } from './domain.js';
 import { VmmigError } from './errors.js';
 import { addressOf, guestNamed, locateGuest } from './locate.js';
 import { noAgent } from './noAgent.js';
@@ -61,8 +61,13 @@ export async function prepare(
   const [found, opened] = await Promise.allSettled([findAndInspect(), openDestination()]);
   if (found.status === 'rejected') throw found.reason;
   if (opened.status === 'rejected') throw opened.reason;
-  const { inspection } = found.value;
-  return { ...found.value, destination: opened.value, plan: makePlan(inspection, guest, to) };
+  const { inspection, domain, source } = found.value;
+  const renamed = await renamedImages(domain, request);
+  return {
+    ...found.value,
+    destination: opened.value,
+    plan: makePlan(inspection, guest, source.host.name, to, renamed),
+  };
 }
 
 /** What speaks against the plan, on either host, all of it. */
@@ -79,7 +84,9 @@ export async function check(
       ? await checkForLibvirt(prepared, request, isSwitch, signal)
       : await call(destination.rpc, 'destination.check', { ...plan.destination, postcopy: isSwitch }, { signal });
   return [
-    ...checkSource(inspection),
+    ...checkSource(inspection, (disk) =>
+      plan.images.some((pair) => pair.device === disk && pair.there.keyFile !== undefined),
+    ),
     ...(isSwitch ? checkSwitch(inspection) : []),
     ...there,
     ...(agent === null || agent.found ? [] : [noAgent(inspection.name, agent)]),

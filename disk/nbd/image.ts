@@ -10,10 +10,12 @@ export interface DiskImage {
   readonly path: string;
   /** QEMU's name of the format, such as `qcow2`. Never guessed: a guest could write what looks like another one. */
   readonly format: string;
-  /** Keys of encrypted images, which QEMU's options name by their id (`key-secret`): files that hold nothing else. */
-  readonly secrets?: readonly { readonly id: string; readonly path: string }[];
+  /** Of an image that QEMU encrypts: a file on this host that holds its key, or passphrase, and nothing else. */
+  readonly keyFile?: string | undefined;
 }
 
+/** What the key is called among qemu-nbd's options. */
+const SECRET = 'key';
 /** Formats that qemu-nbd reads without further knowledge. */
 const FORMATS = new Set(['qcow2', 'qed', 'qcow', 'vmdk', 'vdi', 'vhdx', 'vpc', 'parallels', 'bochs', 'cloop', 'dmg']);
 
@@ -29,13 +31,19 @@ export const isPath = (path: string): boolean => path.startsWith('/');
  * @param direct - past the host's page cache
  * @throws DiskError VMMIG_DISK_OPEN
  */
-export async function imageArguments({ path, format, secrets = [] }: DiskImage, direct: boolean): Promise<string[]> {
-  const objects = secrets.flatMap(({ id, path }) => ['--object', `secret,id=${escaped(id)},file=${escaped(path)}`]);
+export async function imageArguments({ path, format, keyFile }: DiskImage, direct: boolean): Promise<string[]> {
+  const objects = keyFile === undefined ? [] : ['--object', `secret,id=${SECRET},file=${escaped(keyFile)}`];
   // Locks are for files; what a URI names is not locked by who reads it.
   if (!isPath(path) && !path.startsWith('json:')) return ['--read-only', ...objects, '--format', format, '--', path];
-  const options = isPath(path) ? { driver: format, file: await fileOptions(path) } : parse(path);
+  const key = keyFile === undefined ? {} : keyOptions(format);
+  const options = isPath(path) ? { driver: format, ...key, file: await fileOptions(path) } : parse(path);
   const shared = { ...options, 'read-only': true, 'force-share': true, ...(direct ? { cache: { direct } } : {}) };
   return ['--read-only', ...objects, '--', `json:${JSON.stringify(shared)}`];
+}
+
+/** QEMU knows by the image what it is encrypted with. */
+function keyOptions(format: string): object {
+  return format === 'luks' ? { 'key-secret': SECRET } : { encrypt: { 'key-secret': SECRET } };
 }
 
 async function fileOptions(path: string): Promise<object> {

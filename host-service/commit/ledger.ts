@@ -55,7 +55,7 @@ const ledgerSchema = z.strictObject({
   takeOver: z
     .strictObject({
       /** As references number them. */
-      disks: z.array(z.strictObject({ path, format: text })),
+      disks: z.array(z.strictObject({ path, format: text, keyFile: text.optional() })),
       ports: z.tuple([port, port]).nullable(),
       /** In bytes, of the RAM blocks that do not lie in small pages. */
       pageSizes: z.record(text, z.int().positive()),

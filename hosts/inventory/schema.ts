@@ -47,7 +47,11 @@ const host = z.strictObject({
   hostname: text.optional(),
 });
 
-const disk = z.strictObject({ path: hostPath, paths: z.record(name, hostPath).default({}) });
+const disk = z.strictObject({
+  path: hostPath,
+  paths: z.record(name, hostPath).default({}),
+  keyFile: hostPath.optional(),
+});
 
 const guest = z.strictObject({
   host: name,

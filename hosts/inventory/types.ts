@@ -39,6 +39,8 @@ export interface InventoryDisk {
   path: string;
   /** By host name. */
   paths: Readonly<Record<string, string>>;
+  /** Of an image that QEMU encrypts: a file with its key, on every host that reads it. */
+  keyFile?: string | undefined;
 }
 
 /** Changes to the source's QEMU command line for the destination, in this order: `argv`, `replace`, `options`. */

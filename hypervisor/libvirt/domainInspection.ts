@@ -14,6 +14,8 @@ export interface DomainInspection {
   readonly emulator: string | null;
   readonly arch: string;
   readonly machine: string;
+  /** Images of files and devices, by the target that tells disks apart. */
+  readonly images: readonly { readonly target: string; readonly path: string }[];
   /** Media in CD-ROM and floppy drives. */
   readonly media: readonly { readonly target: string; readonly path: string }[];
   readonly hostDevices: readonly string[];
@@ -52,17 +54,24 @@ export async function inspectForLibvirt(
   const listed = await virsh.run(['snapshot-list', '--domain', domain, '--name'], limits).catch(orNone);
   const jobs = (await monitor.execute('query-block-jobs', {}, { signal: limits.signal })) as { type?: string }[];
   const images = disks.filter((disk) => disk.source?.type === 'file' && disk.source.path !== null);
+  const withPath = disks.filter(({ source }) => source?.path != null);
   const written = images.filter(({ device, readOnly, shareable }) => device === 'disk' && !readOnly && !shareable);
   const isShared = await Promise.all(written.map(({ source }) => isOnSharedStorage(source!.path!)));
   return {
     ...{ name, uuid, type, emulator, arch, machine, hostDevices, job },
-    media: images
-      .filter(({ device }) => device === 'cdrom' || device === 'floppy')
-      .map(({ target, source }) => ({ target, path: source!.path! })),
+    images: withPath.map(({ target, source }) => ({ target, path: source!.path! })),
+    media: mediaIn(disks),
     snapshots: listed.split('\n').filter((line) => line.trim() !== '').length,
     blockJobs: jobs.map((one) => one.type ?? 'block job'),
     unsharedImages: written.filter((_, index) => !isShared[index]).map(({ source }) => source!.path!),
   };
+}
+
+/** In CD-ROM and floppy drives. */
+export function mediaIn(disks: DomainDescription['disks']): DomainInspection['media'] {
+  return disks
+    .filter(({ device, source }) => (device === 'cdrom' || device === 'floppy') && source?.type === 'file')
+    .flatMap(({ target, source }) => (source?.path == null ? [] : [{ target, path: source.path }]));
 }
 
 async function isOnSharedStorage(path: string): Promise<boolean> {

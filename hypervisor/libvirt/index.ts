@@ -1,6 +1,6 @@
 /** Guests that libvirt manages: through `virsh`, and never past it. */
 export { checkDomain, checkDomainDestination, type DomainPlan } from './checkDomain.js';
-export { type DomainInspection, inspectForLibvirt } from './domainInspection.js';
+export { type DomainInspection, inspectForLibvirt, mediaIn } from './domainInspection.js';
 export { inspectDomainServices } from './domainServices.js';
 export {
   type DomainAddress,

@@ -53,6 +53,15 @@ export const findings = {
       summary: 'The destination cannot have a disk image of the guest.',
       nextStep: 'Put the image on storage that both hosts see, or name its path on each host in the inventory.',
     },
+    VMMIG_DISK_DIFFERENT: {
+      summary:
+        'The destination has another disk under the name of the guest’s: what a few blocks hold was compared on both hosts.',
+      nextStep: 'Share or replicate the right image, or name its path on that host in the inventory.',
+    },
+    VMMIG_DISK_IN_USE: {
+      summary: 'A process on the destination has an image of the guest open for writing.',
+      nextStep: 'End it, or find out which of the two is to have the disk: both would destroy it.',
+    },
     VMMIG_DIRTY_LOG: {
       summary: 'QEMU would lose writes of the guest while it is being migrated.',
       nextStep: 'Run the guest under KVM or QEMU 9.0 or newer, or give it memory that is no multiple of 256 KiB.',

@@ -5,7 +5,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { execa } from 'execa';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { type DiskImage, type DiskReader, type OpenDiskOptions, openDisk } from '../../disk/index.js';
 import { Images, isAlive, KiB, MiB, qemuNbdsOf, Writer } from './images.js';
 
@@ -246,13 +246,33 @@ describe('an image of another kind', () => {
       message: expect.stringMatching(/is encrypted/),
     });
     await writeFile(images.path('a,key'), 'secret', { mode: 0o600 });
-    const encrypt = { format: 'aes', 'key-secret': 's' };
-    const options = { driver: 'qcow2', encrypt, file: { driver: 'file', filename: image.path } };
-    const secrets = [{ id: 's', path: images.path('a,key') }];
-    const disk = await opened({ path: `json:${JSON.stringify(options)}`, format: 'qcow2', secrets });
+    const disk = await opened({ ...image, keyFile: images.path('a,key') });
     expect(await disk.read(MiB, 512)).toEqual(Buffer.alloc(512));
     const luks = { path: images.path('aes.qcow2'), format: 'luks' };
     await expect(openDisk(luks)).rejects.toMatchObject({ code: 'VMMIG_DISK_FORMAT' });
+  });
+
+  test.each([
+    ['luks', []],
+    ['qcow2', ['-o', 'encrypt.format=luks,encrypt.key-secret=s']],
+  ])('is read as the guest reads it when it is %s, encrypted with LUKS, and the key is there', async (format, more) => {
+    await images.raw('plain.raw', 4 * MiB, [[MiB, 64 * KiB]]);
+    const key = images.path('luks.key');
+    await writeFile(key, 'pass phrase', { mode: 0o600 });
+    const path = images.path(`secret.${format}`);
+    const options =
+      format === 'luks' ? ['-o', 'key-secret=s,iter-time=10'] : [`${more[0]}`, `${more[1]},encrypt.iter-time=10`];
+    const secret = ['--object', `secret,id=s,file=${key}`];
+    // On a busy machine qemu-img may fail to measure how fast it is, which decides how often the key is hashed.
+    const convert = () => images.img('convert', ...secret, '-f', 'raw', '-O', format, ...options, 'plain.raw', path);
+    await vi.waitFor(convert, { timeout: 45_000, interval: 500 });
+    const disk = await opened({ path, format, keyFile: key });
+    expect(disk.lengthBytes).toBe(4 * MiB);
+    expectSame(await contentOf(disk), await images.content('plain.raw', 'raw'));
+    await writeFile(key, 'another one');
+    await expect(openDisk({ path, format, keyFile: key })).rejects.toMatchObject({
+      code: expect.stringMatching(/^VMMIG_DISK_(ENCRYPTED|OPEN)$/),
+    });
   });
 });
 

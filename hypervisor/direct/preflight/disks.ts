@@ -23,13 +23,13 @@ export async function checkDisk(disk: DestinationDisk): Promise<Finding[]> {
 
 /** @param severity - of an image that cannot be opened */
 async function checkContent(
-  { path, format, sizeBytes, isEncrypted }: DestinationDisk,
+  { path, format, sizeBytes, isEncrypted, keyFile }: DestinationDisk,
   severity: Finding['severity'],
 ): Promise<Finding[]> {
   // Of others is known, and said elsewhere, that their page cache is sent.
-  if (!isReadableFormat(format) || isEncrypted) return [];
+  if (keyFile === undefined && (!isReadableFormat(format) || isEncrypted)) return [];
   try {
-    await using disk = await openDisk({ path, format }, { direct: format === 'raw' ? false : 'auto' });
+    await using disk = await openDisk({ path, format, keyFile }, { direct: format === 'raw' ? false : 'auto' });
     const lengthBytes = Math.ceil(disk.lengthBytes / SECTOR_BYTES) * SECTOR_BYTES;
     if (lengthBytes === sizeBytes) return [];
     const message = `the disk image ${path} has ${lengthBytes} bytes here and ${sizeBytes} on the source`;

@@ -11,6 +11,8 @@ export interface DestinationDisk {
   readonly sourceInode: number | null;
   /** What the guest reads is not in the image as it is. */
   readonly isEncrypted?: boolean;
+  /** Of an encrypted one, where the destination has its key. */
+  readonly keyFile?: string | undefined;
 }
 
 export interface DestinationPlan {
