@@ -96,6 +96,8 @@ export const methodParams = {
   /** `noAgent`: the guest's agent is not to be looked for. */
   'guest.probe': z.object({ ...guestSchema.shape, noAgent: z.boolean().optional() }),
   'source.inspect': z.object({ ...guestSchema.shape, noAgent: z.boolean().optional() }),
+  /** Looks at what vmmig itself needs there. */
+  'source.check': z.object({ runDir: z.string().startsWith('/') }),
   'source.scan': z.object({ mode: z.enum(['full', 'changes']) }),
   /** Digests of some blocks of the guest's disks. `offsets`: of which; else they are chosen. */
   'source.sampleDisks': z.object({
@@ -335,6 +337,7 @@ export interface Results {
     /** What only libvirt knows, of a guest that it manages. */
     readonly domain: DomainInspection | null;
   };
+  'source.check': readonly Finding[];
   'source.scan': ScanSummary;
   /** Null for an image that cannot be read. */
   'source.sampleDisks': readonly (DiskSamples | null)[];

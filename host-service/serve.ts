@@ -1,7 +1,7 @@
 /** `vmmig host-service`: answers one caller on stdio, and puts everything back when the caller is gone. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { type RpcHandler, serveRpc } from '../hosts/rpc.js';
-import { checkDestination, checkDomainDestination } from '../hypervisor/index.js';
+import { checkDestination, checkDomainDestination, checkSourceDirectory } from '../hypervisor/index.js';
 import { hostChecks } from './checks.js';
 import { DestinationSide } from './destinationSide.js';
 import { compareDisks, diskWriters, sampleDisks } from './diskProof.js';
@@ -28,6 +28,7 @@ export async function serve(version: string): Promise<void> {
     'host.domains': (_, signal) => knownDomains(signal),
     'guest.probe': (guest, signal) => probeGuest(guest, signal),
     'source.inspect': (guest, signal) => source.inspect(guest, signal),
+    'source.check': ({ runDir }) => checkSourceDirectory(runDir),
     'source.scan': (params, signal) => source.scan(params, signal),
     'source.sampleDisks': (params, signal) => sampleDisks(params, signal),
     'source.listen': (params) => source.listen(params),

@@ -11,6 +11,8 @@ export interface Finding {
 export type FindingCode =
   /** The source's command line cannot be used on another host as it is. */
   | 'VMMIG_COMMAND_LINE'
+  /** vmmig cannot put its own files where they belong on the source. */
+  | 'VMMIG_SOURCE_DIRECTORY'
   /** The guest was not running. */
   | 'VMMIG_GUEST_NOT_RUNNING'
   /** QEMU itself refuses to migrate the guest. */

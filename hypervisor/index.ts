@@ -8,7 +8,12 @@ export { checkSwitch } from './checkSwitch.js';
 export { type CpuState, cpuStates } from './cpuState.js';
 export { acceptMigration, type DestinationGuest, letRun, waitUntilLoaded } from './destination.js';
 export * from './direct/commandLine/index.js';
-export { checkDestination, type DestinationDisk, type DestinationPlan } from './direct/preflight/index.js';
+export {
+  checkDestination,
+  checkSourceDirectory,
+  type DestinationDisk,
+  type DestinationPlan,
+} from './direct/preflight/index.js';
 export { RecoveryGuard, type RecoveryPaths } from './direct/recoveryGuard.js';
 export { type StartDestinationOptions, startDestination } from './direct/startDestination.js';
 export { HypervisorError, type HypervisorErrorCode } from './errors.js';

@@ -1,6 +1,7 @@
 /** Looks at a guest through its monitor and at its process through /proc, changing nothing. */
 import { QmpClient } from '../qmp/index.js';
 import { inspectBlockDevices } from './blockDevices.js';
+import { cpuFeatures } from './cpuFeatures.js';
 import { addedDevices, findPort } from './devices.js';
 import { HypervisorError } from './errors.js';
 import { parseGpaMap } from './gpaMap.js';
@@ -53,7 +54,8 @@ export async function inspectGuest(options: InspectOptions): Promise<GuestInspec
   }
   const findPid = options.findPid ?? ((threadId: number) => qemuPid(qmpPath, threadId));
   const process = await inspectProcess(await findPid(cpu['thread-id']));
-  const [cpuType, disks, devices, agentPath] = await Promise.all([
+  const [features, cpuType, disks, devices, agentPath] = await Promise.all([
+    cpuFeatures(qmp, cpu['qom-path'], signal),
     qmp.execute('qom-get', { path: cpu['qom-path'], property: 'type' }, { signal }),
     inspectBlockDevices(qmp, process.cwd, signal),
     addedDevices(qmp, signal),
@@ -70,6 +72,7 @@ export async function inspectGuest(options: InspectOptions): Promise<GuestInspec
     accelerator: kvm.enabled ? 'kvm' : 'other',
     cpuType: String(cpuType),
     cpuCount: cpus.length,
+    cpuFeatures: features,
     runState: status.status,
     running: status.running,
     memory: {

@@ -1,6 +1,7 @@
 /** What is known of a guest and its QEMU before anything is changed. Plain data: it travels between hosts as JSON. */
 import type { HostDisk } from '../disk/index.js';
 import type { MigrationStatus, RunState } from '../qmp/index.js';
+import type { CpuFeatureWord } from './cpuFeatures.js';
 import type { GpaRange } from './gpaMap.js';
 import type { RamBlockInfo } from './ramBlocks.js';
 
@@ -62,6 +63,8 @@ export interface GuestInspection {
   /** The QOM type of the first CPU, such as `host-x86_64-cpu`. */
   readonly cpuType: string;
   readonly cpuCount: number;
+  /** Of the first CPU; none where QEMU does not tell. */
+  readonly cpuFeatures: readonly CpuFeatureWord[];
   readonly runState: RunState;
   readonly running: boolean;
   readonly memory: {

@@ -93,10 +93,12 @@ function destinationPlan(
     commandLine,
     machineType: inspection.machineType,
     accelerator: inspection.accelerator,
+    cpuFeatures: inspection.cpuFeatures,
     sourceVersion: inspection.qemuVersion,
     ramBlocks: inspection.memory.blocks,
     disks,
     qmpPath: guest.qmp,
     runDirectory: to.runDir,
+    stateDirectory: to.stateDir,
   };
 }

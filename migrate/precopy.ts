@@ -68,6 +68,7 @@ export class Precopy implements Disposable {
   #isTelling = false;
   #fitsSinceMs: number | null = null;
   #isForced = false;
+  #throttlePercent = 0;
 
   constructor(source: Side, recorder: Recorder, options: PrecopyOptions) {
     this.#source = source;
@@ -151,7 +152,10 @@ export class Precopy implements Disposable {
     const fits = isTimeToSwitch(view, maxDowntimeMs);
     const { wireBytesPerMemoryByte, linkBytesPerSecond } = view;
     const takesBytesPerSecond = linkBytesPerSecond / wireBytesPerMemoryByte;
-    const { dirtySyncCount, remainingBytes, dirtyBytesPerSecond } = sample;
+    const { dirtySyncCount, remainingBytes, dirtyBytesPerSecond, throttlePercent } = sample;
+    // What it did at another speed says nothing of what it does now.
+    if (throttlePercent !== this.#throttlePercent) this.#convergence.reset();
+    this.#throttlePercent = throttlePercent;
     const verdict = this.#convergence.add({
       ...{ atMs, fits, takesBytesPerSecond, dirtySyncCount, remainingBytes, dirtyBytesPerSecond },
     });

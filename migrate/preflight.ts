@@ -3,8 +3,8 @@ import { call } from '../host-service/protocol.js';
 import { proveDisks } from './diskProof.js';
 import { toVmmigError } from './errors.js';
 import { findingOf } from './locate.js';
-import { check, prepare, understand } from './prepare.js';
-import type { Sides } from './prepared.js';
+import { check, checkGuest, maySwitch, prepare, understand } from './prepare.js';
+import type { Prepared, Sides } from './prepared.js';
 import { exitCodeOf, exitCodes, type Finding, type MigrationMode } from './report.js';
 import type { Hooks, MigrateRequest, PreflightReport } from './requests.js';
 import { pageBytes } from './units.js';
@@ -24,8 +24,11 @@ export async function preflight(
     to: intent.to.name,
     mode,
   } as const;
+  let inspected: Pick<Prepared, 'inspection' | 'agent'> | null = null;
   try {
-    const prepared = await prepare(intent, request, sides, signal);
+    const prepared = await prepare(intent, request, sides, signal, (found) => {
+      inspected = found;
+    });
     const [checked, proofs] = await Promise.all([check(prepared, request, mode, signal), proveDisks(prepared, signal)]);
     const findings: Finding[] = [...checked, ...proofs.findings];
     const { source, destination, agent, plan } = prepared;
@@ -50,7 +53,9 @@ export async function preflight(
     const { code, message, retryable } = toVmmigError(thrown);
     const error = { code, message, phase: 'preflight', retryable } as const;
     if (exitCodeOf({ result: 'failed', error }) !== exitCodes.unreachable) throw thrown;
-    return { ...start, result: 'unreachable', error, findings: [], estimate: null };
+    // What is known of the source need not wait for the destination.
+    const findings = inspected === null ? [] : checkGuest(inspected, maySwitch(request, mode));
+    return { ...start, result: 'unreachable', error, findings, estimate: null };
   } finally {
     await Promise.all([sides.source?.[Symbol.asyncDispose](), sides.destination?.[Symbol.asyncDispose]()]);
   }

@@ -7,6 +7,7 @@ import { loadInventory, resolveHost } from '../hosts/index.js';
 import { checkSource, checkSwitch } from '../hypervisor/index.js';
 import { checkForLibvirt, renamedImages } from './domain.js';
 import { VmmigError } from './errors.js';
+import { checkHosts } from './hostFindings.js';
 import { addressOf, guestNamed, locateGuest } from './locate.js';
 import { noAgent } from './noAgent.js';
 import { makePlan } from './plan.js';
@@ -35,7 +36,7 @@ export async function prepare(
   request: MigrateRequest,
   sides: Sides,
   signal?: AbortSignal,
-  onInspected: (found: Pick<Prepared, 'source' | 'agent'>) => void = () => {},
+  onInspected: (found: Pick<Prepared, 'source' | 'inspection' | 'agent'>) => void = () => {},
   silenceLimitMs?: number,
 ): Promise<Prepared> {
   const options = {
@@ -77,18 +78,39 @@ export async function check(
   mode: MigrationMode,
   signal?: AbortSignal,
 ): Promise<Finding[]> {
-  const { inspection, plan, destination, agent } = prepared;
-  const isSwitch = mode === 'switch' || request.onNoConverge === 'switch';
-  const there =
+  const { plan, source, destination } = prepared;
+  const isSwitch = maySwitch(request, mode);
+  const [there, here, hosts] = await Promise.all([
     plan.destination === null
-      ? await checkForLibvirt(prepared, request, isSwitch, signal)
-      : await call(destination.rpc, 'destination.check', { ...plan.destination, postcopy: isSwitch }, { signal });
+      ? checkForLibvirt(prepared, request, isSwitch, signal)
+      : call(destination.rpc, 'destination.check', { ...plan.destination, postcopy: isSwitch }, { signal }),
+    call(source.rpc, 'source.check', { runDir: source.host.runDir }, { signal }),
+    checkHosts(prepared),
+  ]);
   return [
-    ...checkSource(inspection, (disk) =>
+    ...hosts,
+    ...here,
+    ...checkGuest(prepared, isSwitch, (disk) =>
       plan.images.some((pair) => pair.device === disk && pair.there.keyFile !== undefined),
     ),
-    ...(isSwitch ? checkSwitch(inspection) : []),
     ...there,
+  ];
+}
+
+/** Of a teleport, too, that may become one. */
+export function maySwitch({ onNoConverge }: MigrateRequest, mode: MigrationMode): boolean {
+  return mode === 'switch' || onNoConverge === 'switch';
+}
+
+/** What speaks against it that the guest is known by alone. @param isReadable - of an encrypted disk, by the destination */
+export function checkGuest(
+  { inspection, agent }: Pick<Prepared, 'inspection' | 'agent'>,
+  isSwitch: boolean,
+  isReadable?: Parameters<typeof checkSource>[1],
+): Finding[] {
+  return [
+    ...checkSource(inspection, isReadable),
+    ...(isSwitch ? checkSwitch(inspection) : []),
     ...(agent === null || agent.found ? [] : [noAgent(inspection.name, agent)]),
   ];
 }

@@ -67,8 +67,25 @@ export const findings = {
       nextStep: 'Run the guest under KVM or QEMU 9.0 or newer, or give it memory that is no multiple of 256 KiB.',
     },
     VMMIG_CPU_MODEL: {
-      summary: 'The guest’s CPU may not be available on the destination.',
-      nextStep: 'Give the guest a named CPU model that both hosts have, instead of `host` or `max`.',
+      summary:
+        'The guest’s CPU has features that the destination’s host or QEMU cannot give it; as a warning: it may have some.',
+      nextStep:
+        'Choose a host with such a CPU, or start the guest with a named CPU model (`-cpu`) that both hosts have, instead of ' +
+        '`host` or `max`.',
+    },
+    VMMIG_VERSION_MISMATCH: {
+      summary: 'The two hosts have different versions of vmmig, whose relays do not negotiate.',
+      nextStep: 'Install the same version on both.',
+    },
+    VMMIG_CLOCK_SKEW: {
+      summary: 'The clocks of the two hosts differ by more than half a second. A warning: the migration goes on.',
+      nextStep:
+        'Let a time service keep both: a guest that takes its time from its host would see it jump, and their logs cannot be ' +
+        'compared.',
+    },
+    VMMIG_SOURCE_DIRECTORY: {
+      summary: 'vmmig cannot put its own files into `runDir` of the source: there is no access, or no space left.',
+      nextStep: 'Give access to it, make room, or name another one in the inventory.',
     },
     VMMIG_DESTINATION_QEMU: {
       summary: 'The destination has no QEMU, or not one that runs this guest.',

@@ -8,6 +8,7 @@ import type { DestinationPlan } from './plan.js';
 import { checkQemu } from './qemu.js';
 import { checkUserfaultfd } from './userfaultfd.js';
 
+export { checkSourceDirectory } from './paths.js';
 export type { DestinationDisk, DestinationPlan } from './plan.js';
 
 /** Runs on the destination, as the user that QEMU will run as. Includes what the command line itself gave rise to. */

@@ -8,16 +8,22 @@ import { checkDisk } from './disks.js';
 import type { DestinationPlan } from './plan.js';
 
 /** For sockets, logs and the journal of one migration. */
-const RUN_DIRECTORY_BYTES = 16 * 1024 * 1024;
+const OWN_DIRECTORY_BYTES = 16 * 1024 * 1024;
 
-export async function checkPaths({ commandLine, disks, runDirectory }: DestinationPlan): Promise<Finding[]> {
+export async function checkPaths({
+  commandLine,
+  disks,
+  runDirectory,
+  stateDirectory,
+}: DestinationPlan): Promise<Finding[]> {
   // What the same file was asked for twice is told once.
   const required = new Map(commandLine.requiredPaths.map((path) => [`${path.kind} ${path.access} ${path.path}`, path]));
   const findings = await Promise.all([
     ...[...required.values()].map(checkRequiredPath),
     ...disks.map(checkDisk),
     ...(commandLine.cwdRequired ? [checkWorkingDirectory(commandLine.cwd)] : []),
-    checkRunDirectory(runDirectory),
+    checkOwnDirectory(runDirectory),
+    ...(stateDirectory === undefined ? [] : [checkOwnDirectory(stateDirectory)]),
   ]);
   return findings.flat();
 }
@@ -50,17 +56,39 @@ async function checkWorkingDirectory(cwd: string): Promise<Finding[]> {
   return [refuse('VMMIG_DESTINATION_PATH', message, 'start the guest with absolute paths')];
 }
 
-async function checkRunDirectory(runDirectory: string): Promise<Finding[]> {
-  const exists = (await stat(runDirectory).catch(() => null)) !== null;
-  const directory = exists ? runDirectory : dirname(runDirectory);
+interface Problem {
+  /** Not access. */
+  readonly isSpace: boolean;
+  readonly message: string;
+  readonly remedy: string;
+}
+
+/** Where vmmig puts files of its own on a host: `runDir`, `stateDir`. Made when it is needed, where its parent exists. */
+async function checkOwnDirectory(path: string): Promise<Finding[]> {
+  const found = await ownDirectoryProblem(path);
+  if (found === null) return [];
+  const code = found.isSpace ? 'VMMIG_DESTINATION_SPACE' : 'VMMIG_DESTINATION_PATH';
+  return [refuse(code, found.message, found.remedy)];
+}
+
+/** Likewise of the source. */
+export async function checkSourceDirectory(path: string): Promise<Finding[]> {
+  const found = await ownDirectoryProblem(path);
+  return found === null ? [] : [refuse('VMMIG_SOURCE_DIRECTORY', found.message, found.remedy)];
+}
+
+async function ownDirectoryProblem(path: string): Promise<Problem | null> {
+  const exists = (await stat(path).catch(() => null)) !== null;
+  const directory = exists ? path : dirname(path);
   const problem = await accessProblem(directory, constants.W_OK);
-  if (problem !== null) {
-    return [refuse('VMMIG_DESTINATION_PATH', `${directory} ${problem}`, 'make it, or name another run directory')];
-  }
+  const where = exists ? path : `${path} cannot be made: ${directory}`;
+  const remedy = 'name another directory for it in the inventory';
+  if (problem !== null)
+    return { isSpace: false, message: `${where} ${problem}`, remedy: `give access to it, or ${remedy}` };
   const { bavail, bsize } = await statfs(directory);
-  if (bavail * bsize >= RUN_DIRECTORY_BYTES) return [];
-  const message = `${directory} has ${bavail * bsize} bytes free, ${RUN_DIRECTORY_BYTES} are needed`;
-  return [refuse('VMMIG_DESTINATION_SPACE', message, 'free some space, or name another run directory')];
+  if (bavail * bsize >= OWN_DIRECTORY_BYTES) return null;
+  const message = `${directory} has ${bavail * bsize} bytes free, ${OWN_DIRECTORY_BYTES} are needed`;
+  return { isSpace: true, message, remedy: `free some space, or ${remedy}` };
 }
 
 function refuse(code: FindingCode, message: string, remedy: string): Finding {

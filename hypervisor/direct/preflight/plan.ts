@@ -1,4 +1,5 @@
 /** What a destination has to be able to take in. Plain data: it travels to the destination as JSON. */
+import type { CpuFeatureWord } from '../../cpuFeatures.js';
 import type { RamBlockInfo } from '../../ramBlocks.js';
 import type { CommandLinePlan } from '../commandLine/index.js';
 
@@ -19,6 +20,8 @@ export interface DestinationPlan {
   readonly commandLine: CommandLinePlan;
   readonly machineType: string;
   readonly accelerator: 'kvm' | 'other';
+  /** Of the guest's first processor; none where QEMU did not tell. */
+  readonly cpuFeatures?: readonly CpuFeatureWord[];
   readonly sourceVersion: { readonly major: number; readonly minor: number };
   readonly ramBlocks: readonly RamBlockInfo[];
   readonly disks: readonly DestinationDisk[];
@@ -26,6 +29,8 @@ export interface DestinationPlan {
   readonly qmpPath: string;
   /** Where vmmig keeps its sockets and logs of the migration; made if only its parent exists. */
   readonly runDirectory: string;
+  /** Where the destination keeps the guest's log. */
+  readonly stateDirectory?: string;
   /** The guest is to run there before all of its memory is there. */
   readonly postcopy?: boolean;
 }

@@ -229,6 +229,34 @@ describe('the destination', () => {
       'refuse VMMIG_DESTINATION_PATH',
       'refuse VMMIG_DESTINATION_PATH',
     ]);
+    const findings = await checkDestination(plan({ stateDirectory: '/no/state/vmmig' }));
+    expect(findings.map(({ message }) => message)).toEqual([
+      '/no/state/vmmig cannot be made: /no/state does not exist',
+    ]);
+  });
+
+  test("needs a processor that can do what the guest's can", async () => {
+    const newer = await workshop.start('10.0', 'c', [...tinyMachine, '-m', 'size=65544K', '-cpu', 'max']);
+    const { cpuFeatures, qemuVersion } = await inspectGuest({ name: 'vm2', qmpPath: newer.qmpPath, qmp: newer.qmp });
+    const here = (changes: Partial<DestinationPlan>) =>
+      checkDestination(plan({ cpuFeatures, sourceVersion: qemuVersion, ...changes }, ['-cpu', 'max']));
+    const told = (await here({})).filter(({ code }) => code === 'VMMIG_CPU_MODEL');
+    expect(told).toMatchObject([{ severity: 'refuse', remedy: expect.stringContaining('-cpu') }]);
+    expect(told[0]!.message).toMatch(/^the guest's CPU has what this host's cannot give it: .*cmpccxadd/);
+    // Its own is no less than itself, whatever its version is said to be.
+    expect(await here({ cpuFeatures: inspection.cpuFeatures })).not.toContainEqual(
+      expect.objectContaining({ code: 'VMMIG_CPU_MODEL' }),
+    );
+    // TCG's is the same on every host.
+    expect(await here({ sourceVersion: inspection.qemuVersion })).toEqual([]);
+    expect(inspection.cpuFeatures.length).toBeGreaterThan(10);
+    expect(inspection.cpuFeatures).toContainEqual(
+      expect.objectContaining({ leaf: 1, subleaf: 0, register: 'EDX', bits: expect.any(Number) }),
+    );
+    const unknown = plan({ cpuFeatures, sourceVersion: qemuVersion }, ['-cpu', 'no-such-cpu']);
+    expect((await checkDestination(unknown)).map(({ message }) => message)).toContainEqual(
+      expect.stringMatching(/^QEMU cannot make the guest's CPU on this host: .*no-such-cpu/),
+    );
   });
 
   test('stops checking when the signal is aborted', async () => {
