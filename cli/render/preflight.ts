@@ -20,7 +20,16 @@ export function preflightLines(report: PreflightReport, page: Page): string[] {
     ...(report.result === 'refused' && report.findings.length > 0 ? [] : errorLines(report.error, page)),
     ...findingLines(report.findings, page),
     ...estimateLines(report, page),
+    ...exposureLines(report, page),
   ];
+}
+
+/** What a switch cannot survive is said before it is begun. */
+function exposureLines({ mode, result, from, vm }: PreflightReport, { textWidth }: Page): string[] {
+  if (mode !== 'switch' || result !== 'ready') return [];
+  const needs = `until all of its memory has been pulled ${clean(vm)} needs ${clean(from)}, and is lost with it`;
+  const service = `unless its memory is in a shared file, also with vmmig's service there`;
+  return wrap(`${needs}; ${service}`, textWidth, 2);
 }
 
 function estimateLines({ estimate }: PreflightReport, { textWidth }: Page): string[] {

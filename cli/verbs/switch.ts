@@ -57,6 +57,7 @@ export const switchVerb = defineVerb({
   options,
   epilogue:
     'Until all memory has been pulled the guest needs the source host: if that is lost, so is the guest.\n' +
+    "So it is with vmmig's service there, unless the guest's memory is in a shared file.\n" +
     'A network that fails meanwhile only makes the guest wait; "vmmig status" says for what.',
   examples: [
     ['switch vm1 --to hostB', 'vm1 runs on hostB at once'],

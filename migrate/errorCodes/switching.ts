@@ -38,7 +38,7 @@ export const switching = {
     },
     VMMIG_TAKEN_OVER: {
       summary:
-        'The destination’s service died during the pull and was replaced. The report’s `verified` is null: each page was checked on its way, but what the first one had placed cannot be compared as a whole.',
+        'A host’s service died during the pull and was replaced. The report’s `verified` is null: each page was checked on its way, but what had come before cannot be compared as a whole.',
       whereIsTheGuest: 'On the destination, running.',
       nextStep: 'Nothing. What killed the service is worth finding out: memory that ran short, mostly.',
     },
