@@ -146,7 +146,11 @@ export class LibvirtSource implements SourceGuest {
     const given = this.#migration!.ended.then(() => {
       throw new LibvirtError('VMMIG_LIBVIRT_MIGRATE', `libvirt moved ${this.#address.domain} without its stream`);
     });
-    await Promise.race([given, this.#tunnel!.asked]);
+    const lost = this.#tunnel!.lost.then(() => {
+      throw new LibvirtError('VMMIG_LIBVIRT_UNREACHABLE', 'the way to libvirt on the destination was lost');
+    });
+    for (const end of [given, lost]) end.catch(() => {});
+    await Promise.race([this.#tunnel!.asked, given, lost]);
   }
 
   hold(): void {
@@ -231,13 +235,14 @@ export class LibvirtSource implements SourceGuest {
     }
   }
 
+  /** A daemon that is not there may come again, and then does by itself what it had begun. */
   async #letRun(signal: AbortSignal): Promise<void> {
     const { domain } = this.#address;
     for (;;) {
-      const found = await domainState(this.#virsh, domain, { signal });
-      if (found?.state === 'running') return;
-      if (!isActive(found)) throw new HypervisorError('VMMIG_RESUME', `${domain} does not run here any more`);
       try {
+        const found = await domainState(this.#virsh, domain, { signal });
+        if (found?.state === 'running') return;
+        if (!isActive(found)) throw new HypervisorError('VMMIG_RESUME', `${domain} does not run here any more`);
         if (found?.state === 'paused') await this.#virsh.run(['resume', '--domain', domain], { signal });
       } catch (cause) {
         if (signal.aborted || !(cause instanceof LibvirtError)) throw cause;

@@ -143,8 +143,8 @@ async function checkEmulator(
   }
 }
 
-async function checkUser(virsh: Virsh, { emulator }: DomainInspection, limits: VirshLimits): Promise<Finding[]> {
-  return await checkUserfaultfdOf({ binary: emulator ?? '', user: await qemuUser(virsh, limits) });
+async function checkUser(virsh: Virsh, { emulator, user }: DomainInspection, limits: VirshLimits): Promise<Finding[]> {
+  return await checkUserfaultfdOf({ binary: emulator ?? '', user: user ?? (await qemuUser(virsh, limits)) });
 }
 
 async function checkMedium(name: string, target: string, path: string): Promise<Finding[]> {

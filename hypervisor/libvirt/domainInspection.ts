@@ -16,6 +16,8 @@ export interface DomainInspection {
   readonly machine: string;
   /** Images of files and devices, by the target that tells disks apart. */
   readonly images: readonly { readonly target: string; readonly path: string }[];
+  /** Whom its QEMU runs as, where the domain settles that itself. */
+  readonly user: string | null;
   /** Media in CD-ROM and floppy drives. */
   readonly media: readonly { readonly target: string; readonly path: string }[];
   readonly hostDevices: readonly string[];
@@ -49,7 +51,7 @@ export async function inspectForLibvirt(
   description: DomainDescription,
   limits: VirshLimits = {},
 ): Promise<DomainInspection> {
-  const { name, uuid, type, emulator, arch, machine, hostDevices, disks } = description;
+  const { name, uuid, type, emulator, arch, machine, user, hostDevices, disks } = description;
   const job = await domainJob(virsh, domain, limits);
   const listed = await virsh.run(['snapshot-list', '--domain', domain, '--name'], limits).catch(orNone);
   const jobs = (await monitor.execute('query-block-jobs', {}, { signal: limits.signal })) as { type?: string }[];
@@ -58,7 +60,7 @@ export async function inspectForLibvirt(
   const written = images.filter(({ device, readOnly, shareable }) => device === 'disk' && !readOnly && !shareable);
   const isShared = await Promise.all(written.map(({ source }) => isOnSharedStorage(source!.path!)));
   return {
-    ...{ name, uuid, type, emulator, arch, machine, hostDevices, job },
+    ...{ name, uuid, type, emulator, arch, machine, user, hostDevices, job },
     images: withPath.map(({ target, source }) => ({ target, path: source!.path! })),
     media: mediaIn(disks),
     snapshots: listed.split('\n').filter((line) => line.trim() !== '').length,

@@ -46,8 +46,8 @@ export interface DomainDescription {
   readonly vhostUser: readonly string[];
   /** The virtio-serial ports that have a unix socket on the host, by the port's name. */
   readonly channels: ReadonlyMap<string, DomainChannel>;
-  /** `USER:GROUP` that QEMU runs as, where the domain says so. */
-  readonly owner: { readonly uid: number; readonly gid: number } | null;
+  /** Whom QEMU runs as, by name or number, where the domain settles that itself instead of leaving it to the daemon. */
+  readonly user: string | null;
 }
 
 const lists = new Set([
@@ -119,7 +119,7 @@ export function parseDomain(xml: string): DomainDescription {
         .map(() => 'virtiofs share'),
     ],
     channels: channelsOf(devices),
-    owner: ownerOf(domain),
+    user: userOf(domain),
   };
 }
 
@@ -180,16 +180,12 @@ function channelsOf(devices: Element): Map<string, DomainChannel> {
   return found;
 }
 
-/** `<seclabel model='dac'><label>+64055:+64055</label>`; names instead of numbers are left to libvirt. */
-function ownerOf(domain: Element): DomainDescription['owner'] {
-  const label = children(domain, 'seclabel').find((one) => attribute(one, 'model') === 'dac');
-  return label === undefined ? null : parseOwner(text(label.label));
-}
-
-/** As libvirt writes a DAC label. */
-export function parseOwner(label: string): DomainDescription['owner'] {
-  const [, uid, gid] = /^\+(\d+):\+(\d+)$/.exec(label) ?? [];
-  return uid === undefined ? null : { uid: Number(uid), gid: Number(gid) };
+/** `<seclabel type='static' model='dac'><label>libvirt-qemu:kvm</label>`, or `+64055:+64055` */
+function userOf(domain: Element): string | null {
+  const label = children(domain, 'seclabel').find(
+    (one) => attribute(one, 'model') === 'dac' && attribute(one, 'type') === 'static',
+  );
+  return /^\+?([^:]+)/.exec(text(label?.label))?.[1] ?? null;
 }
 
 const units: Readonly<Record<string, number>> = {

@@ -11,7 +11,7 @@ export {
   isActive,
   listDomains,
 } from './domains.js';
-export { type DomainChannel, type DomainDescription, type DomainDisk, parseDomain, parseOwner } from './domainXml.js';
+export { type DomainChannel, type DomainDescription, type DomainDisk, parseDomain } from './domainXml.js';
 export { LibvirtError, type LibvirtErrorCode } from './errors.js';
 export { inspectDomain } from './inspectDomain.js';
 export { type DomainMigration, type MigrateDomainOptions, migrateDomain } from './migrateDomain.js';

@@ -1,6 +1,5 @@
 /** Whom a daemon lets its QEMUs run as. */
 import { readFile } from 'node:fs/promises';
-import { parseOwner } from './domainXml.js';
 import type { Virsh, VirshLimits } from './virsh.js';
 
 export interface Owner {
@@ -11,8 +10,8 @@ export interface Owner {
 /** @returns null when it does not say. @throws LibvirtError */
 export async function qemuOwner(virsh: Virsh, limits: VirshLimits = {}): Promise<Owner | null> {
   const capabilities = await virsh.run(['capabilities'], limits);
-  const [, label = ''] = /<baselabel type='(?:kvm|qemu)'>(\+\d+:\+\d+)<\/baselabel>/.exec(capabilities) ?? [];
-  return parseOwner(label);
+  const [, uid, gid] = /<baselabel type='(?:kvm|qemu)'>\+(\d+):\+(\d+)<\/baselabel>/.exec(capabilities) ?? [];
+  return uid === undefined ? null : { uid: Number(uid), gid: Number(gid) };
 }
 
 /** By its name, where this host has one for it. @returns null of one that runs as this process does */

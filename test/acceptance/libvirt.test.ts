@@ -1,49 +1,18 @@
 /** Guests that libvirt manages: it keeps both ends, whatever becomes of the move, and vmmig brings the stream. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { cutWan, type HostName, healWan, hostNames, labExec, setWan, virsh } from '../../lab/index.js';
-import type { GuestList, PreflightReport } from '../../migrate/index.js';
+import { cutWan, healWan, labExec, setWan, virsh } from '../../lab/index.js';
+import type { GuestList } from '../../migrate/index.js';
+import { domainsOn, expectQuiet, isPersistent, refusals, unsafe } from './domains.js';
 import { reportDocument } from './reportSchema.js';
-import { fastWan, Guest, isFull, kill, type Move, processes, processesOn, processOn, useLab } from './rig.js';
+import { fastWan, Guest, isFull, kill, type Move, processes, processOn, useLab } from './rig.js';
 import { strikes } from './strikes.js';
 
 /** So slow that pre-copy lasts for as long as it takes to break something. */
 const slowWan = { rttMs: 10, rateBps: 20e6 } as const;
-/** libvirt does not take the lab's directory for shared storage. */
-const unsafe = '--unsafe';
 /** The others differ from these in who dies, not in what libvirt has to put in order. */
 const shownAlways = /^Ctrl-C|^a kill of the source host/;
 const noErrors = /\berrors 0\b/;
-
-/** `running`, `shut off`, … of each of a host's domains; nothing for those that it does not know. */
-async function domainsOn(host: HostName): Promise<Record<string, string>> {
-  const names = (await virsh(host, ['list', '--all', '--name'])).split('\n').filter((name) => name.trim() !== '');
-  const states = await Promise.all(names.map((name) => virsh(host, ['domstate', name])));
-  return Object.fromEntries(names.map((name, index) => [name, states[index]!]));
-}
-
-async function isPersistent(host: HostName, name: string): Promise<boolean> {
-  return /^Persistent:\s+yes$/m.test(await virsh(host, ['dominfo', name]));
-}
-
-/** Neither daemon has anything to do any more, and of vmmig nothing is left. */
-async function expectQuiet(hosts: readonly HostName[] = hostNames): Promise<void> {
-  for (const host of hosts) {
-    const left = async () => {
-      const vmmig = (await processesOn(host)).filter(
-        ({ command }) => /vmmig|virsh/.test(command) && !processes.qemu.test(command),
-      );
-      const paths = ['/run/vmmig', '/var/lib/libvirt/qemu'];
-      const { stdout } = await labExec(host, ['find', ...paths, '-name', 'vmmig-*', '-o', '-path', '/run/vmmig/*'], {
-        reject: false,
-      });
-      return [...vmmig.map(({ command }) => command), ...stdout.split('\n').filter((line) => line !== '')];
-    };
-    await expect.poll(left, { timeout: 30_000, message: `on ${host}` }).toEqual([]);
-    for (const [name, state] of Object.entries(await domainsOn(host)))
-      if (state === 'running') expect(await virsh(host, ['domjobinfo', name])).toMatch(/^Job type:\s+None/);
-  }
-}
 
 describe('A domain', () => {
   let guest: Guest;
@@ -97,21 +66,11 @@ describe('A domain', () => {
     expect(guests).toMatchObject([{ vm: 'vm1', host: guest.host, state: 'running', problem: null }]);
   });
 
-  /** What preflight refuses for, sorted. */
-  async function refusals(...more: string[]): Promise<string[]> {
-    const asked = ['vmmig', 'preflight', 'vm1', '--to', guest.otherHost, '--json', ...more] as const;
-    const { exitCode, stdout } = await labExec(guest.host, [...asked], { reject: false });
-    const { findings } = JSON.parse(stdout) as PreflightReport;
-    const refused = findings.filter(({ severity }) => severity === 'refuse').map(({ code }) => code);
-    expect(exitCode).toBe(refused.length > 0 ? 5 : 0);
-    return refused.sort();
-  }
-
   it('is refused beforehand for what libvirt would refuse it for', { timeout: 60_000 }, async () => {
-    expect(await refusals(unsafe)).toEqual([]);
-    expect(await refusals()).toEqual(['VMMIG_LIBVIRT_UNSAFE']);
+    expect(await refusals(guest, unsafe)).toEqual([]);
+    expect(await refusals(guest)).toEqual(['VMMIG_LIBVIRT_UNSAFE']);
     await virsh(guest.host, ['suspend', 'vm1']);
-    expect(await refusals(unsafe)).toEqual(['VMMIG_GUEST_NOT_RUNNING']);
+    expect(await refusals(guest, unsafe)).toEqual(['VMMIG_GUEST_NOT_RUNNING']);
     await virsh(guest.host, ['resume', 'vm1']);
     await guest.expectToRun(counted);
   });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { parseDomain, parseOwner } from '../../../hypervisor/index.js';
+import { parseDomain } from '../../../hypervisor/index.js';
 
 const domain = (inside: string, devices = '') => `
   <domain type='kvm' id='3'>
@@ -21,7 +21,7 @@ describe("A domain's XML", () => {
       arch: 'x86_64',
       memoryBytes: 2 ** 30,
       isMemoryShared: false,
-      owner: null,
+      user: null,
     });
   });
 
@@ -105,11 +105,13 @@ describe("A domain's XML", () => {
     ]);
   });
 
-  it('tells whom QEMU runs as', () => {
-    const labels = "<seclabel type='dynamic' model='apparmor'><label>x</label></seclabel>";
-    const dac = "<seclabel type='dynamic' model='dac'><label>+64055:+109</label></seclabel>";
-    expect(parseDomain(domain(labels + dac)).owner).toEqual({ uid: 64055, gid: 109 });
-    expect(parseOwner('libvirt-qemu:kvm')).toBeNull();
+  it('tells whom QEMU runs as where that is for the domain to say', () => {
+    const other = "<seclabel type='static' model='apparmor'><label>x</label></seclabel>";
+    const dac = (type: string, label: string) =>
+      domain(`${other}<seclabel type='${type}' model='dac'><label>${label}</label></seclabel>`);
+    expect(parseDomain(dac('static', '+64055:+109')).user).toBe('64055');
+    expect(parseDomain(dac('static', 'libvirt-qemu:kvm')).user).toBe('libvirt-qemu');
+    expect(parseDomain(dac('dynamic', '+64055:+109')).user).toBeNull();
   });
 
   it.each(['', '<domain>', '<network><name>x</name></network>', '<domain><devices/></domain>', 'error: no'])(

@@ -1,0 +1,48 @@
+/** What the acceptance tests of guests that libvirt manages share. */
+import { expect } from 'vitest';
+import { type HostName, hostNames, labExec, virsh } from '../../lab/index.js';
+import type { PreflightReport } from '../../migrate/index.js';
+import { type Guest, processes, processesOn } from './rig.js';
+
+/** libvirt does not take the lab's directory for shared storage. */
+export const unsafe = '--unsafe';
+
+/** `running`, `shut off`, … of each of a host's domains; nothing for those that it does not know. */
+export async function domainsOn(host: HostName): Promise<Record<string, string>> {
+  const names = (await virsh(host, ['list', '--all', '--name'])).split('\n').filter((name) => name.trim() !== '');
+  const states = await Promise.all(names.map((name) => virsh(host, ['domstate', name])));
+  return Object.fromEntries(names.map((name, index) => [name, states[index]!]));
+}
+
+export async function isPersistent(host: HostName, name: string): Promise<boolean> {
+  return /^Persistent:\s+yes$/m.test(await virsh(host, ['dominfo', name]));
+}
+
+/** Neither daemon has anything to do any more, and of vmmig nothing is left. */
+export async function expectQuiet(hosts: readonly HostName[] = hostNames): Promise<void> {
+  for (const host of hosts) {
+    const left = async () => {
+      const vmmig = (await processesOn(host)).filter(
+        ({ command }) => /vmmig|virsh/.test(command) && !processes.qemu.test(command),
+      );
+      const paths = ['/run/vmmig', '/var/lib/libvirt/qemu'];
+      const { stdout } = await labExec(host, ['find', ...paths, '-name', 'vmmig-*', '-o', '-path', '/run/vmmig/*'], {
+        reject: false,
+      });
+      return [...vmmig.map(({ command }) => command), ...stdout.split('\n').filter((line) => line !== '')];
+    };
+    await expect.poll(left, { timeout: 30_000, message: `on ${host}` }).toEqual([]);
+    for (const [name, state] of Object.entries(await domainsOn(host)))
+      if (state === 'running') expect(await virsh(host, ['domjobinfo', name])).toMatch(/^Job type:\s+None/);
+  }
+}
+
+/** What preflight refuses a move to the other host for, sorted. */
+export async function refusals(guest: Guest, ...more: string[]): Promise<string[]> {
+  const asked = ['vmmig', 'preflight', guest.name, '--to', guest.otherHost, '--json', ...more] as const;
+  const { exitCode, stdout } = await labExec(guest.host, [...asked], { reject: false });
+  const { findings } = JSON.parse(stdout) as PreflightReport;
+  const refused = findings.filter(({ severity }) => severity === 'refuse').map(({ code }) => code);
+  expect(exitCode).toBe(refused.length > 0 ? 5 : 0);
+  return refused.sort();
+}

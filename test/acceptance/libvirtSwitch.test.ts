@@ -1,0 +1,223 @@
+/** Guests that libvirt manages run on the other host at once; both daemons know it, and libvirt sees the end of it. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { cutWan, type HostName, healWan, labExec, setWan, virsh } from '../../lab/index.js';
+import { domainsOn, expectQuiet, isPersistent, refusals, unsafe } from './domains.js';
+import { reportDocument } from './reportSchema.js';
+import { fastWan, Guest, isFull, kill, type Move, processes, processOn, useLab } from './rig.js';
+import { strikes } from './strikes.js';
+
+/** So slow that the pull lasts for as long as it takes to break something. */
+const slowWan = { rttMs: 10, rateBps: 20e6 } as const;
+/** The others differ from these in who dies, not in what libvirt has to put in order. */
+const shownAlways = /^Ctrl-C/;
+const noErrors = /^passes \d+ errors 0 /;
+
+async function killDaemon(host: HostName): Promise<void> {
+  await labExec(host, ['sh', '-c', 'kill -KILL $(cat /run/libvirtd.pid)']);
+}
+
+async function startDaemon(host: HostName): Promise<void> {
+  await labExec(host, ['libvirtd', '--daemon', '--pid-file', '/run/libvirtd.pid']);
+}
+
+describe('A domain that is switched', () => {
+  let guest: Guest;
+  let counted: number;
+
+  useLab({ ...fastWan, libvirt: '9.0' });
+
+  beforeAll(async () => {
+    guest = await Guest.start('vm1', {
+      memoryMiB: 192,
+      libvirt: true,
+      data: { contents: 'random', filesMiB: 48, freeMiB: 16 },
+    });
+    await guest.run('fill-cache; pattern start 8 4000');
+  });
+
+  beforeEach(async () => {
+    counted = await guest.count();
+  });
+
+  afterEach(async () => {
+    await healWan();
+    await setWan(fastWan);
+  });
+
+  async function expectIntact(): Promise<void> {
+    await guest.expectToRun(counted);
+    expect(await guest.run('pattern status')).toMatch(noErrors);
+    await expectQuiet();
+  }
+
+  /** On the host where it is, and on no other. */
+  async function expectToRunHere(): Promise<void> {
+    await expectIntact();
+    expect((await domainsOn(guest.host)).vm1).toBe('running');
+    expect((await domainsOn(guest.otherHost)).vm1 ?? 'shut off').toBe('shut off');
+  }
+
+  it('runs on the other host at once, and leaves its configuration as virsh would', { timeout: 120_000 }, async () => {
+    const { report } = await guest.switch(unsafe);
+    expect(reportDocument.parse(report)).toEqual(report);
+    expect(report).toMatchObject({ mode: 'switch', verified: true, capture: 'stream' });
+    expect(report.pages.teleported).toBeGreaterThan(10_000);
+    await expectIntact();
+    expect(await domainsOn('hostA')).toEqual({ vm1: 'shut off' });
+    expect(await virsh('hostA', ['domstate', '--reason', 'vm1'])).toBe('shut off (migrated)');
+    expect(await domainsOn('hostB')).toEqual({ vm1: 'running' });
+    expect(await virsh('hostB', ['domstate', '--reason', 'vm1'])).toBe('running (migrated)');
+    expect(await isPersistent('hostB', 'vm1')).toBe(false);
+  });
+
+  it('keeps its configuration where it goes, and not where it was, when that is asked for', {
+    timeout: 120_000,
+  }, async () => {
+    const from = guest.host;
+    await guest.switch(unsafe, '--persistent', '--undefine-source');
+    await expectIntact();
+    expect(await domainsOn(from)).toEqual({});
+    expect(await isPersistent(guest.host, 'vm1')).toBe(true);
+  });
+
+  /** QEMU comes to stopping the guest as late as a slow link lets a small page store empty. */
+  async function beginSlowly(...more: readonly string[]): Promise<Move> {
+    await setWan(slowWan);
+    const move = guest.beginSwitch(unsafe, '--no-agent', '--page-store-limit', '32MiB', ...more);
+    await move.untilPagesMove();
+    return move;
+  }
+
+  it.each(strikes.filter(({ name }) => isFull || shownAlways.test(name)))(
+    'stays where it is after $name',
+    { timeout: 180_000 },
+    async ({ strike, options = [], result, exitCode }) => {
+      const move = await beginSlowly(...options);
+      await strike(move, guest);
+      const outcome = await move.ended;
+      expect(outcome.report, outcome.stderr).toMatchObject({ result, vmLocation: 'source', verified: null });
+      expect(outcome.exitCode).toBe(exitCode);
+      await expectToRunHere();
+    },
+  );
+
+  describe.runIf(isFull)('before its commit point', () => {
+    it('stays where it is after a kill of vmmig itself', { timeout: 180_000 }, async () => {
+      const move = await beginSlowly();
+      await kill(guest.host, await processOn(guest.host, processes.commandLine));
+      await move.ended;
+      await expectToRunHere();
+    });
+
+    it('stays where it is after a kill of virsh', { timeout: 180_000 }, async () => {
+      const move = await beginSlowly();
+      await kill(guest.host, await processOn(guest.host, /^virsh .* migrate /));
+      const { report, stderr } = await move.ended;
+      expect(report, stderr).toMatchObject({ result: 'failed', vmLocation: 'source' });
+      await expectToRunHere();
+    });
+
+    it.each(['host', 'otherHost'] as const)(
+      'stays where it is when the daemon of its %s dies and comes again',
+      { timeout: 180_000 },
+      async (which) => {
+        const host = guest[which];
+        const move = await beginSlowly();
+        await killDaemon(host);
+        await sleep(1_000);
+        await startDaemon(host);
+        const { report, stderr } = await move.ended;
+        expect(report, stderr).toMatchObject({ result: 'failed', vmLocation: 'source' });
+        await expectToRunHere();
+      },
+    );
+  });
+
+  /** Starts a switch in which the page cache crosses a slow link. From here on the guest is on the other host. */
+  async function beginPull(): Promise<Move> {
+    await setWan(slowWan);
+    const move = guest.beginSwitch(unsafe, '--no-agent');
+    await move.untilPull();
+    guest.host = guest.otherHost;
+    return move;
+  }
+
+  async function expectMoved(move: Move): Promise<void> {
+    await setWan(fastWan);
+    const { exitCode, report, stderr } = await move.ended;
+    expect(report, stderr).toMatchObject({ result: 'moved', vmLocation: 'destination', error: null, verified: true });
+    expect(exitCode).toBe(0);
+    await expectToRunHere();
+    expect(await virsh(guest.host, ['domstate', '--reason', 'vm1'])).toBe('running (migrated)');
+  }
+
+  it('has ended where it was, and is running where it is, while its memory is pulled', {
+    timeout: 180_000,
+  }, async () => {
+    const move = await beginPull();
+    const { stdout } = await labExec(guest.host, ['vmmig', 'status', 'vm1', '--json'], { reject: false });
+    expect(stdout).toMatch(/"vm": ?"vm1"/);
+    expect((await domainsOn(guest.otherHost)).vm1 ?? 'shut off').toBe('shut off');
+    expect(await virsh(guest.host, ['domstate', '--reason', 'vm1'])).toBe('running (post-copy)');
+    move.signal('SIGINT');
+    await cutWan();
+    await sleep(10_000);
+    await healWan();
+    await expectMoved(move);
+  });
+
+  describe.runIf(isFull)('while its memory is pulled', () => {
+    it('needs no command that watches', { timeout: 180_000 }, async () => {
+      const move = await beginPull();
+      await kill(guest.otherHost, await processOn(guest.otherHost, processes.commandLine));
+      await move.ended;
+      await setWan(fastWan);
+      await expectToRunHere();
+    });
+
+    it.each(['host', 'otherHost'] as const)(
+      'does not need the daemon of its %s',
+      { timeout: 180_000 },
+      async (which) => {
+        const move = await beginPull();
+        const host = guest[which];
+        await killDaemon(host);
+        await sleep(1_000);
+        await startDaemon(host);
+        await expectMoved(move);
+      },
+    );
+
+    it('waits for as long as the link is cut', { timeout: 180_000 }, async () => {
+      const move = await beginPull();
+      await cutWan();
+      // Longer than libvirt waits for a peer that does not answer.
+      await sleep(40_000);
+      await healWan();
+      await expectMoved(move);
+    });
+  });
+
+  it('in a shared memory file is switched as well, there and back', { timeout: 180_000 }, async () => {
+    const shared = await Guest.start('vm2', {
+      memoryMiB: 128,
+      libvirt: true,
+      sharedMemory: true,
+      data: { contents: 'random', filesMiB: 32, freeMiB: 16 },
+    });
+    await shared.run('fill-cache; pattern start 8 4000');
+    for (const more of [['--persistent', '--undefine-source'], []]) {
+      const { report } = await shared.switch(unsafe, ...more);
+      expect(report.verified).toBe(true);
+      expect(await shared.run('pattern status')).toMatch(noErrors);
+      await expectQuiet();
+    }
+  });
+
+  it('is refused where its QEMU is of a user who may not use userfaultfd', { timeout: 60_000 }, async () => {
+    expect(await refusals(guest, '--mode', 'switch', unsafe)).toEqual([]);
+    const other = await Guest.start('vm3', { memoryMiB: 128, libvirt: { user: 'libvirt-qemu' } });
+    expect(await refusals(other, '--mode', 'switch', unsafe)).toEqual(['VMMIG_USERFAULTFD']);
+  });
+});
