@@ -164,7 +164,10 @@ export const methodParams = {
     images: z.array(z.object({ image: imageSchema, samples: samplesSchema.nullable(), mayGrow: z.boolean() })),
   }),
   /** Who writes to images here. `except`: a process that may. */
-  'destination.diskWriters': z.object({ paths: z.array(z.string()), except: z.object({ pid: z.number().int(), startTime: z.number() }).nullable() }),
+  'destination.diskWriters': z.object({
+    paths: z.array(z.string()),
+    except: z.object({ pid: z.number().int(), startTime: z.number() }).nullable(),
+  }),
   'destination.checkDomain': z.custom<DomainPlan>((plan) => typeof plan === 'object' && plan !== null),
   'destination.start': z.object({
     ...directorySchema.shape,

@@ -170,7 +170,10 @@ export class SourceSide implements AsyncDisposable {
       hold: () => this.#guest!.hold(),
       resumeGuest: () => this.#goOn(inspection.running, limits()),
       endQemu: () => this.#endQemu(limits()),
-      status: () => this.#relay?.state ?? {},
+      status: () => {
+        const relay = this.#relay as SourceRelay | null;
+        return relay === null ? {} : { ...relay.state, interruptedAtMs: relay.interruptedAtMs };
+      },
     });
   }
 

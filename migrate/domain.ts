@@ -25,7 +25,13 @@ export async function checkForLibvirt(
   if (domain === null) return [];
   const { libvirt: to } = addressOnDestination(domainNamed(request.vm), request);
   const { blocks: ramBlocks } = inspection.memory;
-  const plans = { domain: await asOnDestination(domain, request), to: to!, disks: plan.disks, ramBlocks, postcopy: isSwitch };
+  const plans = {
+    domain: await asOnDestination(domain, request),
+    to: to!,
+    disks: plan.disks,
+    ramBlocks,
+    postcopy: isSwitch,
+  };
   const there = await call(destination.rpc, 'destination.checkDomain', plans, { signal });
   const here = checkDomain(domain, { unsafe: request.domain?.unsafe ?? false });
   return [...here, ...there];

@@ -6,12 +6,14 @@ import { call, type SourceSample } from '../host-service/protocol.js';
 import { Convergence } from './convergence.js';
 import { etaMs } from './eta.js';
 import { LinkMeter } from './linkMeter.js';
+import type { LinkWatch } from './linkWatch.js';
 import type { Situation } from './noConvergence.js';
 import type { Recorder } from './recorder.js';
 import type { Side } from './sides.js';
 import { expectedDowntimeMs, isTimeToSwitch, memoryBudgetMs, type SwitchoverView } from './switchover.js';
 
 export interface PrecopyOptions {
+  readonly link: Pick<LinkWatch, 'take' | 'isWhole'>;
   readonly vm: string;
   readonly maxDowntimeMs: number;
   /** What a stop takes however little is to be sent. @param rttMs - between the hosts */
@@ -121,13 +123,14 @@ export class Precopy implements Disposable {
 
   #take(sample: SourceSample): void {
     this.latest = sample;
+    this.#options.link.take(sample);
     const atMs = this.#recorder.elapsedMs;
     this.#first ??= { atMs, wireBytes: sample.bytesOnWire };
     const backlogBytes = sample.backlogBytes + this.#inSocketBytes(sample);
     keep(this.#backlogs, backlogBytes);
     if (sample.dirtySyncCount >= 2) keep(this.#speeds, sample.qemuBytesPerSecond);
     const isBusy = backlogBytes * 1000 >= this.#meter.capacityBytesPerSecond * (sample.rttMs + busyMs);
-    this.#meter.add(atMs, sample.bytesOnWire, sample.counters.pages.seen, isBusy);
+    this.#meter.add(atMs, sample.bytesOnWire, sample.counters.pages.seen, isBusy && sample.isConnected);
     const restored = this.#options.restored();
     const { zero, teleported, sent, mismatched } = sample.counters.pages;
     this.#recorder.sample({
@@ -146,8 +149,9 @@ export class Precopy implements Disposable {
   /** Gives QEMU what it may take for its rest, and notices when that never becomes little enough. */
   #judge(sample: SourceSample): void {
     if (this.#isForced || sample.dirtySyncCount < 2) return;
-    const { maxDowntimeMs } = this.#options;
+    const { maxDowntimeMs, link } = this.#options;
     const atMs = this.#recorder.elapsedMs;
+    if (!link.isWhole) return this.#holdBack(atMs);
     const view = this.#view(sample);
     const fits = isTimeToSwitch(view, maxDowntimeMs);
     const { wireBytesPerMemoryByte, linkBytesPerSecond } = view;
@@ -181,10 +185,21 @@ export class Precopy implements Disposable {
     const wantedMs = isNear ? Math.max(iterateMs, Math.floor(budgetMs)) : iterateMs;
     const isSame = Math.abs(wantedMs - this.#told.ms) <= worthTelling * this.#told.ms;
     if (isSame || (wantedMs > this.#told.ms && atMs - this.#told.atMs < tellIntervalMs)) return;
+    this.#tell(wantedMs, atMs);
+  }
+
+  /** A guest that is stopped while the link is cut would stand still for as long as that is. */
+  #holdBack(atMs: number): void {
+    this.#convergence.reset();
+    this.#fitsSinceMs = null;
+    if (this.#told.ms > iterateMs) this.#tell(iterateMs, atMs);
+  }
+
+  #tell(downtimeLimitMs: number, atMs: number): void {
     this.#give(async () => {
-      this.#told = { ms: wantedMs, atMs };
+      this.#told = { ms: downtimeLimitMs, atMs };
       const { signal } = this.#options;
-      await call(this.#source.rpc, 'source.allowDowntime', { downtimeLimitMs: wantedMs }, { signal });
+      await call(this.#source.rpc, 'source.allowDowntime', { downtimeLimitMs }, { signal });
     });
   }
 

@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { call, type DestinationSample, type Loaded, type ScanSummary } from '../host-service/protocol.js';
 import { conclude } from './abandon.js';
 import { VmmigError } from './errors.js';
+import { LinkWatch } from './linkWatch.js';
 import { Migration, migrate } from './migration.js';
 import {
   adviseNoConvergence,
@@ -90,7 +91,9 @@ class Teleport extends Migration {
       restored = { pages: counters.pages.restored, bytes: counters.bytes.restored };
     });
     using costs = new StopCosts(source, destination, this.journal);
+    using link = new LinkWatch(destination, recorder, this.reconnectTimeoutMs);
     using precopy = new Precopy(source, recorder, {
+      link,
       vm: this.request.vm,
       maxDowntimeMs: this.request.maxDowntimeMs ?? defaultMaxDowntimeMs,
       fixedMs: (rttMs) => costs.fixedMs(rttMs),

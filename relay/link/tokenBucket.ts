@@ -15,9 +15,14 @@ const minSliceBytes = 2048;
 const recordOverheadBytes = 22;
 const maxRecordBytes = 16_384;
 
+/** IPv4 and TCP with time stamps, in packets of 1500 bytes: what else a link carries besides, as Ethernet's headers, is 1 %. */
+const packetHeaderBytes = 52;
+const maxSegmentBytes = 1448;
+
 /** The bytes on the wire of what is written at once. */
 export function wireBytes(lengthBytes: number): number {
-  return lengthBytes + recordOverheadBytes * Math.ceil(lengthBytes / maxRecordBytes);
+  const recordBytes = lengthBytes + recordOverheadBytes * Math.ceil(lengthBytes / maxRecordBytes);
+  return recordBytes + packetHeaderBytes * Math.ceil(recordBytes / maxSegmentBytes);
 }
 
 export class TokenBucket {
@@ -49,11 +54,5 @@ export class TokenBucket {
     this.take(lengthBytes);
     this.#isAwaited = false;
     return 0;
-  }
-
-  /** Resolves when `lengthBytes` may be sent. */
-  async wait(lengthBytes: number): Promise<void> {
-    for (let waitMs = this.tryTake(lengthBytes); waitMs > 0; waitMs = this.tryTake(lengthBytes))
-      await new Promise((resolve) => setTimeout(resolve, waitMs));
   }
 }

@@ -78,6 +78,8 @@ export class SourceRelay implements AsyncDisposable {
   readonly #stoppedGuest: StoppedGuest;
   #link: DurableLink | null = null;
   #ramEnded = false;
+  /** Since when the link is interrupted, by this host's clock; null while it is not. */
+  interruptedAtMs: number | null = null;
   #streamEnded = false;
 
   private constructor(options: SourceRelayOptions) {
@@ -134,8 +136,8 @@ export class SourceRelay implements AsyncDisposable {
       {
         immediate: (frame) => this.#answer(frame),
         received: () => this.#resends.send(this.#link!),
-        interrupted: () => this.#stoppedGuest.interrupted(),
-        resumed: () => this.#stoppedGuest.resumed(),
+        interrupted: () => this.#interrupted(),
+        resumed: () => this.#resumed(),
         lost: (cause) => this.#fail(cause),
       },
       { ...options, bucket, by: { dial: endpoint, credentials } },
@@ -188,6 +190,16 @@ export class SourceRelay implements AsyncDisposable {
   #shortBatchPages(): number {
     const pages = Math.floor((this.#window.bytesPerMs * batchMs) / pageBytes);
     return Math.max(minBatchPages, Math.min(maxBatchPages, pages));
+  }
+
+  #interrupted(): void {
+    this.interruptedAtMs = Date.now();
+    this.#stoppedGuest.interrupted();
+  }
+
+  #resumed(): void {
+    this.interruptedAtMs = null;
+    this.#stoppedGuest.resumed();
   }
 
   #endOfStream(): void {
