@@ -69,7 +69,11 @@ export async function findRemains(runDir: string, migrationId: string): Promise<
   const ledger = await readLedger(runDir, migrationId, 'destination');
   if (ledger === null) throw impossible('this host knows nothing of the migration');
   const { takeOver: needs, link } = ledger;
-  const { process, name } = ledger.guest;
+  const { process, name, libvirt } = ledger.guest;
+  if (libvirt !== undefined)
+    throw impossible(
+      `${name} is libvirt's, which has no way to give its QEMU another stream while this one is unfinished`,
+    );
   if (needs === undefined || link === null || process === null)
     throw impossible(`the service that took ${name} in died before there was anything to take over`);
   if (ledger.bootId !== (await bootId()) || !(await isRunning(process)))

@@ -11,7 +11,13 @@ import {
 const remote = 0x20008086;
 const [call, reply] = [0, 1];
 
-function message(program: number, procedure: number, type: number, serial: number, payload = Buffer.alloc(0)): Buffer {
+function message(
+  program: number,
+  procedure: number,
+  type: number,
+  serial: number,
+  payload: Buffer = Buffer.alloc(0),
+): Buffer {
   const words = [28 + payload.length, program, 1, procedure, type, serial, 0];
   return Buffer.concat([Buffer.from(new Uint32Array(words).buffer).swap32(), payload]);
 }
