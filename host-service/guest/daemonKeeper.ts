@@ -17,7 +17,7 @@ const keeper = `
   fi
   cat "$2" >&3
   [ "$word" = run ] && read -r word && [ "$word" = done ] && exit
-  while printf "$5" >&3 && virsh --quiet --connect "$3" domjobinfo "$4" 2>/dev/null | grep -q 'Operation: *Incoming'; do
+  while printf "$5" >&3 && virsh --quiet --connect "$3" domstate --reason "$4" 2>/dev/null | grep -qE 'migrating|post-copy'; do
     sleep 5
   done`;
 

@@ -47,7 +47,15 @@ export async function domainXml(virsh: Virsh, domain: string, limits: VirshLimit
 
 /** What libvirt is doing with the domain; null when nothing. */
 export async function domainJob(virsh: Virsh, domain: string, limits: VirshLimits = {}): Promise<string | null> {
-  const said = await virsh.run(['domjobinfo', '--domain', domain], limits);
+  let said: string;
+  try {
+    said = await virsh.run(['domjobinfo', '--domain', domain], limits);
+  } catch (thrown) {
+    // libvirt's words for a domain that is on its way to this host.
+    if (thrown instanceof LibvirtError && /available only on the source host/.test(thrown.message))
+      return 'Incoming migration';
+    throw thrown;
+  }
   const field = (name: string) => new RegExp(`^${name}:\\s*(.*?)\\s*$`, 'm').exec(said)?.[1];
   const type = field('Job type') ?? 'None';
   return type === 'None' ? null : (field('Operation') ?? type);

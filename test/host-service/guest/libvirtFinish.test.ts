@@ -1,0 +1,113 @@
+import { once } from 'node:events';
+import type { Socket } from 'node:net';
+import { afterEach, describe, expect, test } from 'vitest';
+import { FinishAtDestination, FinishAtSource } from '../../../host-service/guest/libvirtFinish.js';
+import { finishReply, pong, type RemoteMessage, RemoteMessages } from '../../../hypervisor/index.js';
+import { socketPair } from './socketPair.js';
+
+const domain = { name: 'vm1', uuid: '9a978b97-6931-430a-878a-1d588d291ccf' };
+
+/** In libvirt's remote program, but for keepalive. */
+function message(procedure: number, type: number, serial: number, { payload = '', program = 0x20008086 } = {}): Buffer {
+  const data = Buffer.from(payload, 'hex');
+  return Buffer.concat([
+    Buffer.from(new Uint32Array([28 + data.length, program, 1, procedure, type, serial, 0]).buffer).swap32(),
+    data,
+  ]);
+}
+
+const call = message(1, 0, 1);
+const finish = message(306, 0, 7, { payload: '00000000' });
+const ping = message(1, 2, 0, { program: 0x6b656570 });
+const answerOf = (to: Buffer): Buffer => finishReply(new RemoteMessages().feed(to)[0] as RemoteMessage, domain);
+
+const sockets: Socket[] = [];
+
+async function pair(): Promise<[Socket, Socket]> {
+  const ends = await socketPair();
+  sockets.push(...ends);
+  return ends;
+}
+
+/** What comes next. */
+async function next(socket: Socket): Promise<Buffer> {
+  const [bytes] = (await once(socket, 'data')) as [Buffer];
+  return bytes;
+}
+
+afterEach(() => {
+  for (const socket of sockets.splice(0)) socket.destroy();
+});
+
+describe('At the source', () => {
+  async function between() {
+    const [virsh, client] = await pair();
+    const [remote, destination] = await pair();
+    return { virsh, destination, own: new FinishAtSource(client, remote, () => client.destroy()) };
+  }
+
+  test('calls and answers are passed on, and the question whether to run the guest is noticed', async () => {
+    const { virsh, destination, own } = await between();
+    virsh.write(call);
+    expect(await next(destination)).toEqual(call);
+    destination.write(answerOf(call));
+    expect(await next(virsh)).toEqual(answerOf(call));
+    expect(own.isAsked).toBe(false);
+    virsh.write(finish);
+    await own.asked;
+    expect(own.isAsked).toBe(true);
+    expect(await next(destination)).toEqual(finish);
+  });
+
+  test('virsh is told yes when the guest runs, and takes its leave without the destination', async () => {
+    const { virsh, destination, own } = await between();
+    own.confirm(domain);
+    virsh.write(finish);
+    expect(await next(destination)).toEqual(finish);
+    own.confirm(domain);
+    own.confirm(domain);
+    expect(await next(virsh)).toEqual(answerOf(finish));
+    // The destination's own answer, which comes when all memory is there, is nobody's business any more.
+    destination.write(answerOf(finish));
+    virsh.write(message(2, 0, 8));
+    expect(await next(virsh)).toEqual(message(2, 1, 8));
+    expect(destination.bytesRead).toBe(finish.length);
+  });
+
+  test('what is not libvirt’s protocol ends it', async () => {
+    const { virsh } = await between();
+    const closed = once(virsh, 'close');
+    virsh.resume();
+    virsh.write('\0\0\0\0SASL');
+    await closed;
+  });
+});
+
+describe('At the destination', () => {
+  async function between() {
+    const [source, remote] = await pair();
+    const [near, daemon] = await pair();
+    return { source, daemon, own: new FinishAtDestination(remote, near, () => remote.destroy()) };
+  }
+
+  test('everything is passed on but the question whether to run the guest', async () => {
+    const { source, daemon, own } = await between();
+    source.write(Buffer.concat([call, finish]));
+    expect(await own.held).toEqual(finish);
+    expect(await next(daemon)).toEqual(call);
+    daemon.write(answerOf(call));
+    expect(await next(source)).toEqual(answerOf(call));
+    expect(daemon.bytesRead).toBe(call.length);
+  });
+
+  test('the daemon gets its signs of life also when the source is gone', async () => {
+    const { source, daemon, own } = await between();
+    source.write(finish);
+    await own.held;
+    source.destroy();
+    daemon.write(ping);
+    expect(await next(daemon)).toEqual(pong());
+    daemon.write(answerOf(finish));
+    await own.answered;
+  });
+});
