@@ -72,7 +72,7 @@ async function virshMigrate(guest: LabGuest, way: Way): Promise<Move> {
   await ended;
   const totalMs = performance.now() - startMs;
   guest.host = guest.otherHost;
-  return { name: title, wireBytes: (await wireBytes()) - before, totalMs, downtimeMs: null, report: null };
+  return { name: title, wireBytes: (await wireBytes()) - before, totalMs, cpuMs: null, downtimeMs: null, report: null };
 }
 
 async function withDomain(

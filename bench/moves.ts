@@ -13,6 +13,7 @@ import {
 } from '../lab/index.js';
 import type { MigrationReport } from '../migrate/index.js';
 import { type MigrationCapability, QmpClient } from '../qmp/index.js';
+import { qemuCpuMs, serviceCpuMs } from './cpu.js';
 
 export interface Move {
   readonly name: string;
@@ -20,14 +21,16 @@ export interface Move {
   readonly wireBytes: number;
   readonly totalMs: number;
   readonly downtimeMs: number | null;
+  /** Of vmmig's services on both hosts, or of both QEMUs where no service has a part in it; null: not measured. */
+  readonly cpuMs: number | null;
   readonly report: MigrationReport | null;
 }
 
 /**
- * `precopy` is QEMU as it is; `multifd-zstd` is two channels, compressed; `postcopy` switches over at once. All may use all
- * of the link.
+ * `precopy` is QEMU as it is; `multifd-zstd` is two channels, compressed; `xbzrle` sends what has changed of a page;
+ * `postcopy` switches over at once. All may use all of the link.
  */
-export type StockMode = 'precopy' | 'multifd-zstd' | 'postcopy';
+export type StockMode = 'precopy' | 'multifd-zstd' | 'xbzrle' | 'postcopy';
 
 export interface MoveOptions {
   readonly arguments?: readonly string[];
@@ -81,6 +84,7 @@ export class LabGuest {
 
   async #move(verb: 'teleport' | 'switch', options: MoveOptions): Promise<Move> {
     const before = await wireBytes();
+    const beforeCpuMs = serviceCpuMs();
     const startMs = performance.now();
     const argv = ['vmmig', verb, this.name, '--to', this.otherHost, '--json', ...(options.arguments ?? [])];
     const result = await labExec(this.host, argv as [string, ...string[]], {
@@ -95,6 +99,7 @@ export class LabGuest {
       name: `vmmig ${verb}`,
       wireBytes: (await wireBytes()) - before,
       totalMs,
+      cpuMs: serviceCpuMs() - beforeCpuMs,
       downtimeMs: report.downtimeMs,
       report,
     };
@@ -108,18 +113,19 @@ export class LabGuest {
     const destination = await QmpClient.connect({ path: guestPathsFromOutside(this.name, to).qmpPath });
     const address = `tcp:${networks[to].address}:${port}`;
     const multifd = mode === 'multifd-zstd';
-    const postcopy = mode === 'postcopy';
+    const capabilities = capabilitiesOf({ multifd, postcopy: mode === 'postcopy', xbzrle: mode === 'xbzrle' });
     for (const qmp of [destination, source]) {
-      await qmp.execute('migrate-set-capabilities', { capabilities: capabilitiesOf({ multifd, postcopy }) });
+      await qmp.execute('migrate-set-capabilities', { capabilities });
       if (multifd)
         await qmp.execute('migrate-set-parameters', { 'multifd-channels': 2, 'multifd-compression': 'zstd' });
     }
     await source.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40, 'downtime-limit': 300 });
     await destination.execute('migrate-incoming', { uri: address });
     const before = await wireBytes();
+    const beforeCpuMs = qemuCpuMs(this.name);
     const startMs = performance.now();
     await source.execute('migrate', { uri: address });
-    if (postcopy) await source.execute('migrate-start-postcopy');
+    if (mode === 'postcopy') await source.execute('migrate-start-postcopy');
     let info = await source.execute('query-migrate');
     while (info.status !== 'completed') {
       if (info.status === 'failed') throw new Error(`stock ${mode} failed: ${info['error-desc'] ?? ''}`);
@@ -129,14 +135,16 @@ export class LabGuest {
     while (!(await destination.execute('query-status')).running) await delay(pollIntervalMs);
     const totalMs = performance.now() - startMs;
     const moved = (await wireBytes()) - before;
+    const cpuMs = qemuCpuMs(this.name) - beforeCpuMs;
     await source.execute('quit').catch(() => {});
     await source.close();
     await destination.execute('migrate-set-capabilities', {
-      capabilities: capabilitiesOf({ multifd: false, postcopy: false }),
+      capabilities: capabilitiesOf({ multifd: false, postcopy: false, xbzrle: false }),
     });
     await destination.close();
     this.host = to;
-    return { name: `QEMU ${mode}`, wireBytes: moved, totalMs, downtimeMs: info.downtime ?? null, report: null };
+    const name = `QEMU ${mode}`;
+    return { name, wireBytes: moved, totalMs, cpuMs, downtimeMs: info.downtime ?? null, report: null };
   }
 
   /** How long QEMU takes to stream the guest's memory to nowhere. The guest goes on afterwards. */
@@ -157,10 +165,11 @@ export class LabGuest {
   }
 }
 
-function capabilitiesOf({ multifd, postcopy }: { multifd: boolean; postcopy: boolean }) {
+function capabilitiesOf({ multifd, postcopy, xbzrle }: Record<'multifd' | 'postcopy' | 'xbzrle', boolean>) {
   const wanted: [MigrationCapability, boolean][] = [
     ['multifd', multifd],
     ['postcopy-ram', postcopy],
+    ['xbzrle', xbzrle],
   ];
   return wanted.map(([capability, state]) => ({ capability, state }));
 }
