@@ -1,12 +1,16 @@
 /** What the source relay says of the guest's memory before any page: read as hostile. */
+import { totalmem } from 'node:os';
 import { pageBytes } from '../digest.js';
 import { RelayError } from '../errors.js';
 import type { BlocksFrame } from '../source/streamToFrames.js';
 import type { CaptureFrame, MemoryFrame } from '../source/switch/switchFrames.js';
 
 const maxBlocks = 1024;
-/** 4 TiB of guest memory. */
-const maxGuestPages = 2 ** 30;
+/**
+ * What is noted of each page takes memory before any has come. No guest that is to run here has twice this host's memory;
+ * none has more than 4 TiB.
+ */
+const maxGuestPages = Math.min(2 ** 30, Math.ceil((2 * totalmem()) / pageBytes));
 const maxBlockNameBytes = 255;
 const maxHeadBytes = 64 * 1024;
 

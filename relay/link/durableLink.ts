@@ -115,6 +115,11 @@ export class DurableLink implements AsyncDisposable {
     return this.#wires.lanes.reduce((sum, lane) => sum + lane.keptBytes, 0);
   }
 
+  /** The part of it that was urgent. */
+  get urgentBytes(): number {
+    return this.#urgent.keptBytes;
+  }
+
   get isConnected(): boolean {
     return this.#wires.isConnected;
   }

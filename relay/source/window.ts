@@ -31,7 +31,7 @@ const firstPassWindowBytes = 32 * 1024 * 1024;
 /** The queue that the window lets stand in the network, beyond the round trip itself. */
 const firstPassQueueMs = 100;
 /** Later on the guest may be stopped at any moment, and then it waits for the queue. */
-const queueMs = 30;
+const queueMs = 20;
 const measureMs = 100;
 /** Room to find out that the link takes more. */
 const growth = 1.5;

@@ -16,7 +16,7 @@ import type { GuestPages } from '../guestPages.js';
 import type { SwitchLink } from './switchLink.js';
 
 export interface BatchSenderOptions {
-  readonly link: Pick<SwitchLink, 'sendOrdered' | 'sendUrgent'>;
+  readonly link: Pick<SwitchLink, 'sendOrdered' | 'sendUrgent' | 'urgentBytes'>;
   readonly digester: RunDigester;
   readonly counters: RelayCounters;
   readonly compress: boolean;
@@ -26,6 +26,10 @@ export interface BatchSenderOptions {
 
 /** Tells the batches that answer faults from those that are sent in order. */
 const answerBit = 2 ** 31;
+/** Of runs, each of which is asked for once: far more than are under way. */
+const maxWanted = 2 ** 16;
+/** Kept by the link because the destination is not known to have it. */
+const maxUrgentBytes = 4 * 1024 * 1024;
 
 export class BatchSender {
   /** What is sent from. */
@@ -37,6 +41,8 @@ export class BatchSender {
   readonly #tokens = new Map<number, number>();
   #digest: MemoryDigest;
   #nextAnswer = 0;
+  /** Runs that are to be sent again. */
+  readonly #wanted: Pick<Frame, 'payload' | 'sequence'>[] = [];
 
   /** @param blocks - the guest's */
   constructor(store: GuestPages, blocks: readonly BlockSize[], options: BatchSenderOptions) {
@@ -91,8 +97,21 @@ export class BatchSender {
     this.#settle(sequences, (token) => this.store.givenBack(token));
   }
 
-  /** The destination's disk does not hold what the cache map says: the kept bytes go out. */
-  resend({ payload, sequence }: Frame): void {
+  /** The destination's disk does not hold what the cache map says. @throws RelayError when it says so too often */
+  want({ payload, sequence }: Frame): void {
+    if (this.#wanted.length === maxWanted)
+      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination asks for more than was sent as references');
+    this.#wanted.push({ payload: Buffer.from(payload), sequence });
+  }
+
+  /** Sends the kept bytes of what is wanted: no more at a time than the link is to keep. @returns whether that was all */
+  resendWanted(): boolean {
+    const { link } = this.#options;
+    while (this.#wanted.length > 0 && link.urgentBytes < maxUrgentBytes) this.#resend(this.#wanted.shift()!);
+    return this.#wanted.length === 0;
+  }
+
+  #resend({ payload, sequence }: Pick<Frame, 'payload' | 'sequence'>): void {
     const token = this.#tokens.get(sequence);
     const run = token === undefined ? null : this.store.bytesOf(token, decodeResendRequest(payload));
     if (run === null)
@@ -114,6 +133,7 @@ export class BatchSender {
   /** Nothing that was sent will be acknowledged any more. The root covers what is sent from here on. */
   restart(): void {
     this.#tokens.clear();
+    this.#wanted.length = 0;
     this.#digest = new MemoryDigest(this.blocks);
   }
 

@@ -16,6 +16,7 @@ import { type Frame, frameType } from '../../link/frames.js';
 import { decodeHostPages } from '../../link/hostPages.js';
 import { FilePages } from '../filePages.js';
 import type { GuestPages } from '../guestPages.js';
+import { deliveryError } from '../streamError.js';
 import { AheadOfStream } from './aheadOfStream.js';
 import { BatchSender } from './batchSender.js';
 import { FaultAnswers } from './faultAnswers.js';
@@ -141,8 +142,23 @@ export class Delivery implements AsyncDisposable {
     return isComplete ? this.#batches : null;
   }
 
-  /** The destination speaks of pages. @returns false when it does not */
+  /**
+   * The destination speaks of pages.
+   *
+   * @returns false when it does not
+   * @throws RelayError VMMIG_LINK_PROTOCOL when it says what cannot be; what fails here is told to `failed`
+   */
   hear(frame: Frame): boolean {
+    try {
+      return this.#hear(frame);
+    } catch (cause) {
+      if (cause instanceof RelayError) throw cause;
+      this.#handlers.failed(deliveryError(cause));
+      return true;
+    }
+  }
+
+  #hear(frame: Frame): boolean {
     const { payload } = frame;
     switch (frame.type) {
       case frameType.acknowledge:
@@ -155,7 +171,8 @@ export class Delivery implements AsyncDisposable {
         this.#pump.run();
         return true;
       case frameType.resendRequest:
-        this.#sent.resend(frame);
+        this.#sent.want(frame);
+        this.#pump.run();
         return true;
       case frameType.fault:
         if (!this.#tools.phases.hasGone)

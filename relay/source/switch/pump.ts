@@ -2,8 +2,9 @@
  * What is sent when: as much as the link takes without a queue, but while the guest stands still only what that waits
  * for. What the guest asks for does not go through here: see `faultAnswers.ts`.
  */
-import type { RelayError } from '../../errors.js';
+import { RelayError } from '../../errors.js';
 import { maxBatchPages } from '../../link/batch.js';
+import { deliveryError } from '../streamError.js';
 import type { AheadOfStream } from './aheadOfStream.js';
 import type { BatchSender } from './batchSender.js';
 import type { HostPages } from './hostPages.js';
@@ -19,12 +20,13 @@ export interface PumpHandlers {
 
 /** Sending what the link need not wait for, before faults are looked at again. */
 const maxTurnMs = 2;
+const resendIntervalMs = 10;
 /** What is urgent overtakes on the link, but not what the destination is busy with: less at a time once it may come. */
 export const pagesAtATime = { before: maxBatchPages, after: 32 };
 
 export class Pump {
   readonly #phases: Readonly<SwitchPhases>;
-  readonly #link: Pick<SwitchLink, 'isOpenForBulk'>;
+  readonly #link: Pick<SwitchLink, 'isOpenForBulk' | 'fail'>;
   readonly #ahead: AheadOfStream | null;
   readonly #hostPages: HostPages;
   readonly #handlers: PumpHandlers;
@@ -32,11 +34,12 @@ export class Pump {
   #isHeld = false;
   #isRunning = false;
   #isDue = false;
+  #later: NodeJS.Timeout | null = null;
 
   /** @param ahead - null: all of the guest's memory comes through QEMU's stream */
   constructor(
     phases: Readonly<SwitchPhases>,
-    link: Pick<SwitchLink, 'isOpenForBulk'>,
+    link: Pick<SwitchLink, 'isOpenForBulk' | 'fail'>,
     ahead: AheadOfStream | null,
     hostPages: HostPages,
     handlers: PumpHandlers,
@@ -67,21 +70,38 @@ export class Pump {
   run(): void {
     const batches = this.#batches;
     if (batches === null || this.#isHeld || this.#isRunning || this.#handlers.hasEnded()) return;
-    if (this.#isInTheWay(batches)) return;
     this.#isRunning = true;
     try {
-      // What the link need not wait for costs time all the same, and the guest may be asking for something meanwhile.
-      const untilMs = this.#ahead === null ? Infinity : performance.now() + maxTurnMs;
-      while (this.#link.isOpenForBulk && (batches.send(this.#limitPages(batches)) || this.#ahead?.send())) {
-        if (performance.now() < untilMs) continue;
-        this.runSoon();
-        break;
-      }
+      // The link does not say when it has room for what is urgent.
+      if (!batches.resendWanted()) this.#runLater();
+      if (this.#isInTheWay(batches)) return;
+      this.#sendOn(batches);
+    } catch (cause) {
+      // What the destination cannot have meant ends the link; what does not come back from where it was put, all.
+      if (cause instanceof RelayError) return this.#link.fail(cause);
+      return this.#handlers.failed(deliveryError(cause));
     } finally {
       this.#isRunning = false;
     }
     const error = this.#phases.ramEnded ? null : this.#hostPages.outOfRoom(batches.store);
     if (error !== null) this.#handlers.failed(error);
+  }
+
+  #sendOn(batches: BatchSender): void {
+    // What the link need not wait for costs time all the same, and the guest may be asking for something meanwhile.
+    const untilMs = this.#ahead === null ? Infinity : performance.now() + maxTurnMs;
+    while (this.#link.isOpenForBulk && (batches.send(this.#limitPages(batches)) || this.#ahead?.send())) {
+      if (performance.now() < untilMs) continue;
+      this.runSoon();
+      break;
+    }
+  }
+
+  #runLater(): void {
+    this.#later ??= setTimeout(() => {
+      this.#later = null;
+      this.run();
+    }, resendIntervalMs);
   }
 
   /** When whatever else is due has been done. */

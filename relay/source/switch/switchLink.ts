@@ -122,6 +122,11 @@ export class SwitchLink {
     return this.#current?.isOpenForBulk ?? false;
   }
 
+  /** Of what is urgent, that the destination is not known to have received. */
+  get urgentBytes(): number {
+    return this.#current?.urgentBytes ?? 0;
+  }
+
   /** Whether next to nothing of what was sent is still under way. */
   get isFree(): boolean {
     return this.#window.inFlightBytes <= freeLineBytes;
