@@ -7,7 +7,7 @@ import type { Journal } from './journal.js';
 import type { Side } from './sides.js';
 
 /** QEMU's own: stopping the guest and saving its devices there, loading and letting it run here. */
-const qemuMs = 60;
+const qemuMs = 35;
 const intervalMs = 1_000;
 const kept = 5;
 

@@ -49,9 +49,13 @@ export function isTimeToSwitch(view: SwitchoverView, maxDowntimeMs: number): boo
   return budgetMs > 0 && memoryMs(view) <= budgetMs;
 }
 
-/** Without what is dirty. */
-function stopMs({ backlogBytes, linkBytesPerSecond, fixedMs }: SwitchoverView): number {
-  return wireMs(backlogBytes + deviceStateBytes, linkBytesPerSecond) + fixedMs;
+/**
+ * Without what is dirty. Of a link that is busy, a round trip's worth of what is under way does not count: half of that has
+ * arrived, and is being acknowledged, and the way of the last byte is in what is fixed.
+ */
+function stopMs({ backlogBytes, linkBytesPerSecond, rttMs, fixedMs }: SwitchoverView): number {
+  const backlogMs = Math.max(0, wireMs(backlogBytes, linkBytesPerSecond) - rttMs);
+  return backlogMs + wireMs(deviceStateBytes, linkBytesPerSecond) + fixedMs;
 }
 
 function memoryMs({ remainingBytes, wireBytesPerMemoryByte, linkBytesPerSecond }: SwitchoverView): number {
