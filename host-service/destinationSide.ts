@@ -284,7 +284,12 @@ export class DestinationSide implements AsyncDisposable {
       peer,
       guestAddress: guest,
       guest: () => this.#arrived(),
-      relay: { ...this.#relayOptions(params), reconnectTimeoutMs, heldLimitBytes: heldLimitBytes() },
+      relay: {
+        ...this.#relayOptions(params),
+        reconnectTimeoutMs,
+        heldLimitBytes: heldLimitBytes(),
+        mayPreempt: this.#domain !== null,
+      },
       pulled: () => this.#whole!,
       cutOff: () => this.#cutOff(),
       permitted: () => this.#yielding.end(),

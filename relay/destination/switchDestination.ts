@@ -227,7 +227,7 @@ export class SwitchDestination implements AsyncDisposable {
   }
 
   async #openStream(begin: PostcopyBegin): Promise<PostcopyStream> {
-    const { qemuSocketPath, takesOver } = this.#options;
+    const { qemuSocketPath, takesOver, mayPreempt = false } = this.#options;
     const handlers: PostcopyHandlers = {
       fault: (run) => this.#faults.raise(run, this.#guest!, this.#link),
       lost: (error) => this.#fail(error),
@@ -236,7 +236,7 @@ export class SwitchDestination implements AsyncDisposable {
     // What is sent is not forgotten: the source would not send it again.
     const options = { collectorBytes: Infinity };
     if (takesOver === true) return await PostcopyStream.resume(qemuSocketPath, handlers, begin, options);
-    return await PostcopyStream.connect(qemuSocketPath, handlers, options);
+    return await PostcopyStream.connect(qemuSocketPath, handlers, { ...options, mayPreempt });
   }
 
   /** The guest goes on: the source is told what QEMU has, and tells the rest. */

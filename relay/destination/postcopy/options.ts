@@ -22,6 +22,8 @@ export interface PostcopyOptions {
   readonly signal?: AbortSignal;
   /** Bound on the memory for pages of huge host pages that are not complete. Default 64 MiB. */
   readonly collectorBytes?: number;
+  /** Somebody else has set QEMU's capabilities, `postcopy-preempt` perhaps among them. */
+  readonly mayPreempt?: boolean;
 }
 
 export interface PostcopyBegin {

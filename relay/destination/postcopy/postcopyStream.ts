@@ -19,6 +19,7 @@ import type { PostcopyBegin, PostcopyHandlers, PostcopyOptions } from './options
 import { Outbox } from './outbox.js';
 import { PagesAfter } from './pagesAfter.js';
 import { PagesBefore } from './pagesBefore.js';
+import { PreemptChannel } from './preemptChannel.js';
 import { ReturnPath, unexpected } from './returnPath.js';
 
 /** QEMU loads at its own speed. */
@@ -32,6 +33,7 @@ export class PostcopyStream implements AsyncDisposable {
   readonly #handlers: PostcopyHandlers;
   readonly #options: PostcopyOptions;
   readonly #outbox: Outbox;
+  #preemptChannel: PreemptChannel | null = null;
   #ramSection: RamSection = { id: 0, version: 0 };
   #blocks: readonly BlockPages[] = [];
   #returnPath: ReturnPath | null = null;
@@ -69,8 +71,9 @@ export class PostcopyStream implements AsyncDisposable {
     handlers: PostcopyHandlers,
     options: PostcopyOptions = {},
   ): Promise<PostcopyStream> {
-    const socket = await connectToQemu(path, options.signal);
-    return new PostcopyStream(socket, handlers, options);
+    const stream = new PostcopyStream(await connectToQemu(path, options.signal), handlers, options);
+    if (options.mayPreempt) stream.#preemptChannel = new PreemptChannel(path);
+    return stream;
   }
 
   /**
@@ -172,6 +175,7 @@ export class PostcopyStream implements AsyncDisposable {
     if (this.missing > 0) throw new RelayError('VMMIG_RELAY_STREAM', `${this.missing} pages are still missing`);
     this.#after!.flush();
     this.#isEnding = true;
+    this.#preemptChannel?.end();
     this.#write(endBytes(this.#ramSection));
     return await this.#shut.reached;
   }
@@ -320,5 +324,6 @@ export class PostcopyStream implements AsyncDisposable {
     this.#isOver = true;
     for (const milestone of [this.#loaded, this.#resumed, this.#shut]) milestone.miss(error);
     this.#socket.destroy();
+    this.#preemptChannel?.[Symbol.dispose]();
   }
 }

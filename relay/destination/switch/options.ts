@@ -13,6 +13,8 @@ export interface SwitchDestinationOptions {
   readonly qemuSocketPath: string;
   /** Resolves when it does, with the host page size in bytes of those RAM blocks that do not lie in small pages. */
   readonly qemuListens: Promise<ReadonlyMap<string, number>>;
+  /** It may expect a second connection: see `PreemptChannel`. */
+  readonly mayPreempt?: boolean;
   /** Disks by the index that references name. The caller closes them. */
   readonly disks: readonly DiskReader[];
   /** Of memory that is sent ahead and may not be what the guest has in the end. */
