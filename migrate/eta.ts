@@ -3,11 +3,15 @@
 export interface EtaView {
   readonly totalPages: number;
   readonly seenPages: number;
-  /** Sent as bytes. */
+  /** Of those: as bytes, as references, and next to nothing. */
   readonly sentPages: number;
+  readonly teleportedPages: number;
+  readonly zeroPages: number;
   readonly wireBytes: number;
-  /** Pages that will have to be sent as bytes in the first pass, as far as that can be known beforehand. */
-  readonly expectedPages: number | null;
+  /** Pages that have ever been written to: the others are zero. Null where that is not known. */
+  readonly touchedPages: number | null;
+  /** Pages that need not be sent as bytes. */
+  readonly cachedPages: number;
   /** What the link has taken on average since pages move, in bytes a second. */
   readonly linkBytesPerSecond: number;
   readonly backlogBytes: number;
@@ -33,12 +37,25 @@ export function etaMs(view: EtaView): number | null {
 }
 
 /** What the first pass still has to send: what it has sent so far says what a page costs. */
-function firstPassBytes({ totalPages, seenPages, sentPages, wireBytes, expectedPages, backlogBytes }: EtaView) {
+function firstPassBytes(view: EtaView): number | null {
+  const { totalPages, seenPages, sentPages, wireBytes, backlogBytes, teleportedPages } = view;
   if (sentPages === 0) return null;
   const leftPages = Math.max(0, totalPages - seenPages);
-  const expected = expectedPages ?? (totalPages * sentPages) / Math.max(1, seenPages);
-  const left = Math.min(leftPages, Math.max(0, expected - sentPages));
+  const leftCached = Math.min(leftPages, Math.max(0, view.cachedPages - teleportedPages));
+  const left = (leftPages - leftCached) * sentShare(view, leftPages - leftCached);
   return (left * (wireBytes + backlogBytes)) / sentPages;
+}
+
+/** Of the pages that are left and not page cache, those that will have to be sent as bytes. */
+function sentShare(
+  { totalPages, touchedPages, seenPages, sentPages, teleportedPages, zeroPages }: EtaView,
+  left: number,
+) {
+  if (touchedPages === null) return sentPages / Math.max(1, seenPages - teleportedPages);
+  // More zeroes than there are pages that were never written to: so many were written to, and are zero again.
+  const zeroAgain = Math.max(0, zeroPages - (totalPages - touchedPages));
+  const leftTouched = Math.max(0, touchedPages - sentPages - teleportedPages - zeroAgain);
+  return (Math.min(1, leftTouched / Math.max(1, left)) * sentPages) / (sentPages + zeroAgain);
 }
 
 /** What is dirty, and what will be by then: each pass leaves a share of the one before. */

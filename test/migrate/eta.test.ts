@@ -1,13 +1,16 @@
 import { describe, expect, test } from 'vitest';
 import { type EtaView, etaMs } from '../../migrate/eta.js';
 
-/** 400 MB of 1 GB have to be sent, half of that is; the link takes 10 MB/s. */
+/** 400 MB of 1 GB have ever been written to, half of that was sent; the link takes 10 MB/s. */
 const halfway: EtaView = {
   totalPages: 250_000,
   seenPages: 125_000,
   sentPages: 50_000,
+  teleportedPages: 0,
+  zeroPages: 75_000,
   wireBytes: 190e6,
-  expectedPages: 100_000,
+  touchedPages: 100_000,
+  cachedPages: 0,
   linkBytesPerSecond: 10e6,
   backlogBytes: 10e6,
   remainingBytes: 500e6,
@@ -25,12 +28,26 @@ describe('the time that is left', () => {
   });
 
   test('is never more than the pages that are left', () => {
-    expect(etaMs({ ...halfway, expectedPages: 1_000_000 })).toBeCloseTo(50_000 + 1_000 + 100, -2);
-    expect(etaMs({ ...halfway, expectedPages: 1_000 })).toBeCloseTo(1_000 + 100, -2);
+    const all = { ...halfway, touchedPages: 250_000, zeroPages: 0 };
+    expect(etaMs({ ...all, seenPages: 50_000 })).toBeCloseTo(80_000 + 1_000 + 100, -2);
+    expect(etaMs({ ...halfway, touchedPages: 1_000 })).toBeCloseTo(1_000 + 100, -2);
+  });
+
+  test('does not count page cache, which comes from the disk', () => {
+    expect(etaMs({ ...halfway, cachedPages: 75_000 })).toBeCloseTo(20_000 + 1_000 + 100, -2);
+    expect(etaMs({ ...halfway, cachedPages: 100_000 })).toBeCloseTo(10_000 + 1_000 + 100, -2);
+    expect(etaMs({ ...halfway, cachedPages: 125_000 })).toBeCloseTo(1_000 + 100, -2);
+  });
+
+  test('learns that memory which was written to may be zero again', () => {
+    // 25,000 of the zeroes were: a third of what was written to and seen.
+    const again = { ...halfway, touchedPages: 200_000 };
+    const left = 200_000 - 50_000 - 25_000;
+    expect(etaMs(again)).toBeCloseTo(((left * 2) / 3 / 50_000) * 20_000 + 1_000 + 100, -2);
   });
 
   test('without knowing what will have to be sent goes by what had to be', () => {
-    expect(etaMs({ ...halfway, expectedPages: null })).toBeCloseTo(20_000 + 1_000 + 100, -2);
+    expect(etaMs({ ...halfway, touchedPages: null })).toBeCloseTo(20_000 + 1_000 + 100, -2);
   });
 
   test('after it is what is dirty, and what will be', () => {
