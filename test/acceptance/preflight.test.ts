@@ -19,7 +19,7 @@ interface Inventory {
 /** Something that is wrong, and what is to be said of it. */
 interface Trouble {
   readonly name: string;
-  readonly found: string;
+  readonly found: readonly string[];
   readonly inventory?: (inventory: Inventory) => void;
   readonly qmp?: (qmp: QmpClient) => Promise<unknown>;
   readonly undo?: (qmp: QmpClient) => Promise<unknown>;
@@ -33,39 +33,40 @@ const squatted = join(guestDirectory, 'squatted');
 const troubles: readonly Trouble[] = [
   {
     name: 'the guest is paused',
-    found: 'refuse VMMIG_GUEST_NOT_RUNNING',
+    // Nor does an agent answer in it.
+    found: ['refuse VMMIG_GUEST_NOT_RUNNING', 'warn VMMIG_PREFLIGHT_NO_AGENT'],
     qmp: (qmp) => qmp.execute('stop'),
     undo: (qmp) => qmp.execute('cont'),
   },
   {
     name: "the guest's disk is not there",
-    found: 'refuse VMMIG_DISK_IMAGE',
+    found: ['refuse VMMIG_DISK_IMAGE'],
     inventory: ({ guests }) => {
       guests['vm1']!.disks['data'] = { path: '/var/empty/nowhere.img' };
     },
   },
   {
     name: 'the destination has no such QEMU',
-    found: 'refuse VMMIG_DESTINATION_QEMU',
+    found: ['refuse VMMIG_DESTINATION_QEMU'],
     inventory: ({ hosts }) => {
       hosts['hostB']!.qemu = '/no/such/qemu';
     },
   },
   {
     name: 'the destination has no place for what vmmig needs',
-    found: 'refuse VMMIG_DESTINATION_PATH',
+    found: ['refuse VMMIG_DESTINATION_PATH'],
     inventory: ({ hosts }) => {
       hosts['hostB']!.runDir = '/no/such/directory';
     },
   },
   {
     name: "the socket of the guest's monitor is taken",
-    found: 'refuse VMMIG_DESTINATION_ADDRESS',
+    found: ['refuse VMMIG_DESTINATION_ADDRESS'],
     there: ['socat', `UNIX-LISTEN:${qmpPath},unlink-early`, `SYSTEM:sleep 60`],
   },
   {
     name: 'no agent answers',
-    found: 'warn VMMIG_PREFLIGHT_NO_AGENT',
+    found: ['warn VMMIG_PREFLIGHT_NO_AGENT'],
     inventory: ({ guests }) => {
       guests['vm1']!.agent = squatted;
     },
@@ -163,14 +164,14 @@ describe('Preflight', () => {
     const { exitCode, report } = await found(troubles);
     expect(exitCode).toBe(5);
     expect(report.result).toBe('refused');
-    expect([...new Set(codesOf(report))]).toEqual(troubles.map((trouble) => trouble.found).sort());
+    expect([...new Set(codesOf(report))]).toEqual([...new Set(troubles.flatMap((trouble) => trouble.found))].sort());
     for (const { message, remedy } of report.findings) expect(message && remedy).toBeTruthy();
     await guest.expectToRun(counted);
   });
 
   it.each(troubles)('tells only what is wrong: $name', { timeout: 120_000 }, async (trouble) => {
     const { report } = await found([trouble]);
-    expect([...new Set(codesOf(report))]).toEqual([trouble.found]);
+    expect([...new Set(codesOf(report))]).toEqual(trouble.found);
   });
 
   it('of what may become a switch looks for what a switch needs, too', { timeout: 120_000 }, async () => {
@@ -183,13 +184,13 @@ describe('Preflight', () => {
       troubles[0]!,
       {
         name: 'unreachable',
-        found: '',
+        found: [],
         inventory: ({ hosts }) => void Object.assign(hosts['hostB']!, { ssh: 'root@127.0.0.1:9', hostname: 'hostB' }),
       },
     ]);
     expect(exitCode).toBe(4);
     expect(report).toMatchObject({ result: 'unreachable', error: { code: 'VMMIG_SSH_UNREACHABLE' } });
-    expect(codesOf(report)).toEqual(['refuse VMMIG_GUEST_NOT_RUNNING']);
+    expect(codesOf(report)).toEqual(troubles[0]!.found);
   });
 });
 
