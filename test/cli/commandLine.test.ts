@@ -18,6 +18,7 @@ describe('a usage error', () => {
     [['telport', 'vm1'], /no verb "telport".*Did you mean "vmmig teleport"\?/s],
     [['frobnicate'], /no verb "frobnicate".*The verbs are teleport, switch, preflight/s],
     [['switch', 'vm1', '--to', 'b', '--after', 'soon'], /--after: "soon" is neither now nor converged nor a time/],
+    [['switch', 'vm1', '--to', 'b', '--prefetch', 'half'], /--prefetch: "half" is not a share: give it as 50%/],
     [['switch', 'vm1', '--to', 'b', '--max-exposure', '60'], /--max-exposure: "60" has no unit/],
     [['preflight', 'vm1', '--to', 'b', '--mode', 'copy'], /--mode: "copy" is none of "teleport", "switch"/],
     [['recover'], /"recover" needs <vm>/],

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { parseBandwidth, parseCount, parseDuration, UnitError } from '../../cli/units.js';
+import { parseBandwidth, parseCount, parseDuration, parseShare, UnitError } from '../../cli/units.js';
 
 describe('parseBandwidth', () => {
   it.each([
@@ -104,6 +104,19 @@ describe('any text', () => {
       }),
     );
   });
+});
+
+describe('parseShare', () => {
+  it.each([
+    ['0', 0],
+    ['0%', 0],
+    ['12.5%', 0.125],
+    [' 100% ', 1],
+  ])('reads %s', (text, share) => expect(parseShare(text)).toBe(share));
+
+  it.each(['1', '0.5', '101%', '-1%', '%', 'all', ''])('refuses "%s"', (text) =>
+    expect(() => parseShare(text)).toThrow(/is not a share: give it as 50%/),
+  );
 });
 
 describe('parseCount', () => {
