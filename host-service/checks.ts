@@ -1,10 +1,11 @@
 /** What a host needs to take part in migrations, and whether it has it. */
 import { access, readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { Virsh } from '../hypervisor/index.js';
+import { qemuConfinement, Virsh } from '../hypervisor/index.js';
 import type { Check } from './protocol.js';
 
 const libvirtTimeoutMs = 5_000;
+const appArmorRules = ['/etc/apparmor.d/local/abstractions/libvirt-qemu', '/etc/apparmor.d/abstractions/libvirt-qemu'];
 
 export async function hostChecks(): Promise<Check[]> {
   const checks = await Promise.all([
@@ -53,7 +54,7 @@ async function libvirt(): Promise<Check[]> {
   try {
     const version = await virsh.run(['version', '--daemon'], { timeoutMs: libvirtTimeoutMs });
     const detail = /^Running against daemon: (.*)$/m.exec(version)?.[1] ?? 'it answers';
-    return [recommended('libvirt', true, detail, '')];
+    return [recommended('libvirt', true, detail, ''), ...(await confinement(virsh))];
   } catch (thrown) {
     const { message } = thrown as Error;
     if (/virsh: not found|virsh: command not found/.test(message)) return [];
@@ -61,6 +62,22 @@ async function libvirt(): Promise<Check[]> {
       'start libvirtd (or virtqemud), and run vmmig as root; without libvirt only its domains cannot be moved';
     return [recommended('libvirt', false, message, remedy)];
   }
+}
+
+/** What keeps libvirt's QEMUs from files, the migration's socket among them. */
+async function confinement(virsh: Virsh): Promise<Check[]> {
+  const models = await qemuConfinement(virsh, { timeoutMs: libvirtTimeoutMs });
+  const checks: Check[] = [];
+  if (models.includes('apparmor')) {
+    const rules = await Promise.all(appArmorRules.map((path) => readFile(path, 'utf8').catch(() => '')));
+    const isAllowed = rules.some((text) => text.includes('/var/lib/libvirt/qemu/vmmig-*/stream'));
+    const detail = isAllowed ? 'guests may have a migration’s socket' : 'guests may be kept from a migration’s socket';
+    const remedy = `if a move fails with "Permission denied": echo '/var/lib/libvirt/qemu/vmmig-*/stream rwk,' >> ${appArmorRules[0]}`;
+    checks.push(recommended('AppArmor', isAllowed, detail, remedy));
+  }
+  if (models.includes('selinux'))
+    checks.push(recommended('SELinux', true, 'confines guests; if a move fails: ausearch -m avc -ts recent', ''));
+  return checks;
 }
 
 /** /dev/kvm alone says little: it can be there without the processor's virtualisation. */

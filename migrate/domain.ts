@@ -59,7 +59,8 @@ export async function renamedImages(
   );
 }
 
-async function givenXml({ domain }: Pick<MigrateRequest, 'domain'>): Promise<DomainDescription | null> {
+/** @throws VmmigError VMMIG_USAGE_FILE when it cannot be read, or is none */
+export async function givenXml({ domain }: Pick<MigrateRequest, 'domain'>): Promise<DomainDescription | null> {
   if (domain?.destinationXml === undefined) return null;
   const xml = await readXml(domain.destinationXml);
   try {

@@ -5,7 +5,7 @@
 import { call } from '../host-service/protocol.js';
 import { loadInventory, resolveHost } from '../hosts/index.js';
 import { checkSource, checkSwitch } from '../hypervisor/index.js';
-import { checkForLibvirt, renamedImages } from './domain.js';
+import { checkForLibvirt, givenXml, renamedImages } from './domain.js';
 import { VmmigError } from './errors.js';
 import { checkHosts } from './hostFindings.js';
 import { addressOf, guestNamed, locateGuest } from './locate.js';
@@ -23,6 +23,7 @@ export async function understand(request: MigrateRequest): Promise<Intent> {
   const to = resolveHost(inventory, request.to);
   if (request.from !== undefined && resolveHost(inventory, request.from).name === to.name)
     throw new VmmigError('VMMIG_USAGE_SAME_HOST', `${to.name} is both where ${request.vm} is and where it is to go`);
+  await givenXml(request);
   return { inventory, guest, to };
 }
 

@@ -100,7 +100,18 @@ async function checkName(
   { domain }: DomainAddress,
   limits: VirshLimits,
 ): Promise<Finding[]> {
-  const found = await domainState(virsh, domain, limits);
+  const [found, namesake] = await Promise.all([
+    domainState(virsh, domain, limits),
+    virsh.run(['domname', '--domain', uuid], limits).catch(orNoDomain),
+  ]);
+  if (namesake !== null && namesake.trim() !== domain)
+    return [
+      refusal(
+        'VMMIG_DOMAIN_DESTINATION',
+        `the destination knows this domain by the name ${namesake.trim()}, and libvirt gives a domain no second one`,
+        `undefine it there, or leave it that name: --dest-name ${namesake.trim()}`,
+      ),
+    ];
   if (found === null) return [];
   if (isActive(found))
     return [
@@ -119,6 +130,11 @@ async function checkName(
       'undefine that one, or give this one another name there (--dest-name)',
     ),
   ];
+}
+
+function orNoDomain(thrown: unknown): null {
+  if (thrown instanceof LibvirtError && thrown.code === 'VMMIG_LIBVIRT_NO_DOMAIN') return null;
+  throw thrown;
 }
 
 async function checkEmulator(

@@ -45,6 +45,12 @@ export async function domainXml(virsh: Virsh, domain: string, limits: VirshLimit
   return await virsh.run(['dumpxml', '--security-info', '--domain', domain], limits);
 }
 
+/** Security models that the daemon confines its QEMUs by, beside file owners: `apparmor`, `selinux`. */
+export async function qemuConfinement(virsh: Virsh, limits: VirshLimits = {}): Promise<string[]> {
+  const capabilities = await virsh.run(['capabilities'], limits);
+  return ['apparmor', 'selinux'].filter((model) => capabilities.includes(`<model>${model}</model>`));
+}
+
 /** What libvirt is doing with the domain; null when nothing. */
 export async function domainJob(virsh: Virsh, domain: string, limits: VirshLimits = {}): Promise<string | null> {
   let said: string;

@@ -10,6 +10,7 @@ export {
   domainXml,
   isActive,
   listDomains,
+  qemuConfinement,
 } from './domains.js';
 export { type DomainChannel, type DomainDescription, type DomainDisk, parseDomain } from './domainXml.js';
 export { LibvirtError, type LibvirtErrorCode } from './errors.js';
