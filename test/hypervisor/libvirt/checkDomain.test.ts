@@ -3,6 +3,7 @@ import { checkDomain, type DomainInspection, parseDomain } from '../../../hyperv
 
 const idle: DomainInspection = {
   name: 'vm1',
+  user: null,
   uuid: '4bd6e6ce-dab0-4fbe-804e-9c8e9d8b2397',
   type: 'kvm',
   emulator: '/usr/bin/qemu-system-x86_64',
