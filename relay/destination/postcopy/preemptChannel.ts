@@ -1,7 +1,7 @@
 /**
- * The second connection that QEMU expects where libvirt has switched `postcopy-preempt` on, as it does from version 10 or
- * so on: QEMU 7.2 reads nothing before it is there. QEMUs send on it what is asked for, past what is not. Here that has its
- * order already, so this one says nothing until the end, when QEMU waits for it to end, too.
+ * The second connection that QEMU expects where libvirt has switched `postcopy-preempt` on (11.3 does, 9.0 does not): QEMU
+ * 7.2 reads nothing before it is there. QEMUs send on it what is asked for, past what is not. Here that has its order
+ * already, so this one says nothing until the end, when QEMU waits for it to end, too.
  *
  * A QEMU that expects none does not answer, or hangs up: nobody is told.
  */

@@ -116,13 +116,14 @@ export async function startResumable(
   dir: string,
   name: string,
   memory: readonly string[] = [],
+  more: readonly MigrationCapability[] = [],
 ): Promise<Resumable> {
   const extraArgs = ['-S', ...memoryArguments(memory)];
   const guest = await startTinyGuest({ dir, name, qemu: version, incoming: 'defer', extraArgs });
   try {
     const qmp = await QmpClient.connect({ path: guest.qmpPath });
     const wanted: MigrationCapability[] = ['postcopy-ram', 'return-path', 'events', 'late-block-activate'];
-    const capabilities = wanted.map((capability) => ({ capability, state: true }));
+    const capabilities = [...wanted, ...more].map((capability) => ({ capability, state: true }));
     await qmp.execute('migrate-set-capabilities', { capabilities });
     const socketPath = join(dir, `${name}.incoming`);
     await qmp.execute('migrate-incoming', { uri: `unix:${socketPath}` });

@@ -4,7 +4,9 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { QemuVersion } from '../../../lab/index.js';
+import type { MigrationCapability } from '../../../qmp/index.js';
 import type { PageRun } from '../../../relay/destination/postcopy/blockPages.js';
+import type { PostcopyOptions } from '../../../relay/destination/postcopy/options.js';
 import { PostcopyStream } from '../../../relay/destination/postcopy/postcopyStream.js';
 import {
   type CapturedGuest,
@@ -40,11 +42,16 @@ describe.each(versions)('QEMU %s', (version) => {
   });
 
   /** A stream that answers faults from the captured guest. */
-  async function connect({ socketPath }: Resumable, lost: Error[] = []): Promise<PostcopyStream> {
-    const stream = await PostcopyStream.connect(socketPath, {
-      fault: ({ block, page, count }) => give(stream, captured, block, page, count),
-      lost: (error) => void lost.push(error),
-    });
+  async function connect(
+    { socketPath }: Resumable,
+    lost: Error[] = [],
+    options: PostcopyOptions = {},
+  ): Promise<PostcopyStream> {
+    const handlers = {
+      fault: ({ block, page, count }: PageRun) => give(stream, captured, block, page, count),
+      lost: (error: Error) => void lost.push(error),
+    };
+    const stream = await PostcopyStream.connect(socketPath, handlers, options);
     return stream;
   }
 
@@ -86,6 +93,23 @@ describe.each(versions)('QEMU %s', (version) => {
     const faults = stream.faults!.count;
     if (share === 1) expect(faults).toBe(0);
     else expect(faults).toBeGreaterThan(100);
+    await giveTheRest(stream);
+    expect(await stream.end()).toBe(true);
+    await migrationStatus(destination, 'completed');
+    expect(lost).toEqual([]);
+    await expectHealthy(destination);
+  });
+
+  it.each<[string, MigrationCapability[]]>([
+    ['waits', ['postcopy-preempt']],
+    ['does not wait', []],
+  ])('that %s for a second connection carries the guest on', async (name, capabilities) => {
+    await using destination = await startResumable(version, directory, `${version}-${name}`, [], capabilities);
+    const lost: Error[] = [];
+    await using stream = await connect(destination, lost, { mayPreempt: true });
+    stream.begin(captured);
+    await stream.switchOver(captured.devices);
+    await letRun(destination);
     await giveTheRest(stream);
     expect(await stream.end()).toBe(true);
     await migrationStatus(destination, 'completed');
