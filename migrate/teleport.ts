@@ -29,6 +29,8 @@ const defaultMaxDowntimeMs = 300;
 const reconnectTimeoutMs = 60 * 60 * 1000;
 /** As much as QEMU takes from a guest's processors. */
 const mostThrottlePercent = 99;
+/** A guest that hardly runs any more has written what it had begun to write by then. */
+const throttledPatienceMs = 30_000;
 const lastWordsMs = 2000;
 /**
  * Longer than what networks mend by themselves (a router's failover, a switch that restarts its ports); no longer than
@@ -72,6 +74,8 @@ class Teleport extends Migration {
   #precopying: Precopy | null = null;
   #loaded: Loaded | null = null;
   #hasToldOfDirt = false;
+  /** Seen not to converge with all of the throttling that there is. */
+  #throttledSinceMs: number | null = null;
 
   override get reconnectTimeoutMs(): number {
     return this.request.reconnectTimeoutMs ?? defaultReconnectTimeoutMs;
@@ -137,7 +141,11 @@ class Teleport extends Migration {
         this.#hasToldOfDirt = true;
         return;
       case 'throttle':
-        if ((precopy.latest?.throttlePercent ?? 0) >= mostThrottlePercent) throw noConvergence(situation);
+        if ((precopy.latest?.throttlePercent ?? 0) >= mostThrottlePercent) {
+          this.#throttledSinceMs ??= this.recorder.elapsedMs;
+          if (this.recorder.elapsedMs - this.#throttledSinceMs >= throttledPatienceMs) throw noConvergence(situation);
+          return;
+        }
         if (!this.#hasToldOfDirt) tell('It is slowed down until it has moved');
         this.#hasToldOfDirt = true;
         await call(rpc, 'source.throttle', {}, { signal: this.signal });

@@ -36,8 +36,8 @@ const hardlyThrottled = {
 /** A guest that writes half of what the link takes converges. QEMU goes up a step each pass, as it finds necessary. */
 const throttled = {
   'throttle-trigger-threshold': 50,
-  'cpu-throttle-initial': 30,
-  'cpu-throttle-increment': 20,
+  'cpu-throttle-initial': 50,
+  'cpu-throttle-increment': 30,
   'max-cpu-throttle': 99,
 } as const;
 
