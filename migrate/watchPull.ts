@@ -125,7 +125,9 @@ async function replaceServices(watched: WatchedPull, signal: AbortSignal): Promi
     const { source, destination } = sides;
     // The other session is opened again elsewhere.
     if (source !== null && destination !== null) {
-      const replaced = await takeOver({ source, destination }, guest, migrationId).catch(explainLoss);
+      const replaced = await takeOver({ source, destination }, guest, migrationId).catch((thrown) =>
+        explainLoss(thrown, hosts.source),
+      );
       if (replaced.source || replaced.destination) watched.takenOver?.(replaced);
       return;
     }
@@ -143,8 +145,9 @@ function isStopped(thrown: unknown): boolean {
   return thrown instanceof RemoteError && thrown.code === 'VMMIG_PULL_STOPPED';
 }
 
-function explainLoss(thrown: unknown): never {
-  if (!(thrown instanceof RemoteError) || thrown.code !== 'VMMIG_MEMORY_LOST') throw thrown;
+function explainLoss(thrown: unknown, source: InventoryHost): never {
+  const isLost = thrown instanceof RemoteError && thrown.code === 'VMMIG_MEMORY_LOST';
+  if (!isLost || thrown.host !== source.name) throw thrown;
   const message = `vmmig on ${thrown.host}, which held the rest of the guest's memory, has ended`;
   throw new VmmigError('VMMIG_MEMORY_LOST', message, { phase: 'pull', vmLocation: 'destination', cause: thrown });
 }

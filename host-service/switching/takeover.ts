@@ -64,15 +64,16 @@ export async function findSourceAtWork(runDir: string, migrationId: string): Pro
   return connections === 0 ? 'waiting' : 'atWork';
 }
 
-/** @throws ServiceError VMMIG_TAKEOVER when there is nothing that could be taken over */
+/** @throws ServiceError VMMIG_TAKEOVER when there is nothing that could be taken over, VMMIG_MEMORY_LOST of libvirt's guests */
 export async function findRemains(runDir: string, migrationId: string): Promise<Remains> {
   const ledger = await readLedger(runDir, migrationId, 'destination');
   if (ledger === null) throw impossible('this host knows nothing of the migration');
   const { takeOver: needs, link } = ledger;
   const { process, name, libvirt } = ledger.guest;
   if (libvirt !== undefined)
-    throw impossible(
-      `${name} is libvirt's, which has no way to give its QEMU another stream while this one is unfinished`,
+    throw new ServiceError(
+      'VMMIG_MEMORY_LOST',
+      `vmmig here has died, and libvirt lets nobody give ${name} another stream`,
     );
   if (needs === undefined || link === null || process === null)
     throw impossible(`the service that took ${name} in died before there was anything to take over`);

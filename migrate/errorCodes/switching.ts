@@ -22,7 +22,8 @@ export const switching = {
       nextStep: 'The pull goes on by itself: see `vmmig status GUEST`. `vmmig recover GUEST` watches it to its end.',
     },
     VMMIG_MEMORY_LOST: {
-      summary: 'The source’s service ended before the destination had all of the guest’s memory: the rest is lost.',
+      summary:
+        'The source’s service, or of libvirt’s guests the destination’s, ended before all of the guest’s memory was there: the rest is lost.',
       whereIsTheGuest: 'On the destination; it stands still as soon as it touches memory that is not there.',
       nextStep: 'End it there, and start it again from its disk, as after a power cut.',
     },

@@ -220,4 +220,21 @@ describe('A domain that is switched', () => {
     const other = await Guest.start('vm3', { memoryMiB: 128, libvirt: { user: 'libvirt-qemu' } });
     expect(await refusals(other, '--mode', 'switch', unsafe)).toEqual(['VMMIG_USERFAULTFD']);
   });
+
+  it.runIf(isFull)(
+    'is lost with the service that brings it memory, and that is said',
+    { timeout: 180_000 },
+    async () => {
+      const move = await beginPull();
+      await kill(guest.host, await processOn(guest.host, processes.service));
+      const { exitCode, report } = await move.ended;
+      expect(exitCode).toBe(6);
+      expect(report).toMatchObject({ vmLocation: 'destination', error: { code: 'VMMIG_MEMORY_LOST', phase: 'pull' } });
+      expect(report.error!.message).toMatch(/End it there and start it again from its disk$/);
+      // It has not been ended with the connection over which it came: what it has written is on its way to its disks.
+      expect(await virsh(guest.host, ['domstate', '--reason', 'vm1'])).toBe('running (post-copy failed)');
+      await virsh(guest.host, ['destroy', 'vm1']);
+      expect((await domainsOn(guest.host)).vm1 ?? 'shut off').toBe('shut off');
+    },
+  );
 });
