@@ -193,10 +193,14 @@ export class TunnelExit implements AsyncDisposable {
     void finish.held.then(() => {
       isHeld = true;
     });
-    // From then on the source has nothing more to say to libvirt here.
-    tls.once('close', () => {
-      if (!isHeld) daemon.destroy();
-    });
+    // From then on neither needs the other.
+    for (const [one, other] of [
+      [tls, daemon],
+      [daemon, tls],
+    ] as const)
+      one.once('close', () => {
+        if (!isHeld) other.destroy();
+      });
     this.#tellFollowed({ daemon, finish });
   }
 }

@@ -293,7 +293,12 @@ export class SourceSwitch implements AsyncDisposable {
     const { runDir, migrationId } = this.#options;
     // Nobody is there to take the guest.
     if (decision === 'held' && this.#isCutOff) return 'writeFailed';
-    if (decision === 'held') this.#options.holdGuest();
+    try {
+      if (decision === 'held') this.#options.holdGuest();
+    } catch (error) {
+      this.#failure ??= error;
+      return 'writeFailed';
+    }
     return await decideAtSource({ runDir, migrationId }, decision, (error) => {
       this.#failure ??= error;
     });
