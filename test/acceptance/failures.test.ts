@@ -60,7 +60,7 @@ describe('A migration that fails', () => {
   });
 
   it('by a link that is cut for good is noticed in about ten seconds', { timeout: 120_000 }, async () => {
-    const move = await beginSlowly();
+    const move = await beginSlowly('--reconnect-timeout', '0');
     const cutAtMs = performance.now();
     await cutWan();
     try {
