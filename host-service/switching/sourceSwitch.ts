@@ -310,7 +310,9 @@ async function noteMemory(
   { key, connections, bandwidthBps, compress, switching }: Params<'source.listen'>,
   memory: OpenMemory | null,
 ): Promise<NonNullable<Ledger['memory']> | null> {
-  const blocks = memory === null ? null : await noteBlocks(memory);
+  // libvirt removes its domain's file when that has gone, and is the one to end what is left.
+  const isDomain = switching!.guest.libvirt !== undefined;
+  const blocks = memory === null || isDomain ? null : await noteBlocks(memory);
   if (blocks === null) return null;
   return { key, connections, bandwidthBps, compress, reconnectTimeoutMs: switching!.reconnectTimeoutMs, blocks };
 }
