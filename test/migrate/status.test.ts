@@ -55,6 +55,36 @@ const seen = (pages: number) => ({ counters: { ...newCounters(), pages: { ...new
 const running = (resumedAtMs: number | null = 1_000_000) =>
   destination({ decision: 'run' }, { commit: 'running', resumedAtMs });
 
+describe('What is said of a teleport', () => {
+  const own = { ...ledger, mode: 'teleport' } as const;
+  const of = (part: Part, hosted: object): Part => ({
+    ...part,
+    hosted: {
+      ...part.hosted,
+      ...{ ledger: { ...part.hosted.ledger, mode: own.mode }, source: null, destination: null },
+      ...hosted,
+    } as HostedMigration,
+  });
+  const sends = (commit: string, hosted: object = {}) => of(source(), { teleport: { commit, ...seen(1) }, ...hosted });
+  const receives = (commit: string, hosted: object = {}) => of(destination(), { teleport: { commit }, ...hosted });
+
+  it('comes from both hosts, as of a switch', () => {
+    expect(toldByHosts([sends('running'), receives('loading')], null)).toMatchObject({
+      ...{ mode: 'teleport', phase: 'precopy', vmLocation: 'source', remaining: null, faults: null, problems: [] },
+    });
+    const held = sends('held', { decision: 'held' });
+    expect(toldByHosts([held, receives('loaded')], null)).toMatchObject({ phase: 'verify', vmLocation: 'unknown' });
+    expect(toldByHosts([held, receives('running')], null)).toMatchObject({
+      ...{ phase: 'release source', vmLocation: 'destination' },
+    });
+  });
+
+  it('tells that nobody is at work on it any more', () => {
+    const orphaned = sends('', { decision: 'held', teleport: null });
+    expect(toldByHosts([orphaned], null).problems).toEqual([expect.stringMatching(/vmmig recover vm1/)]);
+  });
+});
+
 describe('What is said of a migration', () => {
   it('is where the guest is, and how far it has come', () => {
     expect(toldByHosts([source(), destination()], null)).toMatchObject({

@@ -16,9 +16,9 @@ function arrowsOf(table: Readonly<Record<string, Readonly<Record<string, readonl
   return [...events].map(([arrow, names]) => `${arrow}: ${names.join(', ')}`).sort();
 }
 
-describe('The state diagrams in docs/switch.md', () => {
+describe('The state diagrams in ARCHITECTURE.md', () => {
   it('are the tables', async () => {
-    const text = await readFile(new URL('../../../docs/switch.md', import.meta.url), 'utf8');
+    const text = await readFile(new URL('../../../ARCHITECTURE.md', import.meta.url), 'utf8');
     const diagrams = [...text.matchAll(/```mermaid\nstateDiagram-v2\n([\s\S]*?)```/g)].map(([, body]) =>
       body!
         .split('\n')

@@ -1,0 +1,76 @@
+/**
+ * The failure table of docs/failures.md, as data. Its grammar:
+ *
+ *   ## TITLE                      a mode
+ *   | what is struck | PHASE | …  rows are strikes, columns are phases
+ *   WHERE EXIT [CODE[/CODE]…]     a cell; empty where it does not apply. Then, after `→`, what `vmmig recover` makes of it.
+ *                                 A `?` at the end: not tried yet, when the table was written
+ */
+import { readFileSync } from 'node:fs';
+
+export const modes = { Teleport: 'teleport', Switch: 'switch' } as const;
+export type TableMode = (typeof modes)[keyof typeof modes];
+
+export interface Expectation {
+  /** `paused`: on the source, and it stays so; `lost`: nowhere. */
+  readonly where: 'source' | 'destination' | 'paused' | 'lost';
+  /** Null when the command was killed. */
+  readonly exitCode: number | null;
+  /** Any of these, without `VMMIG_`; none when the report has no error. */
+  readonly codes: readonly string[];
+}
+
+export interface Cell extends Expectation {
+  readonly mode: TableMode;
+  readonly strike: string;
+  readonly phase: string;
+  readonly recovered: Expectation | null;
+}
+
+const expectation = /^(source|destination|paused|lost) (\d|–)(?: ([A-Z_]+(?:\/[A-Z_]+)*))?$/;
+
+/** @throws SyntaxError for what is no such table */
+export function readFailureTable(): Cell[] {
+  return parseFailureTable(readFileSync(new URL('../../docs/failures.md', import.meta.url), 'utf8'));
+}
+
+export function parseFailureTable(text: string): Cell[] {
+  const sections = text.split(/^## /m).slice(1);
+  return sections.flatMap((section) => {
+    const [title = '', ...lines] = section.split('\n');
+    const mode = modes[title as keyof typeof modes];
+    if (mode === undefined) return [];
+    const [head = [], ...rows] = lines.filter((line) => line.startsWith('| ')).map(cellsOf);
+    const phases = head.slice(1);
+    return rows.flatMap(([strike = '', ...cells]) => {
+      if (cells.length !== phases.length)
+        throw new SyntaxError(`${title}: the row "${strike}" has ${cells.length} cells`);
+      return cells.flatMap((cell, index): Cell[] => {
+        if (cell === '') return [];
+        const [at, recovered] = cell
+          .replace(/ \?$/, '')
+          .split(' → ')
+          .map((part) => parseExpectation(part, `${title}, ${strike}`));
+        return [{ mode, strike, phase: phases[index]!, ...at!, recovered: recovered ?? null }];
+      });
+    });
+  });
+}
+
+function cellsOf(line: string): string[] {
+  return line
+    .split('|')
+    .slice(1, -1)
+    .map((cell) => cell.trim());
+}
+
+function parseExpectation(text: string, where: string): Expectation {
+  const match = expectation.exec(text);
+  if (match === null) throw new SyntaxError(`${where}: "${text}" is no cell`);
+  const [, place, exitCode, codes] = match;
+  return {
+    where: place as Expectation['where'],
+    exitCode: exitCode === '–' ? null : Number(exitCode),
+    codes: codes?.split('/') ?? [],
+  };
+}
