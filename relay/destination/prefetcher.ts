@@ -9,19 +9,12 @@ import type { RelayCounters } from '../counters.js';
 import { pageBytes, type RunDigester } from '../digest.js';
 import { type BatchRecord, maxReferencePages } from '../link/batch.js';
 import type { HintRun } from '../link/hints.js';
+import { HintedRuns, runState } from './hintedRuns.js';
 
 export interface PrefetcherSink {
   place(run: HintRun, bytes: Buffer, digest: Buffer): void;
   /** Whether there is nothing better to do: what the stream asks for comes first. */
   mayPlace(): boolean;
-}
-
-/** A run that the stream has passed is `void`: whatever is known about it is out of date. */
-type State = 'waiting' | 'reading' | 'placed' | 'void';
-
-interface Run extends HintRun {
-  state: State;
-  digest: Buffer | null;
 }
 
 const defaultReadingBytes = 8 * 1024 * 1024;
@@ -35,7 +28,7 @@ export class Prefetcher {
   readonly #counters: RelayCounters;
   readonly #sink: PrefetcherSink;
   readonly #pool = new BufferPool(maxReferencePages * pageBytes, maxFreeBuffers);
-  readonly #runs: Run[] = [];
+  readonly #runs = new HintedRuns();
   /** For each page 1 + its run's place in `#runs`, 0 where there is none. */
   readonly #runOfPage: Uint32Array[];
   /** One bit a page: the stream has said what belongs there. */
@@ -67,8 +60,8 @@ export class Prefetcher {
       const runOfPage = this.#runOfPage[run.block]!;
       if (run.count > maxReferencePages || this.#disks[run.disk] === undefined) continue;
       if (!this.#isNew(run, runOfPage)) continue;
-      this.#runs.push({ ...run, state: 'waiting', digest: null });
-      runOfPage.fill(this.#runs.length, run.page, run.page + run.count);
+      this.#runs.add(run);
+      runOfPage.fill(this.#runs.count, run.page, run.page + run.count);
     }
     this.start();
   }
@@ -77,31 +70,33 @@ export class Prefetcher {
   overtake(block: number, page: number, count: number): void {
     const told = this.#told[block]!;
     for (let at = page; at < page + count; at++) told[at >> 3]! |= 1 << (at & 7);
-    if (this.#runs.length === 0) return;
+    const runs = this.#runs;
+    if (runs.count === 0) return;
     const runOfPage = this.#runOfPage[block]!;
     for (let at = page; at < page + count; at++) {
       const number = runOfPage[at]!;
       if (number === 0) continue;
-      const run = this.#runs[number - 1]!;
-      run.state = 'void';
+      runs.state[number - 1] = runState.gone;
       if (number + leadRuns > this.#next) this.#next = number + leadRuns;
-      at = run.page + run.count - 1;
+      at = runs.page[number - 1]! + runs.length[number - 1]! - 1;
     }
   }
 
   /** To be asked before {@link overtake}. @returns whether what the reference is about is in place */
   has({ block, page, count, disk, diskOffsetBytes, digest }: BatchRecord): boolean {
-    const run = this.#runs[this.#runOfPage[block]![page]! - 1];
-    if (run === undefined || run.state !== 'placed' || run.page !== page || run.count !== count) return false;
-    return run.disk === disk && run.diskOffsetBytes === diskOffsetBytes && run.digest!.equals(digest!);
+    const runs = this.#runs;
+    const at = this.#runOfPage[block]![page]! - 1;
+    if (at < 0 || runs.state[at] !== runState.placed || runs.page[at] !== page || runs.length[at] !== count)
+      return false;
+    return runs.disk[at] === disk && runs.diskOffsetBytes[at] === diskOffsetBytes && runs.hasDigest(at, digest!);
   }
 
   /** Reads on as far as there is room for it. */
   start(): void {
-    while (this.#next < this.#runs.length && !this.#isStopped) {
+    while (this.#next < this.#runs.count && !this.#isStopped) {
       if (this.#readingBytes >= this.maxReadingBytes || !this.#sink.mayPlace()) return;
-      const run = this.#runs[this.#next++]!;
-      if (run.state === 'waiting') void this.#fetch(run);
+      const at = this.#next++;
+      if (this.#runs.state[at] === runState.waiting) void this.#fetch(at);
     }
   }
 
@@ -109,8 +104,9 @@ export class Prefetcher {
   stop(): { block: number; page: number; count: number }[] {
     this.#isStopped = true;
     const left: { block: number; page: number; count: number }[] = [];
-    for (const { block, page, count, digest } of this.#runs) {
-      if (digest === null) continue;
+    for (let run = 0; run < this.#runs.count; run++) {
+      if (this.#runs.wasPlaced[run] === 0) continue;
+      const { block, page, count } = this.#runs.get(run);
       const told = this.#told[block]!;
       for (let at = page; at < page + count; at++)
         if ((told[at >> 3]! & (1 << (at & 7))) === 0) left.push({ block, page: at, count: 1 });
@@ -125,9 +121,10 @@ export class Prefetcher {
     return true;
   }
 
-  async #fetch(run: Run): Promise<void> {
+  async #fetch(at: number): Promise<void> {
+    const run = this.#runs.get(at);
     const lengthBytes = run.count * pageBytes;
-    run.state = 'reading';
+    this.#runs.state[at] = runState.reading;
     this.#readingBytes += lengthBytes;
     let bytes: Buffer | null = null;
     try {
@@ -139,10 +136,10 @@ export class Prefetcher {
     this.#readingBytes -= lengthBytes;
     if (bytes !== null) {
       this.#counters.bytes.restored += lengthBytes;
-      if (!this.#isStopped && run.state === 'reading') {
-        run.digest = this.#digester.digest(bytes);
-        run.state = 'placed';
-        this.#sink.place(run, bytes, run.digest);
+      if (!this.#isStopped && this.#runs.state[at] === runState.reading) {
+        const digest = this.#digester.digest(bytes);
+        this.#runs.setPlaced(at, digest);
+        this.#sink.place(run, bytes, digest);
       }
       this.#pool.release(Buffer.from(bytes.buffer));
     }

@@ -29,10 +29,16 @@ export const maxHintRuns = 2 ** 16;
 const maxRunBytes = 32;
 
 /** One payload for each 65,536 runs. */
-export function encodeHints(runs: readonly HintRun[]): Buffer[] {
+export function encodeHints(runs: Iterable<HintRun>): Buffer[] {
   const payloads: Buffer[] = [];
-  for (let from = 0; from < runs.length; from += maxHintRuns)
-    payloads.push(encodeFrame(runs.slice(from, from + maxHintRuns)));
+  let some: HintRun[] = [];
+  for (const run of runs) {
+    some.push(run);
+    if (some.length < maxHintRuns) continue;
+    payloads.push(encodeFrame(some));
+    some = [];
+  }
+  if (some.length > 0) payloads.push(encodeFrame(some));
   return payloads;
 }
 

@@ -3,7 +3,7 @@
  * map (guest page frames) seen through the machine's memory layout (RAM blocks). A hint throughout.
  */
 import type { CacheRuns } from '../../guest-agent/cacheMap.js';
-import { type BlockSize, pageBytes } from '../digest.js';
+import { type BlockSize, digestBytes, pageBytes } from '../digest.js';
 import { maxReferencePages } from '../link/batch.js';
 import type { HintRun } from '../link/hints.js';
 
@@ -25,18 +25,19 @@ export interface CacheMap {
 /** A reference has 48 bits for its place on the disk. */
 const maxDiskBytes = 2 ** 48;
 
+/** Columns: there may be millions of runs. */
 interface BlockRuns {
   count: number;
   readonly page: Uint32Array;
-  readonly pageCount: Uint32Array;
+  readonly pageCount: Uint8Array;
   readonly disk: Uint16Array;
   readonly diskOffsetBytes: Float64Array;
   /** Where the last look-up ended: QEMU sends pages in ascending order, so the next one is near. */
   cursor: number;
   /** One bit a page: already sent since this map was made, so changed since. */
   readonly sent: Uint8Array;
-  /** Digests of runs that the destination has read ahead, by the run's number. */
-  readonly inPlace: Map<number, Buffer>;
+  /** Digests of runs that the destination has read ahead, zeroes of all others; null before the first. */
+  inPlace: Buffer | null;
 }
 
 export class TeleportMap {
@@ -48,35 +49,48 @@ export class TeleportMap {
   run = 0;
 
   constructor(blocks: readonly BlockSize[], map: CacheMap) {
-    const pieces = cutAtRanges(blocks, map);
-    this.#blocks = blocks.map((block, index) => toColumns(block, pieces[index]!));
+    const counts = blocks.map(() => 0);
+    cutAtRanges(blocks, map, (block) => counts[block]!++);
+    this.#blocks = blocks.map((block, index) => emptyColumns(block, counts[index]!));
+    cutAtRanges(blocks, map, (block, page, pageCount, disk, diskOffsetBytes) => {
+      const runs = this.#blocks[block]!;
+      const at = runs.count++;
+      runs.page[at] = page;
+      runs.pageCount[at] = pageCount;
+      runs.disk[at] = disk;
+      runs.diskOffsetBytes[at] = diskOffsetBytes;
+    });
+    for (const [index, runs] of this.#blocks.entries()) if (!ascends(runs)) this.#blocks[index] = sorted(runs);
   }
 
   /** The destination has read a whole run ahead, and found it to have this digest. */
   noteInPlace(block: number, page: number, digest: Buffer): void {
     const runs = this.#blocks[block];
     const at = runs === undefined ? -1 : lastAtOrBefore(runs.page, runs.count, page);
-    if (at >= 0 && runs!.page[at] === page) runs!.inPlace.set(at, digest);
+    if (at < 0 || runs!.page[at] !== page) return;
+    runs!.inPlace ??= Buffer.alloc(runs!.count * digestBytes);
+    digest.copy(runs!.inPlace, at * digestBytes);
   }
 
   /** Whether a whole run is in place at the destination already, as it is here. */
   isInPlace(block: number, page: number, count: number, digest: Buffer): boolean {
     const runs = this.#blocks[block]!;
     const at = lastAtOrBefore(runs.page, runs.count, page);
-    return runs.page[at] === page && runs.pageCount[at] === count && runs.inPlace.get(at)?.equals(digest) === true;
+    if (runs.inPlace === null || runs.page[at] !== page || runs.pageCount[at] !== count) return false;
+    return digest.compare(runs.inPlace, at * digestBytes, (at + 1) * digestBytes) === 0;
   }
 
   /** All runs, cut as references are. */
-  runs(): HintRun[] {
-    return this.#blocks.flatMap((runs, block) =>
-      Array.from({ length: runs.count }, (_, at) => ({
-        block,
-        page: runs.page[at]!,
-        count: runs.pageCount[at]!,
-        disk: runs.disk[at]!,
-        diskOffsetBytes: runs.diskOffsetBytes[at]!,
-      })),
-    );
+  *runs(): Generator<HintRun> {
+    for (const [block, runs] of this.#blocks.entries())
+      for (let at = 0; at < runs.count; at++)
+        yield {
+          block,
+          page: runs.page[at]!,
+          count: runs.pageCount[at]!,
+          disk: runs.disk[at]!,
+          diskOffsetBytes: runs.diskOffsetBytes[at]!,
+        };
   }
 
   /**
@@ -103,14 +117,17 @@ export class TeleportMap {
   }
 }
 
-type Piece = readonly [page: number, pageCount: number, disk: number, diskOffsetBytes: number];
+type PieceHandler = (block: number, page: number, pageCount: number, disk: number, diskOffsetBytes: number) => void;
 
-function cutAtRanges(blocks: readonly BlockSize[], { runs, gpaMap, diskIndexes }: CacheMap): Piece[][] {
+function cutAtRanges(
+  blocks: readonly BlockSize[],
+  { runs, gpaMap, diskIndexes }: CacheMap,
+  handle: PieceHandler,
+): void {
   const blockIndex = new Map(blocks.map((block, index) => [block.name, index]));
   const ranges = gpaMap
     .filter(({ block }) => blockIndex.has(block))
     .toSorted((left, right) => left.gpaStart - right.gpaStart);
-  const pieces: Piece[][] = blocks.map(() => []);
   let range = 0;
   for (let run = 0; run < runs.count; run++) {
     const disk = diskIndexes[runs.disk[run]!] ?? -1;
@@ -128,36 +145,40 @@ function cutAtRanges(blocks: readonly BlockSize[], { runs, gpaMap, diskIndexes }
       const last = Math.floor(Math.min(to - gpaStart + blockOffset, blocks[index]!.lengthBytes) / pageBytes);
       const offsetBytes = runs.diskOffsetBytes[run]! + from - start;
       for (let page = first; page < last; page += maxReferencePages)
-        pieces[index]!.push([
-          page,
-          Math.min(maxReferencePages, last - page),
-          disk,
-          offsetBytes + (page - first) * pageBytes,
-        ]);
+        handle(index, page, Math.min(maxReferencePages, last - page), disk, offsetBytes + (page - first) * pageBytes);
     }
   }
-  return pieces;
 }
 
-function toColumns(block: BlockSize, pieces: Piece[]): BlockRuns {
-  pieces.sort((left, right) => left[0] - right[0]);
-  const columns: BlockRuns = {
-    count: pieces.length,
-    page: new Uint32Array(pieces.length),
-    pageCount: new Uint32Array(pieces.length),
-    disk: new Uint16Array(pieces.length),
-    diskOffsetBytes: new Float64Array(pieces.length),
+function emptyColumns({ lengthBytes }: Pick<BlockSize, 'lengthBytes'>, count: number): BlockRuns {
+  return {
+    count: 0,
+    page: new Uint32Array(count),
+    pageCount: new Uint8Array(count),
+    disk: new Uint16Array(count),
+    diskOffsetBytes: new Float64Array(count),
     cursor: 0,
-    sent: new Uint8Array(Math.ceil(block.lengthBytes / pageBytes / 8) + 1),
-    inPlace: new Map(),
+    sent: new Uint8Array(Math.ceil(lengthBytes / pageBytes / 8) + 1),
+    inPlace: null,
   };
-  pieces.forEach(([page, pageCount, disk, diskOffsetBytes], at) => {
-    columns.page[at] = page;
-    columns.pageCount[at] = pageCount;
-    columns.disk[at] = disk;
-    columns.diskOffsetBytes[at] = diskOffsetBytes;
-  });
-  return columns;
+}
+
+/** As the agent tells them, unless it lies or memory is seen at several addresses. */
+function ascends({ count, page }: BlockRuns): boolean {
+  for (let at = 1; at < count; at++) if (page[at]! < page[at - 1]!) return false;
+  return true;
+}
+
+function sorted(runs: BlockRuns): BlockRuns {
+  const order = Uint32Array.from({ length: runs.count }, (_, at) => at);
+  order.sort((left, right) => runs.page[left]! - runs.page[right]!);
+  return {
+    ...runs,
+    page: runs.page.map((_, at) => runs.page[order[at]!]!),
+    pageCount: runs.pageCount.map((_, at) => runs.pageCount[order[at]!]!),
+    disk: runs.disk.map((_, at) => runs.disk[order[at]!]!),
+    diskOffsetBytes: runs.diskOffsetBytes.map((_, at) => runs.diskOffsetBytes[order[at]!]!),
+  };
 }
 
 function lastAtOrBefore(pages: Uint32Array, count: number, page: number): number {

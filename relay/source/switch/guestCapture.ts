@@ -75,7 +75,7 @@ export class GuestCapture implements Disposable {
     const { memory } = this.#options;
     if (memory === null) this.#toStore.setCacheMap(map);
     else {
-      const runs = new TeleportMap(memory.blocks, map).runs();
+      const runs = [...new TeleportMap(memory.blocks, map).runs()];
       this.#files!.setCache(runs);
       this.#log?.cache(encodeHints(runs));
     }

@@ -192,5 +192,7 @@ describe('the teleport map', () => {
 });
 
 function pagesOf(map: TeleportMap): number {
-  return map.runs().reduce((sum, { count }) => sum + count, 0);
+  let pages = 0;
+  for (const { count } of map.runs()) pages += count;
+  return pages;
 }
