@@ -307,11 +307,11 @@ export class SourceSwitch implements AsyncDisposable {
 
 /** @returns null when another service could not go on from what is kept */
 async function noteMemory(
-  { key, connections, bandwidthBps, compress, switching }: Params<'source.listen'>,
+  { key, connections, bandwidthBps, compress, switching, guest }: Params<'source.listen'>,
   memory: OpenMemory | null,
 ): Promise<NonNullable<Ledger['memory']> | null> {
   // libvirt removes its domain's file when that has gone, and is the one to end what is left.
-  const isDomain = switching!.guest.libvirt !== undefined;
+  const isDomain = guest.libvirt !== undefined;
   const blocks = memory === null || isDomain ? null : await noteBlocks(memory);
   if (blocks === null) return null;
   return { key, connections, bandwidthBps, compress, reconnectTimeoutMs: switching!.reconnectTimeoutMs, blocks };
