@@ -163,11 +163,11 @@ export class DestinationSide implements AsyncDisposable {
     params: Params<'destination.listen'>,
     address: NonNullable<Params<'destination.listen'>['guest']['libvirt']>,
   ): Promise<void> {
-    const { runDir, migrationId, key, ports } = params;
+    const { runDir, migrationId, key, ports, domainUser: user } = params;
     this.#directory = join(runDir, migrationId);
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
     const isSwitch = params.switching !== null;
-    const options = { runDir, migrationId, key: Buffer.from(key, 'base64'), ports, isSwitch };
+    const options = { runDir, migrationId, key: Buffer.from(key, 'base64'), ports, isSwitch, user };
     this.#domain = await DomainArrival.prepare(address, options);
     this.#streamPath = this.#domain.streamPath;
   }

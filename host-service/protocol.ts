@@ -187,6 +187,8 @@ export const methodParams = {
     ports: z.tuple([z.number().int(), z.number().int()]).nullable(),
     reconnectTimeoutMs: z.number().nonnegative(),
     switching: switchingSchema.nullable(),
+    /** As whom the domain's own label has QEMU run; null where that is left to the host. */
+    domainUser: z.string().nullable(),
   }),
   /** Readies the host for a domain that libvirt is going to bring. */
   'destination.expect': z.object({

@@ -7,7 +7,8 @@ import { type GuestDevices, guestArguments, guestPaths } from './guest/arguments
 import { answersQmp } from './guest/launch.js';
 import type { TinyGuestImage } from './guest/tinyGuest.js';
 import { cancel, labExec, pathInMember, pidFromOutside } from './host/members.js';
-import { machineFor, qemuBinary, qemuVersionOn } from './qemu.js';
+import { machineFor, qemuVersionOn } from './hostQemu.js';
+import { qemuBinary } from './qemu.js';
 import type { HostName } from './settings.js';
 import { requireState } from './state.js';
 

@@ -15,10 +15,11 @@ import { raiseGuestNetwork } from './guestNetwork.js';
 import { findMembers, killMembers, labExec, startMember } from './host/members.js';
 import { setUpHost } from './host/setup.js';
 import { writeSshClientConfig, writeSshKeys } from './host/ssh.js';
+import { qemuVersionOn } from './hostQemu.js';
 import { isLibvirtWhole, setUpLibvirt } from './libvirt/daemons.js';
 import { writeEmulator } from './libvirt/emulator.js';
 import { labPrograms, libvirtPrograms, requirePrograms } from './programs.js';
-import { qemuBinary, qemuVersionOn } from './qemu.js';
+import { qemuBinary } from './qemu.js';
 import {
   defaultSettings,
   hostNames,

@@ -4,7 +4,6 @@ import { chmod, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { cacheDir, cached } from './cache.js';
 import { PackageSource } from './packages.js';
-import type { HostName } from './settings.js';
 
 /** `7.2` stands for the system's QEMU. */
 export type QemuVersion = '7.2' | '10.0';
@@ -12,16 +11,6 @@ export type QemuVersion = '7.2' | '10.0';
 /** What the hosts have: both the same, or hostA 7.2 and hostB 10.0. */
 export const labQemus = ['7.2', '10.0', 'mixed'] as const;
 export type LabQemu = (typeof labQemus)[number];
-
-export function qemuVersionOn(host: HostName, qemu: LabQemu): QemuVersion {
-  if (qemu !== 'mixed') return qemu;
-  return host === 'hostA' ? '7.2' : '10.0';
-}
-
-/** The newest machine that all of the hosts have, under the name that each of them knows it by. */
-export function machineFor(qemu: LabQemu): string {
-  return qemu === 'mixed' ? 'pc-q35-7.2' : 'q35';
-}
 
 const systemBinary = '/usr/bin/qemu-system-x86_64';
 

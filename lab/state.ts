@@ -7,7 +7,8 @@ import { cacheDir } from './cache.js';
 import { LabError } from './errors.js';
 import { acquireFileLock } from './fileLock.js';
 import { guestPaths } from './guest/arguments.js';
-import { qemuBinary, qemuVersionOn } from './qemu.js';
+import { qemuVersionOn } from './hostQemu.js';
+import { qemuBinary } from './qemu.js';
 import {
   defaultSettings,
   guestDirectory,

@@ -18,6 +18,7 @@ export {
   type Finding,
   type MigrationMode,
   type MigrationReport,
+  type PhaseName,
   reportSchema,
 } from './report.js';
 export type {

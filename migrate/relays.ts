@@ -38,7 +38,7 @@ export interface RelaysMeeting {
 }
 
 export function connectRelays(
-  { source, destination, plan }: Pick<Prepared, 'source' | 'destination' | 'plan'>,
+  { source, destination, plan, domain }: Pick<Prepared, 'source' | 'destination' | 'plan' | 'domain'>,
   migration: RelayedMigration,
   signal: AbortSignal,
 ): RelaysMeeting {
@@ -66,7 +66,8 @@ export function connectRelays(
     const { runDir, linkPorts } = destination.host;
     const ports: [number, number] | null = linkPorts === undefined ? null : [linkPorts.first, linkPorts.last];
     const party = { guest: addressOnDestination(intent.guest, request), peer: peerOf(source) };
-    const own = { reconnectTimeoutMs, switching: switchingOf(migration, destination) };
+    const domainUser = domain?.user ?? null;
+    const own = { reconnectTimeoutMs, switching: switchingOf(migration, destination), domainUser };
     const listen = { migrationId, runDir, key, ports, ...party, ...own };
     const { port, tunnelPort } = await call(destination.rpc, 'destination.listen', listen, { signal });
     const host = await linkAddress(destination.host);

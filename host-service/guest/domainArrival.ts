@@ -24,6 +24,8 @@ export interface DomainArrivalOptions {
   readonly key: Buffer;
   readonly ports: readonly [number, number] | null;
   readonly isSwitch: boolean;
+  /** That the domain's own label names. */
+  readonly user: string | null;
 }
 
 export class DomainArrival implements AsyncDisposable {
@@ -55,7 +57,7 @@ export class DomainArrival implements AsyncDisposable {
   static async prepare(address: DomainAddress, options: DomainArrivalOptions): Promise<DomainArrival> {
     const destination = new LibvirtDestination(address, options.migrationId);
     try {
-      const streamPath = await destination.prepare();
+      const streamPath = await destination.prepare(options.user);
       const { migrationId, key, ports, isSwitch: follows } = options;
       const tunnel = await TunnelExit.open({ migrationId, key }, ports, { follows });
       return new DomainArrival(address, options, { destination, tunnel, streamPath });

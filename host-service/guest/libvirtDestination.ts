@@ -12,6 +12,7 @@ import {
   isActive,
   LibvirtError,
   openMonitor,
+  ownerNamed,
   type QmpMonitor,
   qemuOwner,
   Virsh,
@@ -48,9 +49,10 @@ export class LibvirtDestination implements AsyncDisposable {
     this.#monitor = openMonitor(this.#virsh, address);
   }
 
-  /** @returns where QEMU is going to listen */
-  async prepare(signal?: AbortSignal): Promise<string> {
-    return await makeStreamPath(this.#migrationId, await qemuOwner(this.#virsh, { signal }));
+  /** @param user - that the domain's own label names; null: QEMU's is the daemon's. @returns where QEMU is going to listen */
+  async prepare(user: string | null): Promise<string> {
+    const owner = user === null ? await qemuOwner(this.#virsh) : await ownerNamed(user);
+    return await makeStreamPath(this.#migrationId, owner);
   }
 
   /** Resolves when QEMU listens. */

@@ -6,7 +6,7 @@ import { LabError } from '../errors.js';
 import type { GuestDevices } from '../guest/arguments.js';
 import type { TinyGuestImage } from '../guest/tinyGuest.js';
 import { cancel, labExec, pathInMember, pidFromOutside } from '../host/members.js';
-import { qemuVersionOn } from '../qemu.js';
+import { qemuVersionOn } from '../hostQemu.js';
 import { type HostName, labPaths } from '../settings.js';
 import { requireState } from '../state.js';
 import { type DomainOptions, domainXml } from './domainXml.js';

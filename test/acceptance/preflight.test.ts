@@ -42,21 +42,21 @@ const troubles: readonly Trouble[] = [
     name: "the guest's disk is not there",
     found: ['refuse VMMIG_DISK_IMAGE'],
     inventory: ({ guests }) => {
-      guests['vm1']!.disks['data'] = { path: '/var/empty/nowhere.img' };
+      guests.vm1!.disks.data = { path: '/var/empty/nowhere.img' };
     },
   },
   {
     name: 'the destination has no such QEMU',
     found: ['refuse VMMIG_DESTINATION_QEMU'],
     inventory: ({ hosts }) => {
-      hosts['hostB']!.qemu = '/no/such/qemu';
+      hosts.hostB!.qemu = '/no/such/qemu';
     },
   },
   {
     name: 'the destination has no place for what vmmig needs',
     found: ['refuse VMMIG_DESTINATION_PATH'],
     inventory: ({ hosts }) => {
-      hosts['hostB']!.runDir = '/no/such/directory';
+      hosts.hostB!.runDir = '/no/such/directory';
     },
   },
   {
@@ -68,7 +68,7 @@ const troubles: readonly Trouble[] = [
     name: 'no agent answers',
     found: ['warn VMMIG_PREFLIGHT_NO_AGENT'],
     inventory: ({ guests }) => {
-      guests['vm1']!.agent = squatted;
+      guests.vm1!.agent = squatted;
     },
   },
 ];
@@ -185,7 +185,7 @@ describe('Preflight', () => {
       {
         name: 'unreachable',
         found: [],
-        inventory: ({ hosts }) => void Object.assign(hosts['hostB']!, { ssh: 'root@127.0.0.1:9', hostname: 'hostB' }),
+        inventory: ({ hosts }) => void Object.assign(hosts.hostB!, { ssh: 'root@127.0.0.1:9', hostname: 'hostB' }),
       },
     ]);
     expect(exitCode).toBe(4);

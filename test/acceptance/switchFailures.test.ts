@@ -32,7 +32,7 @@ describe('A switch that fails before its commit point', () => {
   it('because the destination refuses its devices, is told so and resumes it', { timeout: 60_000 }, async () => {
     const inventory = join(labPaths.shared(), 'other-devices.yaml');
     const { guests, ...rest } = parse(await readFile(labPaths.inventory(), 'utf8'));
-    guests['vm1'].destination = { options: ['-global', 'virtio-blk-device.discard=off'] };
+    guests.vm1.destination = { options: ['-global', 'virtio-blk-device.discard=off'] };
     await writeFile(inventory, stringify({ ...rest, guests }));
     const { exitCode, report, stderr } = await guest.beginSwitch('--inventory', inventory).ended;
     expect(report, stderr).toMatchObject({ result: 'failed', vmLocation: 'source', verified: null });

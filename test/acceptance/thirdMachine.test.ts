@@ -100,7 +100,7 @@ describe('From a third machine', () => {
 
     it('a host out of reach has an exit code of its own', async () => {
       const path = await inventoryWith(({ hosts }) => {
-        hosts['hostC'] = { ssh: 'root@127.0.0.1:9', hostname: 'hostC' };
+        hosts.hostC = { ssh: 'root@127.0.0.1:9', hostname: 'hostC' };
       });
       const report = await json<MigrationReport>(4, 'teleport', 'vm1', '--to', 'hostC', '--inventory', path);
       expect(reportDocument.parse(report)).toMatchObject({
@@ -113,7 +113,7 @@ describe('From a third machine', () => {
 
     it('all reasons are told at once', { timeout: 60_000 }, async () => {
       const path = await inventoryWith(({ guests }) => {
-        guests['vm1']!.disks['data'] = { path: '/var/empty/nowhere.img' };
+        guests.vm1!.disks.data = { path: '/var/empty/nowhere.img' };
       });
       const squatter = labExec('hostB', ['socat', `UNIX-LISTEN:${qmpPath}`, '-'], { reject: false, stdin: 'pipe' });
       await withMonitor((qmp) => qmp.execute('stop'));
