@@ -122,8 +122,9 @@ describe('frames', () => {
 
   test('are ordered exactly when they build up the guest', () => {
     const ordered = types.filter(isOrdered);
-    const { blocks, raw, batch, endOfRam, tail, root, hints, remote, device, go, memory, ahead } = frameType;
-    const wanted = [blocks, raw, batch, endOfRam, tail, root, hints, remote, device, go, memory, ahead];
+    const { blocks, raw, batch, endOfRam, tail, root, hints, remote, device, go, memory, ahead, packedTail } =
+      frameType;
+    const wanted = [blocks, raw, batch, endOfRam, tail, root, hints, remote, device, go, memory, ahead, packedTail];
     expect(ordered.toSorted((left, right) => left - right)).toEqual(wanted);
   });
 

@@ -172,7 +172,11 @@ export class Destination {
   restart(): void {
     for (const [key, version] of this.guest.latest) {
       const isZero = version.kind === 'fill' && version.fill === 0;
-      if (!isZero && this.placed.get(key) === version.number) continue;
+      if (!isZero && this.placed.get(key) === version.number) {
+        // It is in place: what it was filled with is not remembered, and the same fill is a new version.
+        this.guest.latest.set(key, { ...version, kind: 'bytes' });
+        continue;
+      }
       this.placed.delete(key);
       this.#sent.delete(`${key} ${version.number}`);
     }
