@@ -11,6 +11,8 @@ const signal = new AbortController().signal;
 let images: Images;
 /** Called before each look of the destination. */
 let beforeComparing: () => Promise<unknown> = async () => {};
+/** Who writes to the guest's disks by right. */
+let guest = { pid: 0, startTime: 0 };
 
 beforeAll(async () => {
   images = await Images.open();
@@ -23,6 +25,7 @@ beforeAll(async () => {
 });
 afterEach(() => {
   beforeComparing = async () => {};
+  guest = { pid: 0, startTime: 0 };
 });
 afterAll(() => images[Symbol.asyncDispose]());
 
@@ -46,8 +49,6 @@ async function prove(...pairs: ImagePair[]) {
     images: pairs,
     restorable: pairs.filter((pair) => !pair.device.isEncrypted).map(({ there }) => there),
   };
-  // The guest, as far as anybody can see, is who writes to the image.
-  const guest = await processId(process.pid);
   const { findings, unreadable } = await proveDisks({
     source: side,
     destination: side,
@@ -86,6 +87,7 @@ describe('The disk on the destination', () => {
 
   it('is not taken for another one because the guest writes all the time', async () => {
     let written = 0;
+    guest = (await processId(process.pid))!;
     beforeComparing = async () => {
       written += 1;
       await write('disk.raw', MiB, `the ${written}. superblock`);
