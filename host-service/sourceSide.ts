@@ -377,7 +377,8 @@ export class SourceSide implements AsyncDisposable {
   }
 
   async #endQemu(signal: AbortSignal): Promise<void> {
-    this.#stopSampling();
+    // Of a switch there is still a lot to tell.
+    if (this.#switch === null) this.#stopSampling();
     await this.#agent?.[Symbol.asyncDispose]();
     await this.#guest!.release(signal);
   }

@@ -5,6 +5,7 @@ import { AgentClient, type ScanResult } from '../../../guest-agent/client.js';
 import { type GuestAgent, openAgent } from '../../../guest-agent/guestAgent.js';
 import { QgaSocket } from '../../../guest-agent/qga/socket.js';
 import { inspectGuestServices } from '../../../hypervisor/index.js';
+import { guestPaths } from '../../../lab/index.js';
 import { AgentGuest, buildAgent, Workspace } from '../agentGuest.js';
 import { type KnownFiles, makeExt4, writeKnownFiles } from '../images.js';
 import { expectRight, judge } from '../truth.js';
@@ -70,7 +71,11 @@ afterAll(async () => {
 
 describe('a guest with nothing but qemu-guest-agent', () => {
   it('tells what its own agent tells, and is as it was afterwards', async () => {
-    expect(await inspectGuestServices(guest.qmp)).toEqual({ portPath: null, qgaPath, pageCacheBytes: null });
+    expect(await inspectGuestServices(guest.qmp)).toEqual({
+      portPath: guestPaths(workspace.file('guest'), 'qga').agentPath,
+      qgaPath,
+      pageCacheBytes: null,
+    });
     const before = await state();
     const own = await scanOverPort();
     const agent = await open();
