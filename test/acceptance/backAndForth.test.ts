@@ -6,7 +6,7 @@ import { expectNothingLeft, fastWan, Guest, isFull, useLab } from './rig.js';
 describe.each([
   { qemu: '7.2', mode: 'teleport', moves: 5 },
   { qemu: '10.0', mode: 'teleport', moves: isFull ? 5 : 2 },
-  { qemu: '7.2', mode: 'switch', moves: isFull ? 11 : 4 },
+  { qemu: '7.2', mode: 'switch', moves: isFull ? 11 : 2 },
   { qemu: '10.0', mode: 'switch', moves: isFull ? 11 : 2 },
 ] as const)('In QEMU $qemu, a guest that checks its memory and its files all the time', ({ qemu, mode, moves }) => {
   useLab({ ...fastWan, qemu });
