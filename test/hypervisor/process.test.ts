@@ -71,7 +71,9 @@ test('waiting for the end stops when the signal is aborted', async () => {
 
 test('a process is described by its command line, directory, binary and owner', async () => {
   const { pid } = await started("echo ready; exec sleep 60 # a comment with 'quotes'");
-  expect(await inspectProcess(pid)).toMatchObject({ pid, cwd: '/tmp', uid: process.getuid!(), argv: ['sleep', '60'] });
+  const described = { pid, cwd: '/tmp', uid: process.getuid!(), argv: ['sleep', '60'] };
+  // It is ready a moment before it becomes another program.
+  await expect.poll(() => inspectProcess(pid)).toMatchObject(described);
   await expect(inspectProcess(2 ** 22 + 1)).rejects.toMatchObject({ code: 'VMMIG_INSPECT' });
 });
 
