@@ -19,7 +19,9 @@ export async function writersOf(path: string): Promise<ImageWriter[]> {
   for (const pid of processes) {
     const descriptors = await readdir(`/proc/${pid}/fd`).catch(() => []);
     for (const descriptor of descriptors) {
-      if (linkOf(`/proc/${pid}/fd/${descriptor}`) !== target || !(await isForWriting(pid, descriptor))) continue;
+      const isTarget = () => linkOf(`/proc/${pid}/fd/${descriptor}`) === target;
+      // Asked again: the number may be another file's by the time that its flags are read.
+      if (!isTarget() || !(await isForWriting(pid, descriptor)) || !isTarget()) continue;
       const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
       writers.push({ pid: Number(pid), name: name.trim() });
       break;
