@@ -8,6 +8,8 @@ export function exitCodeOfError(error: unknown): number {
   // Found before anything is tried.
   if (code !== null && /^VMMIG_(USAGE_|INVENTORY_|ALREADY_MIGRATING$)/.test(code)) return exitCodes.usage;
   if (code !== null && /^VMMIG_(SSH|HOST)_/.test(code)) return exitCodes.unreachable;
+  // As where there is a report: nothing was changed, and that the guest runs is more than is known.
+  if (code !== null && /^VMMIG_GUEST_NOT_(FOUND|RUNNING)$/.test(code)) return exitCodes.refused;
   return exitCodes.failed;
 }
 

@@ -88,9 +88,15 @@ export async function locateGuest(
   );
 }
 
-/** A guest that is off is found, and refused: null for every other reason not to find one. */
+const remedies: Readonly<Record<string, string>> = {
+  VMMIG_GUEST_NOT_RUNNING: 'start it, on either host',
+  VMMIG_GUEST_NOT_FOUND: '"vmmig list" shows the guests; start it, or correct the inventory; --from names its host',
+};
+
+/** A guest that is off, or nowhere, is refused as any other that cannot be moved: null for what else has been thrown. */
 export function findingOf(thrown: unknown): Finding | null {
-  if (!(thrown instanceof VmmigError) || thrown.code !== 'VMMIG_GUEST_NOT_RUNNING') return null;
+  if (!(thrown instanceof VmmigError)) return null;
   const { code, message } = thrown;
-  return { severity: 'refuse', code, message, remedy: 'start it, on either host' };
+  const remedy = remedies[code];
+  return remedy === undefined ? null : { severity: 'refuse', code, message, remedy };
 }

@@ -191,9 +191,10 @@ export abstract class Migration implements AsyncDisposable {
     const reasons = this.recorder.findings.filter(({ severity }) => severity === 'refuse');
     const message = `preflight refused: ${reasons.map((reason) => reason.message).join('; ')}`;
     this.count();
+    const isFound = reasons.every(({ code }) => code !== 'VMMIG_GUEST_NOT_FOUND');
     return await this.recorder.finish(
       'refused',
-      'source',
+      isFound ? 'source' : 'unknown',
       new VmmigError('VMMIG_PREFLIGHT_REFUSED', message, { phase: 'preflight' }),
     );
   }

@@ -27,7 +27,7 @@ export function outcomeLine(report: MigrationReport, style: Style): string {
     case 'unknown':
       return `${style.red(symbols.failed)} unknown where ${vm} runs: the source on ${clean(report.from)} is kept paused${reason(report)}`;
     case 'refused':
-      return `${style.red(symbols.failed)} refused: nothing was changed, ${vm} runs on ${clean(report.from)}${reason(report)}`;
+      return `${style.red(symbols.failed)} refused: nothing was changed${reason(report)}`;
     case 'failed':
       return `${style.red(symbols.failed)} failed: ${vm} runs on ${clean(report.from)}, as before${reason(report)}`;
   }

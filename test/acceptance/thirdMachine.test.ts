@@ -89,13 +89,23 @@ describe('From a third machine', () => {
   });
 
   describe('a guest that cannot move is refused, and nothing is changed:', () => {
-    it('a guest that neither the inventory nor libvirt knows is not found', async () => {
-      const report = await json<MigrationReport>(1, 'teleport', 'vm9', '--to', 'hostB');
-      expect(reportDocument.parse(report)).toMatchObject({
-        result: 'failed',
-        error: { code: 'VMMIG_GUEST_NOT_FOUND', phase: 'preflight' },
+    it.each([
+      ['teleport', ['teleport', 'vm9', '--to', 'hostB']],
+      ['switch', ['switch', 'vm9', '--to', 'hostB']],
+      ['preflight', ['preflight', 'vm9', '--to', 'hostB']],
+    ])('%s finds a guest nowhere that neither the inventory nor libvirt knows', async (verb, args) => {
+      const report = await json<MigrationReport | PreflightReport>(5, ...args);
+      if (verb !== 'preflight')
+        expect(reportDocument.parse(report)).toMatchObject({
+          vmLocation: 'unknown',
+          error: { code: 'VMMIG_PREFLIGHT_REFUSED', phase: 'preflight' },
+        });
+      expect(report).toMatchObject({
+        result: 'refused',
+        findings: [{ severity: 'refuse', code: 'VMMIG_GUEST_NOT_FOUND' }],
       });
-      expect(report.error!.message).toMatch(/no guest vm9, and libvirt runs no domain of that name; looked on hostA/);
+      const [finding] = report.findings;
+      expect(finding!.message).toMatch(/no guest vm9, and libvirt runs no domain of that name; looked on hostA/);
     });
 
     it('a host out of reach has an exit code of its own', async () => {
