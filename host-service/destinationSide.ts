@@ -24,6 +24,7 @@ import type { SwitchDestination } from '../relay/destination/switchDestination.j
 import type { RelayError } from '../relay/errors.js';
 import { callerSilenceMs, patientCallerSilenceMs } from './callerSilence.js';
 import { removeLedger } from './commit/index.js';
+import { type ArrivedGuest, arrivedDirectly } from './guest/arrivedGuest.js';
 import { DomainArrival } from './guest/domainArrival.js';
 import { bootId } from './newLedger.js';
 import type { DestinationSample, Params, Pulled, Results, StartedProcess, TakeOver } from './protocol.js';
@@ -35,7 +36,6 @@ import { pidFile } from './switching/leftGuest.js';
 import { askDestination, concludeDestination, type OrphanedMigration, pulledElsewhere } from './switching/orphans.js';
 import { AdoptedGuest, awaitAnotherSource, findAtWork, findRemains, type Remains } from './switching/takeover.js';
 import { Yielding } from './switching/yielding.js';
-import { type ArrivedGuest, arrivedDirectly } from './teleporting/arrivedGuest.js';
 import { DestinationTeleport } from './teleporting/destinationTeleport.js';
 import { untilAborted } from './untilAborted.js';
 

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type DomainAddress, LibvirtError } from '../../hypervisor/index.js';
 import { decisionPath } from '../commit/index.js';
-import { type ArrivedGuest, arrivedByLibvirt } from '../teleporting/arrivedGuest.js';
+import { type ArrivedGuest, arrivedByLibvirt } from './arrivedGuest.js';
 import { DaemonKeeper } from './daemonKeeper.js';
 import { LibvirtDestination } from './libvirtDestination.js';
 import { type FollowedDaemon, TunnelExit } from './libvirtTunnel.js';

@@ -5,23 +5,13 @@
 import { HypervisorError, type ProcessId, processId } from '../../hypervisor/index.js';
 import { SwitchDestination, type SwitchDestinationOptions } from '../../relay/destination/switchDestination.js';
 import type { RelayError } from '../../relay/errors.js';
-import {
-  type DestinationAction,
-  type DestinationEvent,
-  type DestinationState,
-  decideAtDestination,
-  destinationStep,
-  type Ledger,
-  removeLedger,
-  updateLedger,
-  writeLedger,
-} from '../commit/index.js';
-import { CommitDriver } from '../commitDriver.js';
+import { type DestinationState, type Ledger, removeLedger, updateLedger, writeLedger } from '../commit/index.js';
 import { type Control, serveControl } from '../control.js';
+import { DestinationCommit } from '../destinationCommit.js';
+import type { ArrivedGuest } from '../guest/arrivedGuest.js';
 import { newLedger } from '../newLedger.js';
 import type { GuestAddress } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
-import { type ArrivedGuest, isRefusal } from '../teleporting/arrivedGuest.js';
 
 export interface DestinationSwitchOptions {
   readonly runDir: string;
@@ -56,11 +46,9 @@ const logLines = 4;
 export class DestinationSwitch implements AsyncDisposable {
   relay!: SwitchDestination;
   readonly #options: DestinationSwitchOptions;
-  readonly #driver: CommitDriver<DestinationState, DestinationEvent, DestinationAction>;
+  readonly #commit: DestinationCommit;
   #control: Control | null = null;
   #interruptedAtMs: number | null = null;
-  #resumedAtMs = 0;
-  #failure: unknown = null;
   /** Having taken over: before QEMU has a stream again it cannot be asked. */
   #goingOn: Promise<void> = Promise.resolve();
   /** The relay has given up. */
@@ -68,7 +56,13 @@ export class DestinationSwitch implements AsyncDisposable {
 
   private constructor(options: DestinationSwitchOptions, state: DestinationState) {
     this.#options = options;
-    this.#driver = new CommitDriver(state, destinationStep, (action) => this.#perform(action));
+    this.#commit = new DestinationCommit(state, {
+      runDir: options.runDir,
+      migrationId: options.migrationId,
+      arrived: options.guest,
+      phaseOnceItRuns: 'pulling',
+      tell: (answer) => this.#tell(answer),
+    });
   }
 
   /** Listens for the source relay. */
@@ -94,13 +88,10 @@ export class DestinationSwitch implements AsyncDisposable {
       hasSettled = resolve;
     });
     await own.#begin(() => {
-      const failed = (error: unknown) => {
-        own.#failure ??= error;
-      };
       goesOn()
-        .catch(failed)
+        .catch((error) => own.#commit.noteFailure(error))
         .then(hasSettled)
-        .then(() => own.#driver.post('ask'));
+        .then(() => own.#commit.post('ask'));
     });
     own.relay.finished.finally(hasSettled).catch(() => {});
     return own;
@@ -112,7 +103,7 @@ export class DestinationSwitch implements AsyncDisposable {
     this.relay = await SwitchDestination.start(options.relay, {
       permitted: () => {
         options.permitted?.();
-        void this.#driver.post('go');
+        void this.#commit.post('go');
       },
       loaded,
       interrupted: () => {
@@ -120,20 +111,19 @@ export class DestinationSwitch implements AsyncDisposable {
       },
       resumed: () => {
         this.#interruptedAtMs = null;
-        void this.#driver.post('linkBack');
+        void this.#commit.post('linkBack');
       },
     });
     this.relay.finished.catch(async (error) => {
       this.#isCutOff = true;
-      this.#failure ??= await this.#explained(error);
-      await this.#driver.post('failed');
+      await this.#commit.failed(await this.#explained(error));
       if (this.mayRun) await this.#giveWay();
     });
     this.#control = await serveControl(runDir, migrationId, 'destination', {
       status: async () => ({
         commit: this.state,
         interruptedAtMs: this.#interruptedAtMs,
-        resumedAtMs: this.#resumedAtMs || null,
+        resumedAtMs: this.#commit.resumedAtMs,
         port: this.relay.port,
         ...this.relay.state,
       }),
@@ -148,11 +138,11 @@ export class DestinationSwitch implements AsyncDisposable {
   }
 
   get state(): DestinationState {
-    return this.#driver.state;
+    return this.#commit.state;
   }
 
   get mayRun(): boolean {
-    return mayRun.has(this.#driver.state);
+    return mayRun.has(this.#commit.state);
   }
 
   /** Whether the guest runs here, or has all its memory, is not known. */
@@ -163,14 +153,14 @@ export class DestinationSwitch implements AsyncDisposable {
   /** Does the guest run here? If not, it never will. */
   async ask(): Promise<DestinationState> {
     await this.#goingOn;
-    return await this.#driver.post('ask');
+    return await this.#commit.post('ask');
   }
 
   /** Resolves when the guest runs here. @throws when it never will */
   async switched(signal: AbortSignal): Promise<{ resumedAtMs: number }> {
-    const state = await this.#driver.until((reached) => reached === 'running' || ended.has(reached), signal);
-    if (state === 'running') return { resumedAtMs: this.#resumedAtMs };
-    throw this.#failure ?? new ServiceError('VMMIG_SWITCH_REFUSED', 'the guest was not let run here');
+    const state = await this.#commit.until((reached) => reached === 'running' || ended.has(reached), signal);
+    if (state === 'running') return { resumedAtMs: this.#commit.resumedAtMs! };
+    throw this.#commit.failure ?? new ServiceError('VMMIG_SWITCH_REFUSED', 'the guest was not let run here');
   }
 
   /**
@@ -198,7 +188,7 @@ export class DestinationSwitch implements AsyncDisposable {
    * here, or all hope is gone.
    */
   async settled(): Promise<void> {
-    await this.#driver.post('abandon');
+    await this.#commit.post('abandon');
     if (!this.mayRun) return;
     await this.relay.finished.catch(() => {});
   }
@@ -206,10 +196,9 @@ export class DestinationSwitch implements AsyncDisposable {
   async #loaded(): Promise<void> {
     try {
       await (await this.#options.guest())!.ready();
-      await this.#driver.post('loaded');
+      await this.#commit.post('loaded');
     } catch (error) {
-      this.#failure ??= error;
-      await this.#driver.post('failed');
+      await this.#commit.failed(error);
     }
   }
 
@@ -223,36 +212,16 @@ export class DestinationSwitch implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     const { runDir, migrationId } = this.#options;
-    await this.#driver.post('abandon');
+    await this.#commit.post('abandon');
     await this.#control?.[Symbol.asyncDispose]();
     await this.relay[Symbol.asyncDispose]();
     if (!this.isInDoubt) await removeLedger(runDir, migrationId, 'destination');
   }
 
-  async #perform(action: DestinationAction): Promise<DestinationEvent | null> {
-    switch (action) {
-      case 'writeRun':
-        return await this.#decide('run');
-      case 'writeEnd':
-        return await this.#decide('end');
-      case 'releaseGuard':
-        (await this.#options.guest())?.release();
-        return null;
-      case 'startGuest':
-        return await this.#startGuest();
-      case 'lookAtGuest':
-        return (await (await this.#options.guest())?.look()) ?? 'guestGone';
-      case 'endQemu':
-        return await this.#endQemu();
-      case 'tellRunning':
-        this.relay.tellRunning();
-        return null;
-      case 'tellRefused':
-        this.relay.tellRefused(this.#failure instanceof Error ? this.#failure.message : 'it was given up');
-        return null;
-      default:
-        return null;
-    }
+  #tell(answer: 'tellRunning' | 'tellRefused'): void {
+    if (answer === 'tellRunning') return this.relay.tellRunning();
+    const { failure } = this.#commit;
+    this.relay.tellRefused(failure instanceof Error ? failure.message : 'it was given up');
   }
 
   /** QEMU's own reason is the better one when it hung up on the relay. */
@@ -261,32 +230,5 @@ export class DestinationSwitch implements AsyncDisposable {
     if (error.code !== 'VMMIG_RELAY_QEMU' || guest === null || this.state === 'running') return error;
     const said = (await guest.lastWords().catch(() => '')).split('\n').slice(-logLines).join('\n');
     return new HypervisorError('VMMIG_DESTINATION_LOAD', `the guest could not be loaded: ${said || error.message}`);
-  }
-
-  async #decide(decision: 'run' | 'end'): Promise<DestinationEvent> {
-    return await decideAtDestination(this.#options, decision, (error) => {
-      this.#failure ??= error;
-    });
-  }
-
-  async #startGuest(): Promise<DestinationEvent> {
-    try {
-      this.#resumedAtMs = await (await this.#options.guest())!.start();
-      const { runDir, migrationId } = this.#options;
-      await updateLedger(runDir, { migrationId, role: 'destination' }, { phase: 'pulling' }).catch(() => {});
-      return 'guestStarted';
-    } catch (error) {
-      this.#failure ??= error;
-      return isRefusal(error) ? 'startRefused' : 'startSilent';
-    }
-  }
-
-  async #endQemu(): Promise<DestinationEvent> {
-    try {
-      await (await this.#options.guest())?.end();
-      return 'qemuEnded';
-    } catch {
-      return 'endFailed';
-    }
   }
 }

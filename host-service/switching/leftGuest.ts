@@ -18,12 +18,12 @@ import {
 } from '../../hypervisor/index.js';
 import { QmpClient } from '../../qmp/index.js';
 import type { Ledger } from '../commit/index.js';
+import { untouched } from '../guest/arrivedGuest.js';
 import { isWaiting, LibvirtDestination } from '../guest/libvirtDestination.js';
 import { LibvirtSource } from '../guest/libvirtSource.js';
 import { bootId } from '../newLedger.js';
 import type { GuestAddress } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
-import { untouched } from '../teleporting/arrivedGuest.js';
 
 /** In a migration's directory while the QEMU that was started for it is not to outlive its service: `PID STARTTIME`. */
 export const pidFile = 'qemu.pid';

@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type DestinationGuest, endProcess, HypervisorError, letRun } from '../../hypervisor/index.js';
 import { QmpCommandError } from '../../qmp/index.js';
 import { eventTimeMs } from '../clock.js';
-import type { LibvirtDestination } from '../guest/libvirtDestination.js';
+import type { LibvirtDestination } from './libvirtDestination.js';
 
 export interface ArrivedGuest {
   /** Of a switch: resolves when whoever manages it has only to be told that it may run. @throws when that will not come */
