@@ -45,8 +45,8 @@ const freeLineBytes = 64 * 1024;
 export class SwitchLink {
   readonly #options: SwitchLinkOptions;
   readonly #handlers: SwitchLinkHandlers;
-  readonly #window = new BulkWindow();
-  readonly #bucket: TokenBucket | null;
+  #window = new BulkWindow();
+  #bucket: TokenBucket | null;
   #current: DurableLink | null = null;
   #endpoint: Endpoint | null = null;
   /** Of links that are gone. */
@@ -55,7 +55,7 @@ export class SwitchLink {
   constructor(options: SwitchLinkOptions, handlers: SwitchLinkHandlers) {
     this.#options = options;
     this.#handlers = handlers;
-    this.#bucket = options.bandwidthBps === null ? null : new TokenBucket(options.bandwidthBps);
+    this.#bucket = this.#newBucket();
     this.#window.favourThroughput();
   }
 
@@ -67,6 +67,8 @@ export class SwitchLink {
 
   /** From now on what is sent goes to these peers, which were met at `endpoint`, and to nobody else. */
   use(peers: readonly LinkConnection[], endpoint: Endpoint): void {
+    const old = this.#current;
+    if (old !== null) this.#leave(old);
     const link: DurableLink = new DurableLink(
       peers,
       {
@@ -80,17 +82,8 @@ export class SwitchLink {
       },
       { bucket: this.#bucket, bulkWindow: this.#window },
     );
-    const old = this.#current;
     this.#current = link;
     this.#endpoint = endpoint;
-    if (old === null) return;
-    const { bytesOnWire, reconnects, takeovers } = this.#past;
-    this.#past = {
-      bytesOnWire: bytesOnWire + old.bytesOnWire,
-      reconnects: reconnects + old.reconnects,
-      takeovers: takeovers + 1,
-    };
-    void old.close();
   }
 
   /** The guest goes: what it waits for there is not to queue behind bulk data. */
@@ -160,6 +153,27 @@ export class SwitchLink {
   /** Ends it, if there is one, when what was sent has gone out. */
   async close(): Promise<void> {
     await this.#current?.close();
+  }
+
+  /**
+   * What the peer has not taken, and what it was sent beyond the cap, the next one does not wait for: the guest there
+   * stands still until that one knows of its memory.
+   */
+  #leave(old: DurableLink): void {
+    const { bytesOnWire, reconnects, takeovers } = this.#past;
+    this.#past = {
+      bytesOnWire: bytesOnWire + old.bytesOnWire,
+      reconnects: reconnects + old.reconnects,
+      takeovers: takeovers + 1,
+    };
+    this.#window = new BulkWindow();
+    this.#bucket = this.#newBucket();
+    void old.close();
+  }
+
+  #newBucket(): TokenBucket | null {
+    const { bandwidthBps } = this.#options;
+    return bandwidthBps === null ? null : new TokenBucket(bandwidthBps);
   }
 
   /** Nothing is sent before it is there: QEMU's stream waits for it. */
