@@ -288,10 +288,14 @@ export abstract class Migration implements AsyncDisposable {
   }
 
   /** An agent that fails costs the elision of what it would have named, not the migration: null then. */
-  protected async scan(source: Side, mode: 'full' | 'changes'): Promise<ScanSummary | null> {
+  protected async scan(
+    source: Side,
+    mode: 'full' | 'changes',
+    signal: AbortSignal = this.signal,
+  ): Promise<ScanSummary | null> {
     let scan: ScanSummary;
     try {
-      scan = await call(source.rpc, 'source.scan', { mode }, { signal: this.signal });
+      scan = await call(source.rpc, 'source.scan', { mode }, { signal });
     } catch (thrown) {
       const { code, message } = toVmmigError(thrown);
       if (!code.startsWith('VMMIG_AGENT_')) throw thrown;

@@ -9,6 +9,7 @@ import { LinkMeter } from './linkMeter.js';
 import type { LinkWatch } from './linkWatch.js';
 import type { Situation } from './noConvergence.js';
 import type { Recorder } from './recorder.js';
+import { Rescans } from './rescans.js';
 import type { Side } from './sides.js';
 import { expectedDowntimeMs, isTimeToSwitch, memoryBudgetMs, type SwitchoverView } from './switchover.js';
 
@@ -21,7 +22,7 @@ export interface PrecopyOptions {
   /** Pages that need not be sent as bytes. */
   readonly cachedPages: number;
   /** Asks the agent what has changed; null without an agent. */
-  readonly rescan: (() => Promise<void>) | null;
+  readonly rescan: ((signal: AbortSignal) => Promise<void>) | null;
   /** What the destination has put back from its disk so far. */
   readonly restored: () => { readonly pages: number; readonly bytes: number };
   /** The guest writes faster than the link takes. To go on is what happens when it does nothing. @throws what ends it */
@@ -29,10 +30,6 @@ export interface PrecopyOptions {
   readonly signal: AbortSignal;
 }
 
-/** Scans cost the guest time: there is this much between two of them. */
-const rescanIntervalMs = 2000;
-/** A scan dirties some of the guest's memory itself: it has to save more than that. */
-const rescanWorthBytes = 32 * 1024 * 1024;
 /** QEMU is to keep iterating. Zero would end it at the first clean pass. */
 const iterateMs = 1;
 /** Changes that are smaller than this are not worth telling QEMU, at once. */
@@ -59,8 +56,8 @@ export class Precopy implements Disposable {
   readonly #subscription: Disposable;
   #wake: () => void = () => {};
   #failed: ((error: unknown) => void) | null = null;
-  #lastScanMs: number;
-  #isScanning = false;
+  readonly #rescans: Rescans;
+  #scan: AbortController | null = null;
   latest: SourceSample | null = null;
   #first: { readonly atMs: number; readonly wireBytes: number } | null = null;
   #backlogs: number[] = [];
@@ -76,12 +73,13 @@ export class Precopy implements Disposable {
     this.#source = source;
     this.#recorder = recorder;
     this.#options = options;
-    this.#lastScanMs = recorder.elapsedMs;
+    this.#rescans = new Rescans(recorder.elapsedMs);
     this.#subscription = source.rpc.onNotification('source.sample', (sample: SourceSample) => this.#take(sample));
   }
 
   [Symbol.dispose](): void {
     this.#subscription[Symbol.dispose]();
+    this.#giveUpScan();
   }
 
   /** Resolves when QEMU has stopped the guest. */
@@ -92,6 +90,7 @@ export class Precopy implements Disposable {
       this.#maybeRescan(sample);
       return false;
     });
+    this.#giveUpScan();
   }
 
   /** Resolves when the guest's RAM has been read. */
@@ -102,6 +101,7 @@ export class Precopy implements Disposable {
   /** Has the guest stopped whatever that takes. */
   async force(): Promise<void> {
     this.#isForced = true;
+    this.#giveUpScan();
     await call(this.#source.rpc, 'source.switchOver', {}, { signal: this.#options.signal });
   }
 
@@ -122,6 +122,8 @@ export class Precopy implements Disposable {
   }
 
   #take(sample: SourceSample): void {
+    // The first pass may fill the window: what was under way then says nothing of what is from now on.
+    if ((this.latest?.dirtySyncCount ?? 0) < 2) this.#backlogs = [];
     this.latest = sample;
     this.#options.link.take(sample);
     const atMs = this.#recorder.elapsedMs;
@@ -175,7 +177,7 @@ export class Precopy implements Disposable {
       this.#convergence.reset();
       this.#options.notConverging(situation, this).catch((error) => this.#failed?.(error));
     }
-    if (this.#isScanning) return;
+    if (this.#rescans.holdsUp(atMs)) return;
     this.#fitsSinceMs = fits ? (this.#fitsSinceMs ?? atMs) : null;
     if (this.#fitsSinceMs !== null && atMs - this.#fitsSinceMs >= stopsWithinMs) return this.#give(() => this.force());
     // QEMU decides by the speed that it sees, which may be more than the link's.
@@ -196,6 +198,7 @@ export class Precopy implements Disposable {
   }
 
   #tell(downtimeLimitMs: number, atMs: number): void {
+    if (downtimeLimitMs > iterateMs) this.#giveUpScan();
     this.#give(async () => {
       this.#told = { ms: downtimeLimitMs, atMs };
       const { signal } = this.#options;
@@ -215,24 +218,25 @@ export class Precopy implements Disposable {
 
   /** What the guest reads from its disk while it is being moved is page cache, too. */
   #maybeRescan(sample: SourceSample): void {
-    const { rescan } = this.#options;
-    const isDue = this.#recorder.elapsedMs - this.#lastScanMs >= rescanIntervalMs && sample.dirtySyncCount >= 2;
-    if (
-      rescan === null ||
-      this.#isScanning ||
-      this.#told.ms > iterateMs ||
-      !isDue ||
-      sample.remainingBytes < rescanWorthBytes
-    )
-      return;
-    this.#isScanning = true;
-    rescan()
-      .catch((error) => this.#failed?.(error))
+    const { rescan, signal } = this.#options;
+    const isAboutToStop = this.#told.ms > iterateMs;
+    if (rescan === null || isAboutToStop || !this.#rescans.isDue(this.#recorder.elapsedMs, sample)) return;
+    this.#rescans.began(this.#recorder.elapsedMs);
+    const scan = new AbortController();
+    this.#scan = scan;
+    rescan(AbortSignal.any([signal, scan.signal]))
+      .catch((error) => {
+        if (!scan.signal.aborted) this.#failed?.(error);
+      })
       .finally(() => {
-        this.#isScanning = false;
-        this.#lastScanMs = this.#recorder.elapsedMs;
+        this.#scan = null;
+        this.#rescans.ended(this.#recorder.elapsedMs);
         this.#wake();
       });
+  }
+
+  #giveUpScan(): void {
+    this.#scan?.abort();
   }
 
   /** Written by QEMU and not taken yet. */

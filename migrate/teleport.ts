@@ -103,7 +103,7 @@ class Teleport extends Migration {
       fixedMs: (rttMs) => costs.fixedMs(rttMs),
       cachedPages: scan?.pages ?? 0,
       notConverging: (situation, pass) => this.#notConverging(source, pass, situation),
-      rescan: scan === null ? null : async () => void (await this.scan(source, 'changes')),
+      rescan: scan === null ? null : async (giveUp) => void (await this.scan(source, 'changes', giveUp)),
       restored: () => restored,
       signal,
     });
