@@ -25,7 +25,7 @@ const epilogue = [
   '  4  a host was out of reach: nothing was changed',
   '  5  preflight refused: nothing was changed',
   '  6  on the destination, and still needs the source',
-  '  7  unknown: the source is kept paused',
+  '  7  unknown: the source is kept paused, or has ended',
 ].join('\n');
 
 /** @throws UsageError */

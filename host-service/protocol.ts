@@ -358,7 +358,11 @@ export interface Results {
   'source.hold': null;
   /** When the guest stopped, by the host's clock. */
   'source.switched': { readonly stoppedAtMs: number; readonly sample: SourceSample };
-  'source.post': { readonly state: SourceState };
+  'source.post': {
+    readonly state: SourceState;
+    /** It belongs here, and its QEMU is gone: it runs nowhere. */
+    readonly guestHasEnded: boolean;
+  };
   'destination.ask': { readonly state: DestinationState };
   'destination.takeOver': TakeOver;
   /** `waiting`: `source.reconnect` is to follow. */

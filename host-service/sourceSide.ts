@@ -21,6 +21,7 @@ import { SourceRelay, type SourceRelayOptions } from '../relay/source/sourceRela
 import type { SwitchSource } from '../relay/source/switchSource.js';
 import { callerSilenceMs, patientCallerSilenceMs } from './callerSilence.js';
 import { eventTimeMs } from './clock.js';
+import { readLedger, type SourceState } from './commit/index.js';
 import { findAgent } from './findAgent.js';
 import { DirectSource } from './guest/directSource.js';
 import { removeStreamPath } from './guest/libvirtPaths.js';
@@ -32,6 +33,7 @@ import { ServiceError } from './serviceError.js';
 import { expectedUse } from './switching/expectedUse.js';
 import { type OpenMemory, openGuestMemory } from './switching/guestMemory.js';
 import { findSourceRemains } from './switching/keptMemory.js';
+import { hasEnded } from './switching/leftGuest.js';
 import { type OrphanedMigration, postToSource, pulledElsewhere } from './switching/orphans.js';
 import { SourceSwitch } from './switching/sourceSwitch.js';
 import { findSourceAtWork, reconnectSource } from './switching/takeover.js';
@@ -75,6 +77,8 @@ export class SourceSide implements AsyncDisposable {
   #silenceLimitMs = callerSilenceMs;
   #stopped: Promise<number> | null = null;
   #isStopped = false;
+  /** It runs nowhere: there is nothing to find it by any more. */
+  #guestHasEnded = false;
   #touchedPages: number | null = null;
   #timer: NodeJS.Timeout | null = null;
   #migration: MigrationState | null = null;
@@ -296,11 +300,18 @@ export class SourceSide implements AsyncDisposable {
 
   /** To the commit point's source side, which may be in another service. */
   async post(migration: OrphanedMigration, event: 'abandon' | 'release' | 'resume'): Promise<Results['source.post']> {
+    const ledger = await readLedger(migration.runDir, migration.migrationId, 'source').catch(() => null);
+    const state = await this.#post(migration, event);
+    this.#guestHasEnded = state === 'kept' && (await hasEnded(ledger));
+    return { state, guestHasEnded: this.#guestHasEnded };
+  }
+
+  async #post(migration: OrphanedMigration, event: 'abandon' | 'release' | 'resume'): Promise<SourceState> {
     const commitPoint = this.#switch ?? this.#teleport;
-    if (commitPoint !== null) return { state: await commitPoint.post(event) };
+    if (commitPoint !== null) return await commitPoint.post(event);
     // This is the service that began, and nothing came of it.
-    if (this.#guest !== null) return { state: 'resumed' };
-    return { state: await postToSource(migration, event) };
+    if (this.#guest !== null) return 'resumed';
+    return await postToSource(migration, event);
   }
 
   /** Another relay waits at the destination, or that needs nothing any more. @throws RelayError, ServiceError */
@@ -357,7 +368,7 @@ export class SourceSide implements AsyncDisposable {
       // In doubt, it is what `recover` finds the guest by.
       () =>
         this.#directory &&
-        !(this.#switch ?? this.#teleport)?.isInDoubt &&
+        (this.#guestHasEnded || !(this.#switch ?? this.#teleport)?.isInDoubt) &&
         rm(this.#directory, { recursive: true, force: true }),
     ]);
   }

@@ -2,17 +2,17 @@
  * What happens when a migration fails: both hosts are asked where the guest is, and it is finished either way. What cannot
  * be found out is not guessed.
  */
-import type { ResolutionEnd } from '../host-service/commit/index.js';
 import { call, type Params, type StartedProcess } from '../host-service/protocol.js';
 import type { InventoryHost } from '../hosts/index.js';
 import { toVmmigError, VmmigError } from './errors.js';
+import { guestEnded } from './guestEnded.js';
 import type { Journal } from './journal.js';
 import { outcome } from './outcome.js';
 import type { Intent, Sides } from './prepared.js';
 import type { Recorder } from './recorder.js';
 import type { MigrationReport, PhaseName } from './report.js';
 import type { MigrateRequest } from './requests.js';
-import { resolve } from './resolve.js';
+import { type End, resolve } from './resolve.js';
 import { openSide, type Side } from './sides.js';
 
 const askTimeoutMs = 20_000;
@@ -49,14 +49,14 @@ export async function abandon(migration: AbandonedMigration, thrown: unknown): P
 }
 
 /** Asks both hosts where the guest is, and has it released or resumed at the source accordingly. */
-export async function findOut(migration: AbandonedMigration): Promise<ResolutionEnd> {
+export async function findOut(migration: AbandonedMigration): Promise<End> {
   const { destinationProcess } = migration;
   return await resolve({
     postToSource: async (event) => {
       const answer = await withSide(migration, 'source', ({ host, rpc }) =>
         call(rpc, 'source.post', { ...migration.migrationOn(host), event }, limits),
       );
-      return answered(answer, 'source').state;
+      return answered(answer, 'source');
     },
     askDestination: async () => {
       const bootId = destinationProcess?.bootId ?? null;
@@ -102,12 +102,14 @@ async function finish(
   migration: AbandonedMigration,
   thrown: unknown,
   phase: PhaseName | null,
-  end: ResolutionEnd,
+  end: End,
 ): Promise<MigrationReport> {
   const { recorder, request, intent, isHeld } = migration;
   const cancelled = toVmmigError(thrown).code === 'VMMIG_CANCELLED';
   const { result, vmLocation } = outcome({ end, cancelled, mayBeHeld: isHeld, complete: true });
   if (vmLocation === 'destination') return await finishMoved(migration, thrown, end === 'moved');
+  if (end === 'ended')
+    return await recorder.finish(result, vmLocation, guestEnded(request.vm, sourceOf(migration), thrown, phase));
   if (end === 'unconfirmed' || (end === 'unknown' && vmLocation === 'source')) {
     const text = `${request.vm} was not let run on ${intent.to.name}; that it runs on the source could not be confirmed`;
     recorder.notice('warn', 'VMMIG_SOURCE_UNCONFIRMED', text);
@@ -124,6 +126,10 @@ function unresolved({ request, intent }: AbandonedMigration, cause: unknown, pha
   const { code, message, retryable } = toVmmigError(cause);
   const text = `${message}. Whether ${request.vm} runs on ${intent.to.name} is not known; it is kept paused on the source`;
   return new VmmigError(code, text, { phase, vmLocation: 'unknown', retryable, cause });
+}
+
+function sourceOf({ sides, request, intent }: AbandonedMigration): string {
+  return sides.source?.host.name ?? request.from ?? intent.guest.host ?? 'the source';
 }
 
 function answered<T>(answer: T | null, host: string): T {

@@ -1,10 +1,10 @@
 /** What a migration came to, as the report and the exit code say it: nothing that is not known to be so. */
 
-import type { ResolutionEnd } from '../host-service/commit/index.js';
 import { exitCodes, type MigrationResult, type VmLocation } from './report.js';
+import type { End } from './resolve.js';
 
 export interface Known {
-  readonly end: ResolutionEnd;
+  readonly end: End;
   /** The operator wanted it given up. */
   readonly cancelled: boolean;
   /** The source was asked to commit, so it may be waiting to be told. Before that it resumes by itself. */
@@ -28,6 +28,7 @@ export function outcome(known: Known): Outcome {
 
 function locationOf({ end, mayBeHeld }: Known): VmLocation {
   if (end === 'moved' || end === 'unreleased') return 'destination';
+  if (end === 'ended') return 'unknown';
   // A source that was never asked to commit resumes, whether it can be asked about it or not.
   if (end === 'stayed' || !mayBeHeld) return 'source';
   return 'unknown';

@@ -4,6 +4,7 @@ import { call } from '../host-service/protocol.js';
 import type { InventoryHost } from '../hosts/index.js';
 import { RemoteError } from '../hosts/rpc.js';
 import { toVmmigError, VmmigError } from './errors.js';
+import { guestEnded } from './guestEnded.js';
 import { addressOf } from './locate.js';
 import { outcome } from './outcome.js';
 import type { Recovery } from './recovery.js';
@@ -32,7 +33,7 @@ export async function settle(recovery: Recovery, failures: unknown[] = []): Prom
     resolve({
       postToSource: async (event) => {
         const params = { ...partOn(recovery, from), event };
-        return (await ask(recovery, 'source', failures, ({ rpc }) => call(rpc, 'source.post', params, limits))).state;
+        return await ask(recovery, 'source', failures, ({ rpc }) => call(rpc, 'source.post', params, limits));
       },
       askDestination: async () => {
         const params = { ...partOn(recovery, to), bootId };
@@ -44,6 +45,7 @@ export async function settle(recovery: Recovery, failures: unknown[] = []): Prom
   if (end === 'moved' || end === 'unreleased') return { end };
   const { result, vmLocation } = outcome({ end, cancelled: false, mayBeHeld: true, complete: false });
   if (vmLocation === 'source') return await recorder.finish(result, vmLocation, stayed(recovery));
+  if (end === 'ended') return await recorder.finish(result, vmLocation, guestEnded(vm, from.name, null, null));
   const why = failures.length === 0 ? '' : `: ${failures.map((failure) => toVmmigError(failure).message).join('; ')}`;
   const text = `whether ${vm} runs on ${to.name} could not be found out${why}`;
   const cause = before?.error?.code ?? 'VMMIG_UNRESOLVED';

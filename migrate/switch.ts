@@ -3,7 +3,6 @@
  * follows. The relays settle the commit point between them, so that the guest waits for nobody else; what the command
  * does is to say when, to watch, and to find out what became of it when something fails.
  */
-import type { ResolutionEnd } from '../host-service/commit/index.js';
 import {
   call,
   type DestinationSample,
@@ -16,6 +15,7 @@ import type { InventoryHost } from '../hosts/index.js';
 import { abandon, findOut } from './abandon.js';
 import { toVmmigError, VmmigError } from './errors.js';
 import { checkExposure } from './exposure.js';
+import { guestEnded } from './guestEnded.js';
 import { LinkMeter } from './linkMeter.js';
 import { Migration, migrate, type Task } from './migration.js';
 import { outcome } from './outcome.js';
@@ -23,6 +23,7 @@ import type { Prepared } from './prepared.js';
 import type { PullProgress } from './progress.js';
 import type { MigrationReport } from './report.js';
 import type { Hooks, SwitchRequest } from './requests.js';
+import type { End } from './resolve.js';
 import type { Side } from './sides.js';
 import { tally } from './tally.js';
 import { pageBytes } from './units.js';
@@ -171,12 +172,16 @@ class Switch extends Migration {
     const cancelled = toVmmigError(thrown).code === 'VMMIG_CANCELLED';
     const { result, vmLocation } = outcome({ end, cancelled, mayBeHeld: true, complete: false });
     if (vmLocation === 'destination') return await this.#goOn(source, end);
-    this.#isOver = vmLocation === 'source';
-    return await recorder.finish(result, vmLocation, toVmmigError(thrown, { phase, vmLocation }));
+    this.#isOver = vmLocation === 'source' || end === 'ended';
+    const error =
+      end === 'ended'
+        ? guestEnded(this.request.vm, source.name, thrown, phase)
+        : toVmmigError(thrown, { phase, vmLocation });
+    return await recorder.finish(result, vmLocation, error);
   }
 
   /** What failed, or was to be cancelled, came too late: the guest has been handed over. */
-  async #goOn(source: InventoryHost, end: ResolutionEnd): Promise<MigrationReport> {
+  async #goOn(source: InventoryHost, end: End): Promise<MigrationReport> {
     const { recorder } = this;
     if (end === 'unreleased') {
       const text = `${this.request.vm} runs on ${this.intent.to.name}, but its paused remains on ${source.name} could not be ended`;

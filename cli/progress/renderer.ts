@@ -25,6 +25,8 @@ export function outcomeLine(report: MigrationReport, style: Style): string {
     case 'interrupted':
       return `${style.yellow(symbols.warning)} interrupted: ${vm} runs on ${clean(report.to)} and still needs memory from ${clean(report.from)}${reason(report)}`;
     case 'unknown':
+      if (report.error?.code === 'VMMIG_GUEST_ENDED')
+        return `${style.red(symbols.failed)} ${vm} runs nowhere${reason(report)}`;
       return `${style.red(symbols.failed)} unknown where ${vm} runs: the source on ${clean(report.from)} is kept paused${reason(report)}`;
     case 'refused':
       return `${style.red(symbols.failed)} refused: nothing was changed${reason(report)}`;

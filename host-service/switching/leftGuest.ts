@@ -170,7 +170,8 @@ async function monitorOf({ qmpPath }: Pick<GuestAddress, 'qmpPath'>): Promise<Qm
   }
 }
 
-async function hasEnded(ledger: Ledger | null): Promise<boolean> {
+/** The QEMU that the guest had when the migration began is gone. */
+export async function hasEnded(ledger: Ledger | null): Promise<boolean> {
   const process = ledger?.guest.process ?? null;
   return process !== null && (ledger!.bootId !== (await bootId()) || !(await isRunning(process)));
 }

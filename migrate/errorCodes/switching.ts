@@ -27,6 +27,12 @@ export const switching = {
       whereIsTheGuest: 'On the destination; it stands still as soon as it touches memory that is not there.',
       nextStep: 'End it there, and start it again from its disk, as after a power cut.',
     },
+    VMMIG_GUEST_ENDED: {
+      summary:
+        'The guest’s QEMU on the source ended before the guest had been handed over. The message has what was noticed of it.',
+      whereIsTheGuest: 'Nowhere. Nothing of it is left on the destination.',
+      nextStep: 'Start it again from its disk, as after a power cut, and look for what ended its QEMU.',
+    },
     VMMIG_QEMU_SILENT: {
       summary: 'The guest’s QEMU is there and does not answer on its monitor, so nothing was done to it.',
       nextStep: 'End whatever else uses that monitor, then run `vmmig recover GUEST`.',

@@ -31,6 +31,15 @@ describe('The outcome', () => {
     expect(outcome({ ...known, end: 'unconfirmed', cancelled: true })).toEqual(unknown);
   });
 
+  it('is unknown when the guest runs nowhere any more, whatever was wanted and asked', () => {
+    for (const mayBeHeld of [true, false])
+      expect(outcome({ ...known, end: 'ended', cancelled: true, mayBeHeld })).toEqual({
+        vmLocation: 'unknown',
+        result: 'unknown',
+        exitCode: 7,
+      });
+  });
+
   it('is the source when that was never asked to commit, also when it cannot be reached', () => {
     expect(outcome({ ...known, end: 'unconfirmed', mayBeHeld: false })).toEqual({
       vmLocation: 'source',
