@@ -14,6 +14,15 @@ export async function domainsOn(host: HostName): Promise<Record<string, string>>
   return Object.fromEntries(names.map((name, index) => [name, states[index]!]));
 }
 
+export async function killDaemon(host: HostName): Promise<void> {
+  await labExec(host, ['sh', '-c', 'kill -KILL $(cat /run/libvirtd.pid)']);
+}
+
+/** Resolves when it answers. */
+export async function startDaemon(host: HostName): Promise<void> {
+  await labExec(host, ['libvirtd', '--daemon', '--pid-file', '/run/libvirtd.pid']);
+}
+
 export async function isPersistent(host: HostName, name: string): Promise<boolean> {
   return /^Persistent:\s+yes$/m.test(await virsh(host, ['dominfo', name]));
 }

@@ -3,12 +3,12 @@
  *
  *   ## TITLE                      a mode
  *   | what is struck | PHASE | …  rows are strikes, columns are phases
- *   WHERE EXIT [CODE[/CODE]…]     a cell; empty where it does not apply. Then, after `→`, what `vmmig recover` makes of it.
- *                                 A `?` at the end: not tried yet, when the table was written
+ *   OUTCOME [or OUTCOME]… [?]     a cell; empty where it does not apply. `?`: not tried yet, when the table was written
+ *   WHERE EXIT [CODE[/CODE]…]     an outcome. Then, after `→`, what `vmmig recover` makes of it
  */
 import { readFileSync } from 'node:fs';
 
-export const modes = { Teleport: 'teleport', Switch: 'switch' } as const;
+export const modes = { Teleport: 'teleport', Switch: 'switch', 'Domains of libvirt': 'domain' } as const;
 export type TableMode = (typeof modes)[keyof typeof modes];
 
 export interface Expectation {
@@ -20,11 +20,16 @@ export interface Expectation {
   readonly codes: readonly string[];
 }
 
-export interface Cell extends Expectation {
+export interface TableOutcome extends Expectation {
+  readonly recovered: Expectation | null;
+}
+
+export interface Cell {
   readonly mode: TableMode;
   readonly strike: string;
   readonly phase: string;
-  readonly recovered: Expectation | null;
+  /** One of these; no two have the same place and exit code. */
+  readonly outcomes: readonly TableOutcome[];
 }
 
 const expectation = /^(source|destination|paused|lost) (\d|–)(?: ([A-Z_]+(?:\/[A-Z_]+)*))?$/;
@@ -47,11 +52,11 @@ export function parseFailureTable(text: string): Cell[] {
         throw new SyntaxError(`${title}: the row "${strike}" has ${cells.length} cells`);
       return cells.flatMap((cell, index): Cell[] => {
         if (cell === '') return [];
-        const [at, recovered] = cell
+        const outcomes = cell
           .replace(/ \?$/, '')
-          .split(' → ')
-          .map((part) => parseExpectation(part, `${title}, ${strike}`));
-        return [{ mode, strike, phase: phases[index]!, ...at!, recovered: recovered ?? null }];
+          .split(' or ')
+          .map((outcome) => parseOutcome(outcome, `${title}, ${strike}`));
+        return [{ mode, strike, phase: phases[index]!, outcomes }];
       });
     });
   });
@@ -62,6 +67,12 @@ function cellsOf(line: string): string[] {
     .split('|')
     .slice(1, -1)
     .map((cell) => cell.trim());
+}
+
+function parseOutcome(text: string, where: string): TableOutcome {
+  const [at, recovered, ...rest] = text.split(' → ').map((part) => parseExpectation(part, where));
+  if (rest.length > 0) throw new SyntaxError(`${where}: "${text}" has too many arrows`);
+  return { ...at!, recovered: recovered ?? null };
 }
 
 function parseExpectation(text: string, where: string): Expectation {

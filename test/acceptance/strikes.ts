@@ -1,17 +1,23 @@
 /** What may happen to a migration, by the names that the rows of docs/failures.md have. */
+import { join } from 'node:path';
 import { expect } from 'vitest';
-import { cutWan, type HostName, healWan, labExec } from '../../lab/index.js';
+import { cutWan, type HostName, healWan, labExec, labPaths } from '../../lab/index.js';
+import { killDaemon, startDaemon } from './domains.js';
 import { findSoon } from './hostProcesses.js';
 import { type Guest, type Move, processes } from './rig.js';
 
 export interface Strike {
   /** The command is started with these. */
-  readonly options?: readonly string[];
+  readonly options?: (guest: Guest) => readonly string[];
+  /** The guest's agent has a part in it. */
+  readonly withAgent?: true;
   /** What has to be there before the command is. */
   readonly before?: (guest: Guest) => Promise<unknown>;
   readonly strike?: (move: Move, guest: Guest) => Promise<unknown>;
-  /** Undoes it, when the command has ended. */
+  /** Undoes it, when the command has ended; the guest's `host` is where it was then. */
   readonly after?: (guest: Guest) => Promise<unknown>;
+  /** A guest that has moved all the same has lost something that is no migration's to give back. */
+  readonly spoilsGuest?: true;
 }
 
 const killOn = (which: 'host' | 'otherHost', like: RegExp): Strike => ({
@@ -20,45 +26,103 @@ const killOn = (which: 'host' | 'otherHost', like: RegExp): Strike => ({
   },
 });
 
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
 const cutFor = (ms: number): Strike => ({
   strike: async () => {
     await cutWan();
-    await new Promise((resolve) => setTimeout(resolve, ms));
+    await sleep(ms);
     await healWan();
   },
 });
 
-const runDir = '/run/vmmig';
+const inShell = async (host: HostName, script: string) => await labExec(host, ['sh', '-c', script]);
+
+const directories = { run: '/run/vmmig', state: '/var/lib/vmmig' } as const;
+
+/** A small file system over a directory; then full. */
+const fullDisk = (which: 'host' | 'otherHost', directory: string, sizeKiB: number): Strike => ({
+  before: (guest) =>
+    inShell(guest[which], `mkdir -p ${directory}; mount -t tmpfs -o size=${sizeKiB}k,mode=700 tmpfs ${directory}`),
+  strike: (_, guest) => inShell(guest[which], `dd if=/dev/zero of=${directory}/filling bs=4k 2>/dev/null; true`),
+  after: (guest) => inShell(guest[which], `umount ${directory}`),
+});
+
 const blocker = '/run/vmmig-test-blocker';
 
-/** A file system of 64 KiB over the run directory; then full. */
-async function limitDisk(host: HostName): Promise<void> {
-  await labExec(host, ['sh', '-c', `mkdir -p ${runDir}; mount -t tmpfs -o size=64k,mode=700 tmpfs ${runDir}`]);
-}
-
-async function fillDisk(host: HostName): Promise<void> {
-  await labExec(host, ['sh', '-c', `dd if=/dev/zero of=${runDir}/filling bs=4k 2>/dev/null; true`]);
-}
-
-async function emptyDisk(host: HostName): Promise<void> {
-  await labExec(host, ['sh', '-c', `umount ${runDir}; rm -rf ${runDir}/filling`]);
-}
-
-/** Keeps a unix socket of that path busy until `release`. */
-async function occupySocket(host: HostName, path: string): Promise<void> {
-  const script = `require('net').createServer().listen(${JSON.stringify(path)}, () => require('fs').writeFileSync(${JSON.stringify(blocker)}, String(process.pid)))`;
-  await labExec(host, [
-    'sh',
-    '-c',
+/** Listens there, at a path or a port, until `release`. */
+async function occupy(host: HostName, where: string | number): Promise<void> {
+  const script = `require('net').createServer().listen(${JSON.stringify(where)}, () => require('fs').writeFileSync(${JSON.stringify(blocker)}, String(process.pid)))`;
+  await inShell(
+    host,
     `node -e '${script.replaceAll("'", '"')}' >/dev/null 2>&1 & until [ -s ${blocker} ]; do sleep 0.1; done`,
-  ]);
+  );
 }
 
-async function release(host: HostName, path: string): Promise<void> {
-  await labExec(host, ['sh', '-c', `kill $(cat ${blocker}); rm -f ${blocker} ${path}`]);
+async function release(host: HostName, path = ''): Promise<void> {
+  await inShell(host, `kill $(cat ${blocker}); rm -f ${blocker} ${path}`);
 }
 
 const qmpPath = ({ name }: Guest) => `/run/vmmig-lab/${name}.qmp`;
+
+const linkPort = 49_152;
+const narrowInventory = '/run/vmmig-test-inventory.yaml';
+
+/** The one port that the relays may use. */
+const takenPort: Strike = {
+  options: () => ['--inventory', narrowInventory],
+  before: async ({ host, otherHost }) => {
+    // Each host is a mapping of its own in the lab's inventory.
+    const narrowed = `s/^\\( *\\)\\(ssh:.*\\)$/\\1\\2\\n\\1linkPorts: ${linkPort}/`;
+    await inShell(host, `sed '${narrowed}' ${labPaths.inventory()} > ${narrowInventory}`);
+    await occupy(otherHost, linkPort);
+  },
+  after: async ({ host, otherHost }) => {
+    await inShell(host, `rm -f ${narrowInventory}`);
+    await release(otherHost);
+  },
+};
+
+const diskServer = '/run/vmmig-test-disk.pid';
+const dataDisk = ({ name }: Guest) => join(labPaths.shared(), `${name}-data.img`);
+
+/** Only on that host the guest's disk is read through a program, which can be stopped as storage that does not answer. */
+const storage = (strike: (pidFile: string) => string): Strike => ({
+  withAgent: true,
+  before: (guest) => {
+    const path = dataDisk(guest);
+    const node = `driver=file,node-name=disk,filename=${path},locking=off`;
+    const served = `type=fuse,id=disk,node-name=disk,mountpoint=${path},writable=on`;
+    const serve = `qemu-storage-daemon --blockdev ${node} --export ${served} --pidfile ${diskServer} --daemonize`;
+    return inShell(guest.otherHost, serve);
+  },
+  strike: (_, { otherHost }) => inShell(otherHost, strike(diskServer)),
+  after: (guest) =>
+    inShell(
+      guest.otherHost,
+      `kill -KILL $(cat ${diskServer}); rm -f ${diskServer}; umount -l ${dataDisk(guest)}; true`,
+    ),
+  spoilsGuest: true,
+});
+
+/** One that was stopped goes on in a while, wherever the guest is by then. */
+const agentOf = (strike: string): Strike => ({
+  withAgent: true,
+  strike: (_, guest) => guest.run(`agent=$(pidof vmmig-agent); ${strike}`),
+});
+
+const daemonKilled = (which: 'host' | 'otherHost'): Strike => ({
+  strike: (_, guest) => killDaemon(guest[which]),
+  after: (guest) => startDaemon(guest[which]),
+});
+
+const daemonRestarted = (which: 'host' | 'otherHost'): Strike => ({
+  strike: async (_, guest) => {
+    await killDaemon(guest[which]);
+    await sleep(1_000);
+    await startDaemon(guest[which]);
+  },
+});
 
 export const strikes: Readonly<Record<string, Strike>> = {
   'Ctrl-C': { strike: async (move) => move.signal('SIGINT') },
@@ -71,7 +135,7 @@ export const strikes: Readonly<Record<string, Strike>> = {
       expect(exitCode).toBe(ownExitCode);
     },
   },
-  '`--timeout`': { options: ['--timeout', '8s'] },
+  '`--timeout`': { options: () => ['--timeout', '8s'] },
   'the command, killed': killOn('host', processes.commandLine),
   "the source's service and relay, killed": killOn('host', processes.service),
   "the destination's service and relay, killed": killOn('otherHost', processes.service),
@@ -82,16 +146,34 @@ export const strikes: Readonly<Record<string, Strike>> = {
       for (const pid of await findSoon(otherHost, /^sshd: root@notty/)) process.kill(pid, 'SIGKILL');
     },
   },
+  "the guest's agent, killed": agentOf('kill -KILL $agent'),
+  "the guest's agent, silent": agentOf('kill -STOP $agent; (sleep 60; kill -CONT $agent) >/dev/null 2>&1 </dev/null &'),
   'the link, cut for 1 s': cutFor(1_000),
   'the link, cut for 10 s': cutFor(10_000),
-  'the link, cut for good': { options: ['--reconnect-timeout', '4s'], strike: () => cutWan(), after: () => healWan() },
-  "the destination's disk, full": {
-    before: ({ otherHost }) => limitDisk(otherHost),
-    strike: (_, { otherHost }) => fillDisk(otherHost),
-    after: ({ otherHost }) => emptyDisk(otherHost),
+  'the link, cut for good': {
+    options: () => ['--reconnect-timeout', '4s'],
+    strike: () => cutWan(),
+    after: () => healWan(),
+  },
+  "the source's disk, full": fullDisk('host', directories.run, 64),
+  "the destination's disk, full": fullDisk('otherHost', directories.run, 64),
+  'the disk of the page store, full': {
+    ...fullDisk('host', directories.state, 8 * 1024),
+    options: () => ['--spill'],
+  },
+  "the destination's storage, gone": storage((pidFile) => `kill -KILL $(cat ${pidFile})`),
+  "the destination's storage, silent": {
+    ...storage((pidFile) => `kill -STOP $(cat ${pidFile})`),
+    options: () => ['--timeout', '40s'],
   },
   'the socket path, taken': {
-    before: (guest) => occupySocket(guest.otherHost, qmpPath(guest)),
+    before: (guest) => occupy(guest.otherHost, qmpPath(guest)),
     after: (guest) => release(guest.otherHost, qmpPath(guest)),
   },
+  'the port, taken': takenPort,
+  'virsh, killed': killOn('host', /^virsh .* migrate /),
+  "the source's libvirtd, killed": daemonKilled('host'),
+  "the source's libvirtd, restarted": daemonRestarted('host'),
+  "the destination's libvirtd, killed": daemonKilled('otherHost'),
+  "the destination's libvirtd, restarted": daemonRestarted('otherHost'),
 };
