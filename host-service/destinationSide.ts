@@ -22,7 +22,7 @@ import type { MigrationCapability, QmpClient } from '../qmp/index.js';
 import { DestinationRelay } from '../relay/destination/destinationRelay.js';
 import type { SwitchDestination } from '../relay/destination/switchDestination.js';
 import type { RelayError } from '../relay/errors.js';
-import { callerSilenceMs, patientCallerSilenceMs } from './callerSilence.js';
+import { CallerPatience } from './callerSilence.js';
 import { removeLedger } from './commit/index.js';
 import { type ArrivedGuest, arrivedDirectly } from './guest/arrivedGuest.js';
 import { DomainArrival } from './guest/domainArrival.js';
@@ -70,8 +70,7 @@ export class DestinationSide implements AsyncDisposable {
   /** Of a QEMU that another service started. */
   #adopting: Promise<void> = Promise.resolve();
   readonly #yielding = new Yielding();
-  /** How long the caller may be silent. */
-  silenceLimitMs = callerSilenceMs;
+  readonly #patience = new CallerPatience();
   #starting: Promise<StartedProcess> | null = null;
   #listening!: (pageSizes: ReadonlyMap<string, number>) => void;
   /** The link may be there before QEMU is. With the host page size of its RAM blocks, where it is not the usual one. */
@@ -81,6 +80,11 @@ export class DestinationSide implements AsyncDisposable {
 
   constructor(notify: (sample: DestinationSample) => void) {
     this.#notify = notify;
+  }
+
+  /** How long the caller may be silent. */
+  get silenceLimitMs(): number {
+    return this.#patience.limitMs;
   }
 
   /** Starts QEMU, which waits for the guest, and opens the disks it will be restored from. */
@@ -261,7 +265,7 @@ export class DestinationSide implements AsyncDisposable {
     const holdsDeviceState = this.#domain !== null;
     const teleport = await this.#teleporting;
     const { reconnectTimeoutMs } = params;
-    this.silenceLimitMs = patientCallerSilenceMs(reconnectTimeoutMs);
+    this.#patience.extend(reconnectTimeoutMs);
     const relay = await DestinationRelay.start({
       ...this.#relayOptions(params),
       holdsDeviceState,
@@ -269,6 +273,7 @@ export class DestinationSide implements AsyncDisposable {
     });
     // Nobody may be left to ask for it when the network is gone, and without the link this QEMU is of no use.
     relay.finished.catch(async (error) => {
+      this.#patience.end();
       await delay(lastWordsMs);
       await teleport?.failed(error);
     });

@@ -19,7 +19,7 @@ import {
 } from '../hypervisor/index.js';
 import { SourceRelay, type SourceRelayOptions } from '../relay/source/sourceRelay.js';
 import type { SwitchSource } from '../relay/source/switchSource.js';
-import { callerSilenceMs, patientCallerSilenceMs } from './callerSilence.js';
+import { CallerPatience } from './callerSilence.js';
 import { eventTimeMs } from './clock.js';
 import { readLedger, type SourceState } from './commit/index.js';
 import { findAgent } from './findAgent.js';
@@ -74,7 +74,7 @@ export class SourceSide implements AsyncDisposable {
     this.#tellIterating = resolve;
   });
   #key: Buffer | null = null;
-  #silenceLimitMs = callerSilenceMs;
+  readonly #patience = new CallerPatience();
   #stopped: Promise<number> | null = null;
   #isStopped = false;
   /** It runs nowhere: there is nothing to find it by any more. */
@@ -118,9 +118,9 @@ export class SourceSide implements AsyncDisposable {
     };
   }
 
-  /** A guest that stands still is not kept for a caller who may be gone. */
+  /** How long the caller may be silent. */
   get silenceLimitMs(): number {
-    return this.#isStopped ? callerSilenceMs : this.#silenceLimitMs;
+    return this.#patience.limitMs;
   }
 
   /** Listens for QEMU, whose stream waits until the relays have met. */
@@ -130,7 +130,7 @@ export class SourceSide implements AsyncDisposable {
     this.#directory = directory;
     this.#diskIndexes = params.diskIndexes;
     this.#migrationId = params.migrationId;
-    if (params.switching === null) this.#silenceLimitMs = patientCallerSilenceMs(params.reconnectTimeoutMs);
+    if (params.switching === null) this.#patience.extend(params.reconnectTimeoutMs);
     this.#key = Buffer.from(params.key, 'base64');
     this.#streamPath = await this.#guest!.streamPath(params.migrationId, directory);
     if (params.switching === null) {
@@ -139,6 +139,7 @@ export class SourceSide implements AsyncDisposable {
         ...relayOptions(params, this.#streamPath),
         answersQemu: this.#isDomain,
       });
+      this.#relay.finished.catch(() => this.#patience.end());
     } else this.#relay = (await this.#startSwitch(params)).relay;
     this.#useMap();
     return null;
@@ -238,6 +239,8 @@ export class SourceSide implements AsyncDisposable {
 
   #guestStopped(): void {
     this.#isStopped = true;
+    // A guest that stands still is not kept for a caller who may be gone.
+    this.#patience.end();
     this.#relay?.guestStopped();
     if (this.#timer !== null) this.#notify(this.#view());
   }
