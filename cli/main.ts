@@ -1,12 +1,8 @@
-#!/usr/bin/env node
 /** The `vmmig` command. */
 
 // A migration waits for this verb on both hosts: it is started without the command line around it.
-const code = process.argv[2] === 'host-service' ? await serveHost() : await runVerb();
-// What was written must arrive, and nothing left open (a host that does not answer) may keep the shell waiting.
-for (const stream of [process.stdout, process.stderr])
-  await new Promise<void>((resolve) => stream.write('', () => resolve()));
-process.exit(code);
+const running = process.argv[2] === 'host-service' ? serveHost() : runVerb();
+running.then(leave);
 
 async function serveHost(): Promise<number> {
   const { runHostService } = await import('../migrate/hostService.js');
@@ -17,4 +13,11 @@ async function serveHost(): Promise<number> {
 async function runVerb(): Promise<number> {
   const { run } = await import('./run.js');
   return await run(process.argv.slice(2), process);
+}
+
+/** What was written must arrive, and nothing left open (a host that does not answer) may keep the shell waiting. */
+async function leave(code: number): Promise<never> {
+  for (const stream of [process.stdout, process.stderr])
+    await new Promise<void>((resolve) => stream.write('', () => resolve()));
+  process.exit(code);
 }

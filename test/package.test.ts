@@ -25,6 +25,8 @@ describe('the package', () => {
 
   it.each([
     'dist/bin/vmmig.js',
+    'dist/bin/command.cjs',
+    'dist/bin/command.cache',
     'dist/guest-agent/vmmig-agent',
     'guest-agent/systemd/vmmig-agent.service',
     'lab/host/labHost.c',
@@ -55,6 +57,13 @@ describe('the package', () => {
       reject: false,
     });
     expect(stdout).toContain(join(directory, 'dist/guest-agent/vmmig-agent'));
+  });
+
+  it('is compiled for the Node.js that built it', async () => {
+    const asks = `process.argv.push('vmmig', '--version'); process.once('exit', () => console.log(script.cachedDataRejected));
+      const { script } = require(${JSON.stringify(join(directory, 'dist/bin/vmmig.js'))});`;
+    const { stdout } = await execa(process.execPath, ['-e', asks]);
+    expect(stdout).toMatch(/^\d+\.\d+\.\d+\nfalse$/);
   });
 
   it('says something within 200 ms of what Node.js itself takes to start', { timeout: 30_000 }, async () => {
