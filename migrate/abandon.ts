@@ -122,7 +122,11 @@ async function finish(
 }
 
 /** Neither side may be touched: the guest could run twice, or go on with memory that its disks no longer belong to. */
-function unresolved({ request, intent }: AbandonedMigration, cause: unknown, phase: PhaseName | null): VmmigError {
+export function unresolved(
+  { request, intent }: AbandonedMigration,
+  cause: unknown,
+  phase: PhaseName | null,
+): VmmigError {
   const { code, message, retryable } = toVmmigError(cause);
   const text = `${message}. Whether ${request.vm} runs on ${intent.to.name} is not known; it is kept paused on the source`;
   return new VmmigError(code, text, { phase, vmLocation: 'unknown', retryable, cause });

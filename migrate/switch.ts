@@ -3,28 +3,21 @@
  * follows. The relays settle the commit point between them, so that the guest waits for nobody else; what the command
  * does is to say when, to watch, and to find out what became of it when something fails.
  */
-import {
-  call,
-  type DestinationSample,
-  type Pulled,
-  type ScanSummary,
-  type SourceSample,
-} from '../host-service/protocol.js';
-import { untilAborted } from '../host-service/untilAborted.js';
+import { call, type Pulled, type ScanSummary } from '../host-service/protocol.js';
 import type { InventoryHost } from '../hosts/index.js';
-import { abandon, findOut } from './abandon.js';
+import { abandon, findOut, unresolved } from './abandon.js';
 import { toVmmigError, VmmigError } from './errors.js';
-import { checkExposure } from './exposure.js';
 import { guestEnded } from './guestEnded.js';
-import { LinkMeter } from './linkMeter.js';
+import { Standstill, untilHandedOver } from './handOver.js';
 import { Migration, migrate, type Task } from './migration.js';
 import { outcome } from './outcome.js';
 import type { Prepared } from './prepared.js';
-import type { PullProgress } from './progress.js';
 import type { MigrationReport } from './report.js';
 import type { Hooks, SwitchRequest } from './requests.js';
 import type { End } from './resolve.js';
 import type { Side } from './sides.js';
+import { untilTimeToSwitch } from './switchTime.js';
+import { SwitchView } from './switchView.js';
 import { tally } from './tally.js';
 import { pageBytes } from './units.js';
 import { type WatchedPull, watchPull } from './watchPull.js';
@@ -34,8 +27,6 @@ const finalPassMs = 20;
 /** A guest that writes faster than it can be read is given more time, again and again. */
 const growthIntervalMs = 2_000;
 const maxFinalPassMs = 300;
-/** Before that a link has not shown what it takes. */
-const measuringMs = 1_000;
 
 /**
  * Moves a guest. Resolves with the report whatever becomes of it.
@@ -48,14 +39,8 @@ export async function switchOver(request: SwitchRequest, hooks: Hooks = {}): Pro
 class Switch extends Migration {
   readonly #request: SwitchRequest;
   readonly #leave: AbortSignal | undefined;
-  readonly #meter = new LinkMeter();
-  #latest: SourceSample | null = null;
-  #restored: DestinationSample | null = null;
+  #view: SwitchView | null = null;
   #pulled: Pulled | null = null;
-  #wake: () => void = () => {};
-  /** By the recorder's clock. */
-  #runsSinceMs: number | null = null;
-  #isConnected = true;
   /** Nobody needs the services any more. */
   #isOver = false;
 
@@ -81,24 +66,25 @@ class Switch extends Migration {
   protected async move(prepared: Prepared, _scan: ScanSummary | null): Promise<void> {
     const { source, destination } = prepared;
     const { recorder, signal } = this;
-    using _samples = source.rpc.onNotification('source.sample', (sample: SourceSample) => this.#take(sample));
-    using _restored = destination.rpc.onNotification('destination.sample', (sample: DestinationSample) => {
-      this.#restored = sample;
-    });
+    const elapsedMs = () => recorder.elapsedMs;
+    using view = new SwitchView(prepared, recorder, { vm: this.request.vm, to: this.intent.to.name });
+    this.#view = view;
     // The guest may be handed over from here on, whether this process lives to see it or not.
     const handedOver = Promise.all([
       call(source.rpc, 'source.switched', {}),
       call(destination.rpc, 'destination.switched', {}),
     ]);
     handedOver.catch(() => {});
-    await recorder.during('precopy', () => Promise.race([this.#untilTimeToSwitch(source), handedOver]));
+    const isTime = () => untilTimeToSwitch(this.#request, view, source, elapsedMs, signal);
+    await recorder.during('precopy', () => Promise.race([isTime(), handedOver]));
     const [{ stoppedAtMs }, { resumedAtMs }] = await recorder.during('switch-over', async () => {
       await this.journal.writeDurably('committing');
       this.isHeld = true;
-      this.commit = 'asked';
+      this.commit = view.commit = 'asked';
       const growing = this.#allowDowntime(source);
+      const standstill = new Standstill();
       try {
-        return await untilAborted(handedOver, signal);
+        return await untilHandedOver(handedOver, () => standstill.isStandstill(view.latest), signal);
       } finally {
         clearInterval(await growing);
       }
@@ -114,7 +100,8 @@ class Switch extends Migration {
     const downtimeMs = resumedAtMs - destinationClock.offsetMs - (stoppedAtMs - sourceClock.offsetMs);
     const sinceMs = Date.now() - (resumedAtMs - destinationClock.offsetMs);
     const switchoverMs = Math.round(recorder.elapsedMs - Math.max(0, sinceMs));
-    this.#runsSinceMs = switchoverMs;
+    this.#view!.runsSinceMs = switchoverMs;
+    this.#view!.commit = 'done';
     recorder.facts = {
       ...recorder.facts,
       switchoverMs,
@@ -141,21 +128,23 @@ class Switch extends Migration {
     };
     const { pulled, sample } = await recorder.during('pull', () => watchPull(watched, this.#leave));
     this.#pulled = pulled;
-    if (sample !== null) this.#latest = sample;
+    if (sample !== null && this.#view !== null) this.#view.latest = sample;
     this.#isOver = true;
     const releasedMs = Math.round(recorder.elapsedMs);
-    const exposureMs = this.#runsSinceMs === null ? null : Math.round(releasedMs - this.#runsSinceMs);
+    const runsSinceMs = this.#view?.runsSinceMs ?? null;
+    const exposureMs = runsSinceMs === null ? null : Math.round(releasedMs - runsSinceMs);
     const verified = pulled?.hasTakenOver === true ? null : true;
     recorder.facts = { ...recorder.facts, verified, releasedMs, exposureMs };
   }
 
   protected count(): void {
     const sides = [this.sides.source, this.sides.destination].filter((side) => side !== null);
-    const loaded = this.#pulled ?? (this.#restored === null ? null : { ...this.#restored, bytesOnWire: 0 });
+    const { latest = null, restored = null } = this.#view ?? {};
+    const loaded = this.#pulled ?? (restored === null ? null : { ...restored, bytesOnWire: 0 });
     this.recorder.facts = {
       ...this.recorder.facts,
-      ...tally(this.#latest, loaded, sides),
-      faults: this.#pulled?.faults ?? this.#restored?.faults ?? null,
+      ...tally(latest, loaded, sides),
+      faults: this.#pulled?.faults ?? restored?.faults ?? null,
     };
   }
 
@@ -173,6 +162,7 @@ class Switch extends Migration {
     const { result, vmLocation } = outcome({ end, cancelled, mayBeHeld: true, complete: false });
     if (vmLocation === 'destination') return await this.#goOn(source, end);
     this.#isOver = vmLocation === 'source' || end === 'ended';
+    if (end === 'unknown') return await recorder.finish(result, vmLocation, unresolved(this, thrown, phase));
     const error =
       end === 'ended'
         ? guestEnded(this.request.vm, source.name, thrown, phase)
@@ -211,44 +201,9 @@ class Switch extends Migration {
   }
 
   #lost(): string {
-    const pages = this.#latest?.remaining?.bytesPages ?? 0;
+    const pages = this.#view?.latest?.remaining?.bytesPages ?? 0;
     const mebibytes = ((pages * pageBytes) / 2 ** 20).toFixed(1);
     return `${pages.toLocaleString('en')} pages (${mebibytes} MiB) were nowhere else and are lost.`;
-  }
-
-  async #untilTimeToSwitch(source: Side): Promise<void> {
-    const { after, maxExposureMs, prefetchShare = 0 } = this.#request;
-    const startMs = this.recorder.elapsedMs;
-    const hasLasted = (ms: number) => this.recorder.elapsedMs - startMs >= ms;
-    if (after === 'converged') {
-      await this.#until((sample) => isCaptured(sample) && isSent(sample));
-      if (this.#latest!.heldBackPages > 0) {
-        await call(source.rpc, 'source.keepUp', {}, { signal: this.signal });
-        // QEMU stops a guest that writes little by itself then.
-        await this.#until((sample) => sample.ramEnded || (sample.dirtySyncCount >= 2 && isSent(sample)));
-      }
-    } else if (after !== 'now') await this.#until((sample) => isCaptured(sample) && hasLasted(after));
-    if (prefetchShare > 0)
-      await this.#until((sample) => sample.ramEnded || (isCaptured(sample) && sample.expectedUnsentPages === 0));
-    if (maxExposureMs === undefined) return;
-    await this.#until(
-      (sample) => sample.ramEnded || (isCaptured(sample) && (isSent(sample) || hasLasted(measuringMs))),
-    );
-    const { counters, bytesOnWire: wireBytes, remaining, heldBackPages } = this.#latest!;
-    const leftPages = (remaining?.bytesPages ?? 0) + heldBackPages;
-    const { capacityBytesPerSecond: linkBytesPerSecond } = this.#meter;
-    checkExposure({ leftPages, sentPages: counters.pages.sent, wireBytes, linkBytesPerSecond }, maxExposureMs);
-  }
-
-  async #until(isReached: (sample: SourceSample) => boolean): Promise<void> {
-    for (;;) {
-      this.signal.throwIfAborted();
-      if (this.#latest !== null && isReached(this.#latest)) return;
-      await new Promise<void>((wake) => {
-        this.#wake = wake;
-        setTimeout(wake, 1000).unref();
-      });
-    }
   }
 
   /** QEMU stops the guest by itself once the rest is small; this says what small is. */
@@ -261,71 +216,6 @@ class Switch extends Migration {
       void allow();
     }, growthIntervalMs);
   }
-
-  #take(sample: SourceSample): void {
-    this.#latest = sample;
-    this.#meter.add(this.recorder.elapsedMs, sample.bytesOnWire, sample.counters.pages.seen);
-    const { zero, teleported, sent, mismatched } = sample.counters.pages;
-    const restored = this.#restored?.counters;
-    const leftBytes = (sample.remaining?.bytesPages ?? 0) * pageBytes;
-    this.#tellOfLink(sample.isConnected ?? true);
-    const pull = this.#pullProgress(sample);
-    this.recorder.sample({
-      ...(pull === null ? {} : { pull }),
-      totalPages: sample.counters.totalPages,
-      pages: { zero, teleported, sent, mismatched, restored: restored?.pages.restored ?? 0 },
-      bytes: {
-        wire: sample.bytesOnWire,
-        stream: sample.counters.bytes.stream,
-        restored: restored?.bytes.restored ?? 0,
-      },
-      wireBps: Math.round(this.#meter.bytesPerSecond * 8),
-      dirtyBytesPerSecond: sample.dirtyBytesPerSecond,
-      remainingBytes: this.commit === 'done' ? leftBytes : sample.remainingBytes,
-      etaMs:
-        this.#meter.capacityBytesPerSecond === 0
-          ? null
-          : Math.round((leftBytes / this.#meter.capacityBytesPerSecond) * 1000),
-    });
-    this.#wake();
-  }
-
-  #pullProgress({ remaining, reconnects }: SourceSample): PullProgress | null {
-    if (this.#runsSinceMs === null) return null;
-    return {
-      runningMs: Math.round(this.recorder.elapsedMs - this.#runsSinceMs),
-      neededBytes: (remaining?.bytesPages ?? 0) * pageBytes,
-      missingPages: this.#restored?.missingPages ?? 0,
-      faults: this.#restored?.faults ?? null,
-      isConnected: this.#isConnected,
-      reconnects,
-    };
-  }
-
-  /** After the switch a network that fails is nothing but a wait. */
-  #tellOfLink(isConnected: boolean): void {
-    if (this.commit === 'before' || isConnected === this.#isConnected) return;
-    this.#isConnected = isConnected;
-    const { vm, to } = { vm: this.request.vm, to: this.intent.to.name };
-    if (isConnected) this.recorder.notice('info', 'VMMIG_LINK_LOST', 'the relays are connected again');
-    else
-      this.recorder.notice(
-        'warn',
-        'VMMIG_LINK_LOST',
-        `the link was lost: ${vm} runs on ${to} and waits for memory that is not there yet; trying again`,
-      );
-  }
 }
 
 const left = { code: 'VMMIG_LEFT', message: 'The command was made to end' } as const;
-
-/** QEMU has been through the guest's memory, but for what it is held back by: what is left is known. */
-function isCaptured({ dirtySyncCount, capture, heldBackPages, ramEnded }: SourceSample): boolean {
-  return dirtySyncCount >= 2 || capture === 'memory file' || heldBackPages > 0 || ramEnded;
-}
-
-/** Nearly all that the guest has is on the destination. */
-function isSent({ remaining, counters, capture, isSentAhead }: SourceSample): boolean {
-  if (capture === 'memory file') return isSentAhead;
-  return remaining !== null && remaining.bytesPages + remaining.referencePages < counters.totalPages / 100;
-}

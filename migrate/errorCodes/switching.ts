@@ -10,6 +10,13 @@ export const switching = {
       whereIsTheGuest: 'On the source, running as before.',
       nextStep: 'The message says why. Both QEMUs need the same machine type, devices and memory.',
     },
+    VMMIG_HAND_OVER: {
+      summary:
+        'The guest had been stopped to be handed over, and for 30 s neither host said more: the link between them is cut, or the destination’s QEMU does not come to an end with loading it.',
+      whereIsTheGuest:
+        'Where the report says. On the source, running as before, when the destination could be asked; with exit code 7 it is kept paused there.',
+      nextStep: 'After exit code 1 look at the network and try again. After 7 run `vmmig recover GUEST`.',
+    },
     VMMIG_EXPOSURE: {
       summary:
         'After a switch the link would take longer than `--max-exposure` to bring what the guest still needs, so it was not switched.',

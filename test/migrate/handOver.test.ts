@@ -1,0 +1,48 @@
+import { describe, expect, it } from 'vitest';
+import { Standstill, untilHandedOver } from '../../migrate/handOver.js';
+
+const never = new Promise<string>(() => {});
+const { signal } = new AbortController();
+
+describe('A guest that is handed over', () => {
+  it('is not waited for without end once it stands still', async () => {
+    await expect(untilHandedOver(never, () => true, signal, 20)).rejects.toMatchObject({
+      code: 'VMMIG_HAND_OVER',
+      retryable: true,
+    });
+  });
+
+  it('is waited for as long as it runs where it was, or gets anywhere', async () => {
+    const later = new Promise<string>((resolve) => setTimeout(() => resolve('handed over'), 1_200));
+    expect(await untilHandedOver(later, () => false, signal, 1)).toBe('handed over');
+  });
+
+  it('is not waited for when that is given up, or when its hand-over fails', async () => {
+    const giveUp = new AbortController();
+    const waiting = untilHandedOver(never, () => true, giveUp.signal);
+    giveUp.abort(new Error('cancelled'));
+    await expect(waiting).rejects.toThrow('cancelled');
+    await expect(untilHandedOver(never, () => true, giveUp.signal)).rejects.toThrow('cancelled');
+    await expect(untilHandedOver(Promise.reject(new Error('refused')), () => true, signal)).rejects.toThrow('refused');
+  });
+});
+
+describe('A guest that has been stopped', () => {
+  const view = { isStopped: true, bytesOnWire: 1_000_000 };
+
+  it('gets nowhere while no more crosses the network than signs of life', () => {
+    const standstill = new Standstill();
+    expect(standstill.isStandstill(null)).toBe(false);
+    expect(standstill.isStandstill({ ...view, isStopped: false })).toBe(false);
+    expect(standstill.isStandstill(view)).toBe(false);
+    expect(standstill.isStandstill(view)).toBe(true);
+    expect(standstill.isStandstill({ ...view, bytesOnWire: 1_040_000 })).toBe(true);
+  });
+
+  it('gets on as long as what it waits for does, however slowly', () => {
+    const standstill = new Standstill();
+    standstill.isStandstill(view);
+    expect(standstill.isStandstill({ ...view, bytesOnWire: 1_100_000 })).toBe(false);
+    expect(standstill.isStandstill({ ...view, bytesOnWire: 1_110_000 })).toBe(true);
+  });
+});
