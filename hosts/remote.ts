@@ -1,7 +1,7 @@
 /** Starts vmmig's own service on a host, over a session, and connects to it. The service ends with the session. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { HostError } from './errors.js';
-import { connectRpc, type RpcClient } from './rpc/client.js';
+import { openRpc, type RpcClient } from './rpc/client.js';
 import type { HostProcess, HostSession } from './session.js';
 
 /** A service whose stdin ended has this long to put things in order. */
@@ -23,10 +23,10 @@ export interface StartHostServiceOptions {
 }
 
 /**
- * Runs `vmmig host-service` on the host.
+ * Runs `vmmig host-service` on the host, and does not wait until it is up: `rpc.greeted` tells.
  * @param vmmigCommand the host's vmmig, as in the inventory.
- * @throws HostError VMMIG_HOST_NO_VMMIG, VMMIG_HOST_INCOMPATIBLE, VMMIG_HOST_SERVICE_ENDED, VMMIG_HOST_TIMEOUT,
- *   VMMIG_SSH_LOST; the signal's reason when aborted.
+ * @throws HostError VMMIG_SSH_LOST; the signal's reason when aborted. `greeted` rejects with HostError
+ *   VMMIG_HOST_NO_VMMIG, VMMIG_HOST_INCOMPATIBLE, VMMIG_HOST_SERVICE_ENDED, VMMIG_HOST_TIMEOUT, VMMIG_SSH_LOST.
  */
 export async function startHostService(
   session: HostSession,
@@ -35,23 +35,21 @@ export async function startHostService(
 ): Promise<HostService> {
   options.signal?.throwIfAborted();
   const process = await session.spawn([...vmmigCommand, 'host-service']);
-  let rpc: RpcClient;
-  try {
-    rpc = await connectRpc(process.stdout, process.stdin, {
-      ...options,
-      host: session.name,
-      whyEnded: (duringHandshake) => whyEnded(session, process, duringHandshake),
-    });
-  } catch (error) {
-    await process[Symbol.asyncDispose]();
-    throw error;
-  }
+  const rpc = openRpc(process.stdout, process.stdin, {
+    ...options,
+    host: session.name,
+    whyEnded: (duringHandshake) => whyEnded(session, process, duringHandshake),
+  });
   return {
     rpc,
     process,
     async [Symbol.asyncDispose]() {
       await rpc[Symbol.asyncDispose]();
-      await Promise.race([process.exited, delay(GRACE_MS, undefined, { ref: false })]);
+      const isUp = await rpc.greeted.then(
+        () => true,
+        () => false,
+      );
+      if (isUp) await Promise.race([process.exited, delay(GRACE_MS, undefined, { ref: false })]);
       await process[Symbol.asyncDispose]();
     },
   };

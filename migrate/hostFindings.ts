@@ -8,12 +8,12 @@ type Hosts = Pick<Prepared, 'source' | 'destination'>;
 const mostSkewMs = 500;
 
 export async function checkHosts(hosts: Hosts): Promise<Finding[]> {
-  return [...checkVersions(hosts), ...(await checkClocks(hosts))];
+  return [...(await checkVersions(hosts)), ...(await checkClocks(hosts))];
 }
 
 /** The relays do not negotiate: each release may speak another version of the link. */
-export function checkVersions({ source, destination }: Hosts): Finding[] {
-  const [here, there] = [source.rpc.peer.version, destination.rpc.peer.version];
+export async function checkVersions({ source, destination }: Hosts): Promise<Finding[]> {
+  const [{ version: here }, { version: there }] = await Promise.all([source.rpc.greeted, destination.rpc.greeted]);
   if (here === there) return [];
   return [
     {

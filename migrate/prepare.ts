@@ -14,7 +14,7 @@ import { makePlan } from './plan.js';
 import type { Intent, Prepared, Sides } from './prepared.js';
 import type { Finding, MigrationMode } from './report.js';
 import type { MigrateRequest } from './requests.js';
-import { openSide } from './sides.js';
+import { openSideAhead } from './sides.js';
 
 /** Resolves the names of a request. @throws VmmigError VMMIG_USAGE_…; InventoryError, HostError */
 export async function understand(request: MigrateRequest): Promise<Intent> {
@@ -55,7 +55,7 @@ export async function prepare(
     return found;
   };
   const openDestination = async () => {
-    const destination = await openSide(to, signal, silenceLimitMs);
+    const destination = await openSideAhead(to, signal, silenceLimitMs);
     sides.destination = destination;
     return destination;
   };

@@ -38,6 +38,18 @@ const askIntervalMs = 3_000;
  * @param silenceLimitMs - how long the session may be silent; what is usual, when left open
  */
 export async function openSide(host: InventoryHost, signal?: AbortSignal, silenceLimitMs?: number): Promise<Side> {
+  const side = await openSideAhead(host, signal, silenceLimitMs);
+  try {
+    await side.rpc.greeted;
+  } catch (thrown) {
+    await side[Symbol.asyncDispose]();
+    throw thrown;
+  }
+  return side;
+}
+
+/** As {@link openSide}, before the service is up: what it is asked for meanwhile saves a round trip. */
+export async function openSideAhead(host: InventoryHost, signal?: AbortSignal, silenceLimitMs?: number): Promise<Side> {
   const session: HostSession = await openHostSession(host, {
     ...(signal === undefined ? {} : { signal }),
     ...(silenceLimitMs === undefined ? {} : { silenceLimitMs }),
@@ -52,7 +64,8 @@ export async function openSide(host: InventoryHost, signal?: AbortSignal, silenc
     await session[Symbol.asyncDispose]();
     throw thrown;
   }
-  const clock = compareClocks(service.rpc);
+  // An answer that has waited for the service to start would tell another time.
+  const clock = service.rpc.greeted.then(() => compareClocks(service.rpc));
   clock.catch(() => {});
   // The service gives up a caller that has asked for nothing for long: it cannot tell it from one that is lost.
   const timer = setInterval(() => call(service.rpc, 'host.clock', {}).catch(() => {}), askIntervalMs);

@@ -42,8 +42,8 @@ export interface RequestOptions {
 
 export interface RpcClient extends AsyncDisposable {
   readonly host: string;
-  /** What the other end said of itself. */
-  readonly peer: Hello;
+  /** What the other end says of itself. Rejects like everything that was asked for when it says something else, or nothing. */
+  readonly greeted: Promise<Hello>;
   /**
    * Calls a method.
    * @returns its result; the other end is trusted to give the shape that its method has.
@@ -59,56 +59,24 @@ export interface RpcClient extends AsyncDisposable {
 }
 
 /**
- * Exchanges handshakes with `serveRpc` on the other end of the streams.
+ * Speaks to `serveRpc` on the other end of the streams, without waiting for it: what is asked for before it is up waits
+ * there. Nothing that it answers counts before its handshake.
  * @param stdout what the other end writes.
  * @param stdin what the other end reads; ended when the client is disposed of.
+ */
+export function openRpc(stdout: Readable, stdin: Writable, options: ConnectRpcOptions = {}): RpcClient {
+  return new Client(new JsonLineReader(stdout), new JsonLineWriter(stdin), options);
+}
+
+/**
+ * As `openRpc`, and waits for the handshake.
  * @throws HostError VMMIG_HOST_INCOMPATIBLE when something else answers, VMMIG_HOST_TIMEOUT when nothing does, what
  *   `whyEnded` gives when the streams end; the signal's reason when aborted.
  */
-export async function connectRpc(
-  stdout: Readable,
-  stdin: Writable,
-  options: ConnectRpcOptions = {},
-): Promise<RpcClient> {
-  const { host = 'the other end', version = 'unknown' } = options;
-  const whyEnded =
-    options.whyEnded ?? (async () => new HostError('VMMIG_HOST_SERVICE_ENDED', host, `${host} closed the connection`));
-  const reader = new JsonLineReader(stdout);
-  const writer = new JsonLineWriter(stdin);
-  const peer = await exchangeHellos(reader, writer, { ...options, host, version, whyEnded });
-  return new Client(host, peer, createMessageConnection(reader, writer), reader, writer, () => whyEnded(false));
-}
-
-type HandshakeOptions = ConnectRpcOptions & Required<Pick<ConnectRpcOptions, 'host' | 'version' | 'whyEnded'>>;
-
-function exchangeHellos(reader: JsonLineReader, writer: JsonLineWriter, options: HandshakeOptions): Promise<Hello> {
-  const { host, version, signal, timeoutMs = HANDSHAKE_TIMEOUT_MS, whyEnded } = options;
-  return new Promise((resolve, reject) => {
-    const settle = (outcome: Hello | Error) => {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', onAbort);
-      if (!(outcome instanceof Error)) return resolve(outcome);
-      reader.dispose();
-      writer.end();
-      reject(outcome);
-    };
-    const onAbort = () => settle(toError(signal?.reason));
-    const timer = setTimeout(() => {
-      const heard = reader.unfinishedLine;
-      const what = heard === '' ? 'said nothing' : `said only ${JSON.stringify(heard.slice(0, 200))}`;
-      settle(
-        new HostError('VMMIG_HOST_TIMEOUT', host, `vmmig on ${host} ${what} within ${timeoutMs} ms of being started`),
-      );
-    }, timeoutMs);
-    if (signal?.aborted) return onAbort();
-    signal?.addEventListener('abort', onAbort, { once: true });
-    const onEnd = () => void whyEnded(true).then(settle, settle);
-    reader.onFirstLine((line) => settle(judge(line, host, version)));
-    reader.onClose(onEnd);
-    reader.onError(onEnd);
-    // A write that fails means that the other end is gone: its stdout tells, or its exit.
-    writer.write(ownHello(version)).catch(() => {});
-  });
+export async function connectRpc(stdout: Readable, stdin: Writable, options?: ConnectRpcOptions): Promise<RpcClient> {
+  const client = openRpc(stdout, stdin, options);
+  await client.greeted;
+  return client;
 }
 
 function judge(line: string, host: string, version: string): Hello | HostError {
@@ -132,8 +100,11 @@ function judge(line: string, host: string, version: string): Hello | HostError {
 }
 
 class Client implements RpcClient {
+  readonly host: string;
+  readonly greeted: Promise<Hello>;
   readonly closed: Promise<Error | undefined>;
   readonly #connection: MessageConnection;
+  readonly #reader: JsonLineReader;
   readonly #writer: JsonLineWriter;
   readonly #pending = new Set<(error: Error) => void>();
   readonly #handlers = new Map<string, (params: never) => void>();
@@ -142,32 +113,61 @@ class Client implements RpcClient {
   #ending = false;
   #end: { error: Error | undefined } | undefined;
 
-  constructor(
-    readonly host: string,
-    readonly peer: Hello,
-    connection: MessageConnection,
-    reader: JsonLineReader,
-    writer: JsonLineWriter,
-    whyEnded: () => Promise<Error>,
-  ) {
-    this.#connection = connection;
+  constructor(reader: JsonLineReader, writer: JsonLineWriter, options: ConnectRpcOptions) {
+    const { host = 'the other end', version = 'unknown', whyEnded } = options;
+    this.host = host;
+    this.#reader = reader;
     this.#writer = writer;
+    this.#connection = createMessageConnection(reader, writer);
     const { promise, resolve } = withResolvers<Error | undefined>();
     this.closed = promise;
     this.#resolveClosed = resolve;
+    let isGreeted = false;
+    const ended = async () => new HostError('VMMIG_HOST_SERVICE_ENDED', host, `${host} closed the connection`);
     const onEnd = (error?: Error) => {
       if (this.#ending) return;
       this.#ending = true;
       if (error) this.#finish(error);
-      else void whyEnded().then((reason) => this.#finish(reason));
+      else void (whyEnded ?? ended)(!isGreeted).then((reason) => this.#finish(reason));
     };
-    connection.onClose(() => onEnd());
+    this.#connection.onClose(() => onEnd());
     // A write error is the symptom of an end whose reason `whyEnded` knows better.
-    connection.onError(([error, message]) =>
+    this.#connection.onError(([error, message]) =>
       onEnd(message === undefined && !reader.ended ? this.#garbled(error) : undefined),
     );
-    connection.onNotification((method: string, params: unknown) => this.#handlers.get(method)?.(params as never));
-    connection.listen();
+    this.#connection.onNotification((method: string, params: unknown) => this.#handlers.get(method)?.(params as never));
+    // A write that fails means that the other end is gone: its stdout tells, or its exit.
+    writer.write(ownHello(version)).catch(() => {});
+    this.greeted = this.#greet(version, options).then((hello) => {
+      isGreeted = true;
+      return hello;
+    });
+    this.greeted.catch(() => {});
+    this.#connection.listen();
+  }
+
+  #greet(version: string, { signal, timeoutMs = HANDSHAKE_TIMEOUT_MS }: ConnectRpcOptions): Promise<Hello> {
+    const { host } = this;
+    return new Promise((resolve, reject) => {
+      const settle = (outcome: Hello | Error) => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', onAbort);
+        if (!(outcome instanceof Error)) return resolve(outcome);
+        this.#finish(outcome);
+        reject(outcome);
+      };
+      const onAbort = () => settle(toError(signal?.reason));
+      const timer = setTimeout(() => {
+        const heard = this.#reader.unfinishedLine;
+        const what = heard === '' ? 'said nothing' : `said only ${JSON.stringify(heard.slice(0, 200))}`;
+        const message = `vmmig on ${host} ${what} within ${timeoutMs} ms of being started`;
+        settle(new HostError('VMMIG_HOST_TIMEOUT', host, message));
+      }, timeoutMs);
+      void this.closed.then((error) => settle(error ?? this.#disposedError()));
+      if (signal?.aborted) return onAbort();
+      signal?.addEventListener('abort', onAbort, { once: true });
+      this.#reader.onFirstLine((line) => settle(judge(line, host, version)));
+    });
   }
 
   request<Result>(method: string, params?: object, options: RequestOptions = {}): Promise<Result> {

@@ -62,6 +62,7 @@ export class JsonLineReader extends AbstractMessageReader implements MessageRead
   }
 
   override dispose(): void {
+    this.#onMessage = undefined;
     this.#readable.off('data', this.#onData);
     super.dispose();
   }

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { HostError } from '../../hosts/errors.js';
 import { openHostSession } from '../../hosts/openHostSession.js';
-import { type HostService, startHostService } from '../../hosts/remote.js';
+import { type HostService, type StartHostServiceOptions, startHostService } from '../../hosts/remote.js';
 import { RemoteError } from '../../hosts/rpc.js';
 import type { HostSession } from '../../hosts/session.js';
 import { eventually, isAlive, makeHost, startSshd, type TestSshd } from './sshd.js';
@@ -35,14 +35,29 @@ describe.each([
     await session?.[Symbol.asyncDispose]();
   });
 
-  test('says who it is', () => {
-    expect(host.rpc.peer).toEqual({ service: 'vmmig', protocol: 1, version: '1.2.3' });
+  /** What a service that does not come up is found out to be. */
+  const whyNot = async (argv: readonly string[], options: StartHostServiceOptions = {}): Promise<unknown> => {
+    await using doomed = await startHostService(session, argv, options);
+    return await doomed.rpc.greeted.catch((reason: unknown) => reason);
+  };
+
+  test('says who it is', async () => {
+    expect(await host.rpc.greeted).toEqual({ service: 'vmmig', protocol: 1, version: '1.2.3' });
   });
 
   test('answers requests, many at once', async () => {
     const numbers = Array.from({ length: 200 }, (_, number) => ({ number, text: 'é\n漢字' }));
     expect(await Promise.all(numbers.map((params) => host.rpc.request('echo', params)))).toEqual(numbers);
     expect(await host.rpc.request('nothing')).toBeNull();
+  });
+
+  test('answers what it was asked before it was up, and fails it when it does not come up', async () => {
+    await using early = await startHostService(session, service());
+    expect(await early.rpc.request('echo', { text: 'first' })).toEqual({ text: 'first' });
+    await using doomed = await startHostService(session, service('crash'));
+    await expect(doomed.rpc.request('echo', {})).rejects.toMatchObject({ code: 'VMMIG_HOST_SERVICE_ENDED' });
+    await using other = await startHostService(session, service('other-protocol'));
+    await expect(other.rpc.request('echo', {})).rejects.toMatchObject({ code: 'VMMIG_HOST_INCOMPATIBLE' });
   });
 
   test('takes and gives a large payload', async () => {
@@ -141,42 +156,40 @@ describe.each([
   });
 
   test('that is not installed is VMMIG_HOST_NO_VMMIG, and says what to do', async () => {
-    const error = await startHostService(session, ['no-such-vmmig']).catch((reason: unknown) => reason);
+    const error = await whyNot(['no-such-vmmig']);
     expect(error).toMatchObject({ code: 'VMMIG_HOST_NO_VMMIG', host: session.name });
     expect((error as Error).message).toContain('"no-such-vmmig" cannot be run');
     expect((error as Error).message).toContain('install vmmig');
   });
 
   test('that prints something before its handshake is VMMIG_HOST_INCOMPATIBLE, naming what', async () => {
-    const error = await startHostService(session, service('noise')).catch((reason: unknown) => reason);
+    const error = await whyNot(service('noise'));
     expect(error).toMatchObject({ code: 'VMMIG_HOST_INCOMPATIBLE' });
     expect((error as Error).message).toContain('Welcome to this host!');
   });
 
   test('of another protocol is VMMIG_HOST_INCOMPATIBLE, naming both versions', async () => {
-    const starting = startHostService(session, service('other-protocol'), { version: '1.2.4' });
-    const error = await starting.catch((reason: unknown) => reason);
+    const error = await whyNot(service('other-protocol'), { version: '1.2.4' });
     expect(error).toMatchObject({ code: 'VMMIG_HOST_INCOMPATIBLE' });
     expect((error as Error).message).toMatch(/9\.9\.9.*protocol 99.*1\.2\.4.*speaks 1/);
   });
 
   test('that crashes at the start is VMMIG_HOST_SERVICE_ENDED with what it said', async () => {
-    const error = await startHostService(session, service('crash')).catch((reason: unknown) => reason);
+    const error = await whyNot(service('crash'));
     expect(error).toMatchObject({ code: 'VMMIG_HOST_SERVICE_ENDED' });
     expect((error as Error).message).toMatch(/exited with code 3.*out of luck/s);
   });
 
   test('that never says anything is VMMIG_HOST_TIMEOUT', async () => {
-    const starting = startHostService(session, ['sh', '-c', 'exec sleep 1000'], { timeoutMs: 100 });
-    await expect(starting).rejects.toMatchObject({ code: 'VMMIG_HOST_TIMEOUT' });
+    const error = await whyNot(['sh', '-c', 'exec sleep 1000'], { timeoutMs: 100 });
+    expect(error).toMatchObject({ code: 'VMMIG_HOST_TIMEOUT' });
   });
 
   test('that is aborted while it starts rejects with the reason', async () => {
     const reason = new Error('enough');
     const abort = new AbortController();
-    const starting = startHostService(session, ['sh', '-c', 'exec sleep 1000'], { signal: abort.signal });
     setTimeout(() => abort.abort(reason), 150);
-    await expect(starting).rejects.toBe(reason);
+    expect(await whyNot(['sh', '-c', 'exec sleep 1000'], { signal: abort.signal })).toBe(reason);
     await expect(startHostService(session, service(), { signal: abort.signal })).rejects.toBe(reason);
   });
 

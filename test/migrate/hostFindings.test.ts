@@ -9,7 +9,11 @@ interface Host {
 }
 
 const side = (name: string, { version = '0.1.0', offsetMs = 0, rttMs = 10 }: Host) =>
-  ({ host: { name }, rpc: { peer: { version } }, clock: Promise.resolve({ offsetMs, rttMs }) }) as Prepared['source'];
+  ({
+    host: { name },
+    rpc: { greeted: Promise.resolve({ version }) },
+    clock: Promise.resolve({ offsetMs, rttMs }),
+  }) as unknown as Prepared['source'];
 
 const judged = async (source: Host, destination: Host) =>
   await checkHosts({ source: side('hostA', source), destination: side('hostB', destination) });
