@@ -14,6 +14,8 @@ export type DiskErrorCode =
   | 'VMMIG_DISK_RANGE'
   /** The storage answered with an error, or with fewer bytes than the disk has. */
   | 'VMMIG_DISK_READ'
+  /** The storage has not answered for long. Nothing is asked of it any more. */
+  | 'VMMIG_DISK_SILENT'
   /** The reader was closed before the range was read. */
   | 'VMMIG_DISK_CLOSED';
 

@@ -5,4 +5,4 @@ export { type DiskMatching, type GuestDisk, type HostDisk, type MatchEvidence, m
 export type { DiskImage } from './nbd/image.js';
 export { isReadableFormat, openDisk } from './openDisk.js';
 export { type DiskProof, type DiskSample, type DiskSamples, proveSameDisk, sampleDisk } from './proof.js';
-export { openRawDisk } from './rawDisk.js';
+export { isWaitingForStorage, openRawDisk } from './rawDisk.js';

@@ -5,6 +5,7 @@
  */
 import { constants, read as readFd } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { DiskReader, OpenDiskOptions } from './diskReader.js';
 import type { Batch } from './elevator.js';
 import { DiskError } from './errors.js';
@@ -17,12 +18,35 @@ const MAX_GAP_BYTES = 64 * 1024;
 const DEFAULT_MAX_READ_BYTES = 1024 * 1024;
 /** libuv reads files on four threads; asking for more only queues there, unsorted. */
 const DEFAULT_PARALLEL_READS = 4;
+/** Storage that comes back after a failover is not given up. */
+const DEFAULT_READ_TIMEOUT_MS = 60_000;
+/** What is being read when a disk is closed has so long to come. */
+const CLOSE_TIMEOUT_MS = 2_000;
+
+let readsUnderWay = 0;
+
+/**
+ * Whether storage, of any disk, owes this process an answer. Each such read keeps a thread of libuv's busy, and the
+ * process from ending by itself: only SIGKILL ends it.
+ */
+export function isWaitingForStorage(): boolean {
+  return readsUnderWay > 0;
+}
 
 /**
  * Opens a raw image or block device.
  * @throws DiskError VMMIG_DISK_OPEN
  */
 export async function openRawDisk(path: string, options: OpenDiskOptions = {}): Promise<DiskReader> {
+  readsUnderWay += 1;
+  try {
+    return await beginReading(path, options);
+  } finally {
+    readsUnderWay -= 1;
+  }
+}
+
+async function beginReading(path: string, options: OpenDiskOptions): Promise<DiskReader> {
   const { direct = 'auto', signal } = options;
   signal?.throwIfAborted();
   const opened = direct === false ? undefined : await openDirect(path);
@@ -82,6 +106,9 @@ class RawDisk implements DiskReader {
   /** Reads go here first: aligned, reused, and the only memory held besides the callers' own buffers. */
   readonly #idleBuffers: Buffer[] = [];
   readonly #bufferBytes: number;
+  readonly #readTimeoutMs: number;
+  #isSilent = false;
+  #underWay = 0;
   #lengthBytes: number;
 
   constructor(
@@ -95,7 +122,14 @@ class RawDisk implements DiskReader {
     this.#file = file;
     this.#lengthBytes = lengthBytes;
     this.#bufferBytes = alignUp(maxReadBytes) + ALIGN_BYTES;
-    const reader = { isUsable: true, read: (batch: Batch<Range>) => this.#read(batch) };
+    this.#readTimeoutMs = options.readTimeoutMs ?? DEFAULT_READ_TIMEOUT_MS;
+    const isSilent = () => this.#isSilent;
+    const reader = {
+      read: (batch: Batch<Range>) => this.#read(batch),
+      get isUsable() {
+        return !isSilent();
+      },
+    };
     const limits = { parallelReads, maxReadBytes, maxGapBytes: MAX_GAP_BYTES };
     this.#queue = new ReadQueue({ ...limits, ...(signal ? { signal } : {}) }, () => reader);
   }
@@ -119,8 +153,9 @@ class RawDisk implements DiskReader {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#file.fd < 0) return;
     this.#queue.close(new DiskError('VMMIG_DISK_CLOSED', `${this.path}: closed before the range was read`));
-    await this.#queue.idle();
-    await this.#file.close();
+    await Promise.race([this.#queue.idle(), delay(CLOSE_TIMEOUT_MS, undefined, { ref: false })]);
+    // To close it would wait for the storage as well.
+    if (this.#underWay === 0) await this.#file.close();
   }
 
   async #read(batch: Batch<Range>): Promise<void> {
@@ -139,9 +174,11 @@ class RawDisk implements DiskReader {
         filled(part);
       }
     } catch (cause) {
+      if (cause instanceof DiskError) throw cause;
       throw this.#readError(batch.start, batch.end, (cause as Error).message, cause);
     } finally {
-      this.#idleBuffers.push(buffer);
+      // The storage may still write to it.
+      if (!this.#isSilent) this.#idleBuffers.push(buffer);
     }
   }
 
@@ -164,11 +201,26 @@ class RawDisk implements DiskReader {
 
   #readOnce(buffer: Buffer, bufferOffset: number, lengthBytes: number, position: number): Promise<number> {
     return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(this.#fallenSilent()), this.#readTimeoutMs);
+      this.#underWay += 1;
+      readsUnderWay += 1;
       readFd(this.#file.fd, buffer, bufferOffset, lengthBytes, position, (error, count) => {
+        clearTimeout(timer);
+        this.#underWay -= 1;
+        readsUnderWay -= 1;
         if (error === null) resolve(count);
         else reject(error);
       });
     });
+  }
+
+  /** What was asked of it besides will not come either. */
+  #fallenSilent(): DiskError {
+    const seconds = this.#readTimeoutMs / 1000;
+    const error = new DiskError('VMMIG_DISK_SILENT', `${this.path}: the storage has not answered for ${seconds} s`);
+    this.#isSilent = true;
+    this.#queue.close(error);
+    return error;
   }
 
   #readError(start: number, end: number, reason: string, cause?: unknown): DiskError {

@@ -1,5 +1,6 @@
 /** `vmmig host-service`: answers one caller on stdio, and puts everything back when the caller is gone. */
 import { setTimeout as delay } from 'node:timers/promises';
+import { isWaitingForStorage } from '../disk/index.js';
 import { type RpcHandler, serveRpc } from '../hosts/rpc.js';
 import { checkDestination, checkDomainDestination, checkSourceDirectory } from '../hypervisor/index.js';
 import { hostChecks } from './checks.js';
@@ -74,6 +75,8 @@ export async function serve(version: string): Promise<void> {
   // After a switch the guest needs this service, whoever has asked for it.
   await Promise.all([source.settled(), destination.settled()]);
   await Promise.allSettled([source[Symbol.asyncDispose](), destination[Symbol.asyncDispose]()]);
+  // Node.js would wait for it, too, and for how long nobody knows.
+  if (isWaitingForStorage()) process.kill(process.pid, 'SIGKILL');
 }
 
 /** What is asked, and when last. */

@@ -9,6 +9,7 @@ export type RelayErrorCode =
   | 'VMMIG_RELAY_STREAM'
   | 'VMMIG_RELAY_QEMU'
   | 'VMMIG_RELAY_VERIFY'
+  | 'VMMIG_RELAY_STORAGE'
   | 'VMMIG_RELAY_ABORTED';
 
 export class RelayError extends Error {

@@ -6,6 +6,9 @@ const { Module } = require('node:module');
 const { join } = require('node:path');
 const { Script } = require('node:vm');
 
+// Each read of storage that does not answer keeps one of the threads that all files are read and written by.
+process.env.UV_THREADPOOL_SIZE ??= '16';
+
 const filename = join(__dirname, 'command.cjs');
 let cachedData;
 try {

@@ -161,6 +161,10 @@ export const disk = {
       summary: 'The storage answered with an error, or with fewer bytes than the disk has.',
       nextStep: 'Look for storage errors in the destination’s kernel log.',
     },
+    VMMIG_DISK_SILENT: {
+      summary: 'The storage has not answered a read for a minute.',
+      nextStep: 'Look for what holds it up: the destination’s kernel log, its paths to the storage, the server.',
+    },
     VMMIG_DISK_CLOSED: {
       summary: 'A disk was closed while it was being read, because the migration ended.',
       nextStep: 'The report names the error that came first.',

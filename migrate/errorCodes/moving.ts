@@ -84,6 +84,11 @@ export const relay = {
       nextStep:
         'Please report it, with the output of `vmmig show GUEST --json`. Memory that fails is the other possible reason.',
     },
+    VMMIG_RELAY_STORAGE: {
+      summary:
+        'The destination’s storage, from which the guest’s page cache is read, has not answered for a minute. The guest would have to wait for it there, too.',
+      nextStep: 'Look for what holds the storage up on the destination, then move the guest again.',
+    },
     VMMIG_RELAY_ABORTED: {
       summary: 'The relay was told to stop: the migration was cancelled, or failed elsewhere.',
       nextStep: 'The report names the error that came first.',

@@ -191,6 +191,7 @@ export class DestinationRelay implements AsyncDisposable {
     this.#memory = new MemoryAssembly(qemu, options, {
       inPlace: (run) => this.#link!.send(frameType.inPlace, 0, encodeInPlace(run)),
       askAgain: (sequence, record) => this.#link!.send(frameType.resendRequest, sequence, encodeResendRequest(record)),
+      storageSilent: (error) => this.#fail(new RelayError('VMMIG_RELAY_STORAGE', error.message, error)),
       batchDone: (sequence) => this.#acknowledgements.add(sequence),
     });
     this.#digest = this.#memory.digest;

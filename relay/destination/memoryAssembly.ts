@@ -3,6 +3,7 @@
  * to when this host's disk has been read, and some of that before. What became of each page is noted in the digest.
  */
 import type { DiskReader } from '../../disk/diskReader.js';
+import type { DiskError } from '../../disk/errors.js';
 import type { RelayCounters } from '../counters.js';
 import { type BlockSize, MemoryDigest, pageBytes, pagesOfBlocks, type RunDigester } from '../digest.js';
 import { decodeBatch, recordKind } from '../link/batch.js';
@@ -24,6 +25,8 @@ export interface MemoryAssemblyHandlers {
   inPlace(run: RunInPlace): void;
   /** The disk does not hold a run: its bytes are needed after all. */
   askAgain(sequence: number, record: number): void;
+  /** The storage does not answer: the guest could not run here. */
+  storageSilent(error: DiskError): void;
   /** All that a batch brought is in place. */
   batchDone(sequence: number): void;
 }
@@ -144,6 +147,10 @@ export class MemoryAssembly {
         this.#qemu.flush();
       },
       askAgain: (sequence, record) => this.#handlers.askAgain(sequence, record),
+      storageSilent: (error) => {
+        this.#handlers.storageSilent(error);
+        return true;
+      },
       batchDone: (sequence) => this.#handlers.batchDone(sequence),
       mayRead: () => this.#qemu.backlogBytes < maxBacklogBytes,
     });

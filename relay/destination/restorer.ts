@@ -3,6 +3,7 @@
  * asks the source for those that the disk does not hold. Only what has the source's digest is ever placed.
  */
 import type { DiskReader } from '../../disk/diskReader.js';
+import { DiskError } from '../../disk/errors.js';
 import { type HeldPages, heldDisk } from '../../pager/index.js';
 import { BufferPool } from '../bufferPool.js';
 import type { RelayCounters } from '../counters.js';
@@ -18,6 +19,8 @@ export interface RestorerSink {
   place(run: BatchRecord, from: number, to: number, bytes: Buffer): void;
   /** The disk does not hold a run: its bytes are needed after all. */
   askAgain(sequence: number, record: number): void;
+  /** The storage does not answer: a guest would wait for it as well. @returns whether that is the end */
+  storageSilent(error: DiskError): boolean;
   /** All runs of a batch are in place. */
   batchDone(sequence: number): void;
   /** Whether QEMU takes what is read. */
@@ -153,7 +156,9 @@ export class Restorer {
     try {
       const allocate = () => this.#pool.acquire().subarray(0, lengthBytes);
       bytes = (await this.#disks[run.disk]?.read(run.diskOffsetBytes, lengthBytes, allocate)) ?? null;
-    } catch {
+    } catch (thrown) {
+      const isSilent = thrown instanceof DiskError && thrown.code === 'VMMIG_DISK_SILENT';
+      if (isSilent && !this.#isStopped && this.#sink.storageSilent(thrown)) return;
       // Beyond the end, or unreadable: as good as a mismatch.
     }
     if (this.#isStopped) return;

@@ -207,6 +207,7 @@ export class SwitchDestination implements AsyncDisposable {
       counters: this.#counters,
       disks: this.#options.disks,
       held: this.#sentAhead.held,
+      storageSilent: (error) => this.#fail(new RelayError('VMMIG_RELAY_STORAGE', error.message, error)),
       takesOver: isLate,
     });
   }

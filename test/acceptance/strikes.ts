@@ -162,10 +162,7 @@ export const strikes: Readonly<Record<string, Strike>> = {
     options: () => ['--spill'],
   },
   "the destination's storage, gone": storage((pidFile) => `kill -KILL $(cat ${pidFile})`),
-  "the destination's storage, silent": {
-    ...storage((pidFile) => `kill -STOP $(cat ${pidFile})`),
-    options: () => ['--timeout', '40s'],
-  },
+  "the destination's storage, silent": storage((pidFile) => `kill -STOP $(cat ${pidFile})`),
   'the socket path, taken': {
     before: (guest) => occupy(guest.otherHost, qmpPath(guest)),
     after: (guest) => release(guest.otherHost, qmpPath(guest)),

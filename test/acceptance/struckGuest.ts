@@ -11,6 +11,7 @@ import { fastWan, type Guest, type Move, type Outcome, processes } from './rig.j
 import { type Strike, strikes } from './strikes.js';
 
 const settledWithinMs = 180_000;
+const whileStoppedMs = 1_000;
 
 /** What differs between guests. */
 export interface GuestKeeper {
@@ -78,8 +79,13 @@ export class StruckGuest {
 
   async #strike({ strike, after }: Strike, move: Move, phase: string): Promise<Outcome> {
     try {
-      await strike?.(move, this.guest);
-      if (phase === 'run') for (const host of hostNames) signalQemu(host, 'SIGCONT');
+      const struck = strike?.(move, this.guest);
+      if (phase === 'run') {
+        // What waits for the migration's end waits for the destination's QEMU.
+        await Promise.race([struck, sleep(whileStoppedMs)]);
+        for (const host of hostNames) signalQemu(host, 'SIGCONT');
+      }
+      await struck;
       return await move.ended;
     } finally {
       await after?.(this.guest);

@@ -42,7 +42,7 @@ export class DiskPages {
     stream: PostcopyStream,
     phases: Readonly<SwitchPhases>,
     { disks, held, digester, counters, pagesOfBlock }: DiskPagesOptions,
-    sink: Pick<RestorerSink, 'askAgain' | 'batchDone'>,
+    sink: Pick<RestorerSink, 'askAgain' | 'storageSilent' | 'batchDone'>,
   ) {
     this.#stream = stream;
     this.#phases = phases;

@@ -1,5 +1,6 @@
 /** What puts the guest together at the destination, once QEMU listens and the source has told of the guest's memory. */
 import type { DiskReader } from '../../../disk/diskReader.js';
+import type { DiskError } from '../../../disk/errors.js';
 import type { HeldPages } from '../../../pager/index.js';
 import type { RamBlock } from '../../../stream/handler.js';
 import type { RelayCounters } from '../../counters.js';
@@ -31,6 +32,8 @@ export interface GuestTools {
   readonly counters: RelayCounters;
   readonly disks: readonly DiskReader[];
   readonly held: HeldPages;
+  /** Before the switch: the storage does not answer, and the guest could not run here. */
+  readonly storageSilent: (error: DiskError) => void;
   /** QEMU goes on, and drops nothing any more. */
   readonly takesOver: boolean;
 }
@@ -56,6 +59,12 @@ export function assembleGuest(stream: PostcopyStream, blocks: readonly RamBlock[
     { disks: tools.disks, held: tools.held, digester, counters, pagesOfBlock },
     {
       askAgain: (sequence, record) => link.send(frameType.resendRequest, sequence, encodeResendRequest(record)),
+      storageSilent: (error) => {
+        // A guest that runs here is better off with all of its memory.
+        if (phases.hasSwitched) return false;
+        tools.storageSilent(error);
+        return true;
+      },
       batchDone: (sequence) => receipts.done(sequence),
     },
   );

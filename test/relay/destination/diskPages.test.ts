@@ -36,7 +36,7 @@ test('disks are read on after a wait for QEMU, though nothing else happens', asy
       held: new HeldPages(digester, 0),
       ...{ digester, counters: newCounters(), pagesOfBlock: [64] },
     },
-    { askAgain: () => {}, batchDone: (sequence) => done.push(sequence) },
+    { askAgain: () => {}, storageSilent: () => false, batchDone: (sequence) => done.push(sequence) },
   );
   const waiting = pages.drained();
   const run = { kind: recordKind.reference, fill: 0, block: 0, page: 8, count: 16, disk: 0, diskOffsetBytes: 0 };
