@@ -10,6 +10,7 @@ import type { GuestBlock, GuestMemory } from '../../relay/source/filePages.js';
 import { type LoggedCapture, readCaptureLog } from '../../relay/store/captureLog.js';
 import { type Ledger, readDecision, readLedger } from '../commit/index.js';
 import { bootId } from '../newLedger.js';
+import type { Params } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
 import type { OpenMemory } from './guestMemory.js';
 
@@ -34,6 +35,18 @@ export async function noteBlocks({ blocks }: GuestMemory): Promise<NotedBlocks |
     }
   }
   return noted;
+}
+
+/** @returns null when another service could not go on from what is kept */
+export async function noteMemory(
+  { key, connections, bandwidthBps, compress, switching, guest }: Params<'source.listen'>,
+  memory: OpenMemory | null,
+): Promise<NonNullable<Ledger['memory']> | null> {
+  // libvirt removes its domain's file when that has gone, and is the one to end what is left.
+  const isDomain = guest.libvirt !== undefined;
+  const blocks = memory === null || isDomain ? null : await noteBlocks(memory);
+  if (blocks === null) return null;
+  return { key, connections, bandwidthBps, compress, reconnectTimeoutMs: switching!.reconnectTimeoutMs, blocks };
 }
 
 /** Everything that a service needs to take the place of one that died after the guest had gone. */

@@ -8,25 +8,14 @@ import { type GuestInspection, processId } from '../../hypervisor/index.js';
 import type { Endpoint } from '../../relay/link/connection.js';
 import type { GuestMemory } from '../../relay/source/filePages.js';
 import { SwitchSource, type SwitchSourceHandlers, type SwitchSourceOptions } from '../../relay/source/switchSource.js';
-import {
-  decideAtSource,
-  type Ledger,
-  removeLedger,
-  type SourceAction,
-  type SourceEvent,
-  type SourceState,
-  sourceFrom,
-  sourceStep,
-  updateLedger,
-  writeLedger,
-} from '../commit/index.js';
-import { CommitDriver } from '../commitDriver.js';
+import { removeLedger, type SourceState, sourceFrom, updateLedger, writeLedger } from '../commit/index.js';
 import { type Control, serveControl } from '../control.js';
 import { newLedger } from '../newLedger.js';
 import type { Params } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
+import { SourceCommit } from '../sourceCommit.js';
 import type { OpenMemory } from './guestMemory.js';
-import { captureLogPath, noteBlocks, type SourceRemains } from './keptMemory.js';
+import { captureLogPath, noteMemory, type SourceRemains } from './keptMemory.js';
 import { endOrphan, lookAtSource, resumeOrphan } from './leftGuest.js';
 
 export interface SourceSwitchOptions {
@@ -60,7 +49,7 @@ const mayBeGone: ReadonlySet<SourceState> = new Set(['holding', 'held', 'inDoubt
 export class SourceSwitch implements AsyncDisposable {
   relay!: SwitchSource;
   readonly #options: SourceSwitchOptions;
-  readonly #driver: CommitDriver<SourceState, SourceEvent, SourceAction>;
+  readonly #commit: SourceCommit;
   #control: Control | null = null;
   #permit!: () => void;
   readonly #permitted = new Promise<void>((resolve) => {
@@ -69,7 +58,6 @@ export class SourceSwitch implements AsyncDisposable {
   /** Resolves when whoever manages the guest has let go of it. */
   #letGo: Promise<void> = Promise.resolve();
   #interruptedAtMs: number | null = null;
-  #failure: unknown = null;
   /** The relay has given up: what the destination still needs it will not get. */
   #isCutOff = false;
   /** Of another service's, that died; until the destination has met this one, it is not needed. */
@@ -77,7 +65,25 @@ export class SourceSwitch implements AsyncDisposable {
 
   private constructor(options: SourceSwitchOptions, state: SourceState, hasTakenOver: boolean) {
     this.#options = options;
-    this.#driver = new CommitDriver(state, sourceStep, (action) => this.#perform(action));
+    this.#commit = new SourceCommit(state, {
+      runDir: options.runDir,
+      migrationId: options.migrationId,
+      hold: () => {
+        // Nobody is there to take the guest.
+        this.#requireRelay();
+        options.holdGuest();
+      },
+      sendGo: () => this.relay.go(),
+      resumeGuest: async () => {
+        this.relay?.abort();
+        await options.resumeGuest();
+      },
+      endQemu: async () => {
+        this.#requireRelay();
+        await options.endQemu();
+      },
+      phaseOnceReleased: 'pulling',
+    });
     this.#hasTakenOver = hasTakenOver;
   }
 
@@ -134,12 +140,12 @@ export class SourceSwitch implements AsyncDisposable {
     const { runDir, migrationId, pulled } = this.#options;
     try {
       this.relay = await open({
-        ready: () => void this.#commit(),
-        running: () => void this.#driver.post('running'),
+        ready: () => void this.#offer(),
+        running: () => void this.#commit.post('running'),
         refused: (message) => {
           const text = `the destination did not take over: ${message}`;
-          this.#failure ??= new ServiceError('VMMIG_SWITCH_REFUSED', text);
-          void this.#driver.post('refused');
+          this.#commit.noteFailure(new ServiceError('VMMIG_SWITCH_REFUSED', text));
+          void this.#commit.post('refused');
         },
         interrupted: () => {
           this.#interruptedAtMs = Date.now();
@@ -149,13 +155,13 @@ export class SourceSwitch implements AsyncDisposable {
         },
         resumed: () => {
           this.#interruptedAtMs = null;
-          void this.#driver.post('linkBack');
+          void this.#commit.post('linkBack');
         },
       });
       this.relay.finished.catch((error) => {
-        this.#failure ??= error;
+        this.#commit.noteFailure(error);
         this.#isCutOff = true;
-        void this.#driver.post('abandon');
+        void this.#commit.post('abandon');
       });
       this.#control = await serveControl(runDir, migrationId, 'source', {
         status: async () => ({ commit: this.state, interruptedAtMs: this.#interruptedAtMs, ...this.relay.state }),
@@ -173,8 +179,8 @@ export class SourceSwitch implements AsyncDisposable {
   departs(letGo: Promise<void>): void {
     this.#letGo = letGo;
     letGo.catch((error) => {
-      this.#failure ??= error;
-      void this.#driver.post('abandon');
+      this.#commit.noteFailure(error);
+      void this.#commit.post('abandon');
     });
   }
 
@@ -183,24 +189,25 @@ export class SourceSwitch implements AsyncDisposable {
     this.#permit();
   }
 
-  async #commit(): Promise<void> {
-    await this.#driver.post('guestStopped');
+  /** All that the destination needs is ready. */
+  async #offer(): Promise<void> {
+    await this.#commit.post('guestStopped');
     const hasLetGo = await this.#letGo.then(
       () => true,
       () => false,
     );
     if (!hasLetGo) return;
     await this.#permitted;
-    await this.#driver.post('commit');
+    await this.#commit.post('commit');
   }
 
   get state(): SourceState {
-    return this.#driver.state;
+    return this.#commit.state;
   }
 
   /** Whether the guest runs at the destination, or may. */
   get mayBeGone(): boolean {
-    return mayBeGone.has(this.#driver.state);
+    return mayBeGone.has(this.#commit.state);
   }
 
   /** Where the guest is, or whether it has all its memory, is not known here. */
@@ -214,7 +221,7 @@ export class SourceSwitch implements AsyncDisposable {
   }
 
   async post(event: 'abandon' | 'release' | 'resume'): Promise<SourceState> {
-    return await this.#driver.post(event);
+    return await this.#commit.post(event);
   }
 
   /** @param endpoint - of another relay at the destination; null: that needs nothing any more */
@@ -227,9 +234,9 @@ export class SourceSwitch implements AsyncDisposable {
   /** Resolves when the destination runs the guest and QEMU has ended here. @throws when it goes on here, or may */
   async switched(signal: AbortSignal): Promise<void> {
     const hasEnded = (reached: SourceState) => reached === 'released' || reached === 'inDoubt' || isHere.has(reached);
-    const state = await this.#driver.until((reached) => hasEnded(reached) || this.#isCutOff, signal);
+    const state = await this.#commit.until((reached) => hasEnded(reached) || this.#isCutOff, signal);
     if (state === 'released') return;
-    throw this.#failure ?? new ServiceError('VMMIG_SWITCH_REFUSED', 'the destination did not take over');
+    throw this.#commit.failure ?? new ServiceError('VMMIG_SWITCH_REFUSED', 'the destination did not take over');
   }
 
   /**
@@ -237,84 +244,24 @@ export class SourceSwitch implements AsyncDisposable {
    * from here any more, or all hope is gone.
    */
   async settled(): Promise<void> {
-    await this.#driver.post('abandon');
+    await this.#commit.post('abandon');
     if (!this.mayBeGone || this.#isOfNoUse) return;
     await this.relay.finished.catch(() => {});
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     const { runDir, migrationId } = this.#options;
-    await this.#driver.post('abandon');
+    await this.#commit.post('abandon');
     await this.#control?.[Symbol.asyncDispose]();
     await this.relay?.[Symbol.asyncDispose]();
     await this.#options.memory?.[Symbol.asyncDispose]();
     if (!this.isInDoubt) await removeLedger(runDir, migrationId, 'source');
   }
 
-  async #perform(action: SourceAction): Promise<SourceEvent | null> {
-    const { runDir, migrationId } = this.#options;
-    const ledger = { migrationId, role: 'source' } as const;
-    switch (action) {
-      case 'writeHeld':
-        return await this.#decide('held');
-      case 'writeKept':
-        return await this.#decide('kept');
-      case 'sendGo':
-        // Never sent, it cannot be obeyed.
-        if (!this.relay.go()) return 'refused';
-        await updateLedger(runDir, ledger, { phase: 'committing' }).catch(() => {});
-        return null;
-      case 'resumeGuest':
-        try {
-          this.relay?.abort();
-          await this.#options.resumeGuest();
-          return 'guestResumed';
-        } catch (error) {
-          this.#failure ??= error;
-          return 'resumeFailed';
-        }
-      case 'endQemu':
-        try {
-          if (this.#isCutOff) return 'endFailed';
-          await this.#options.endQemu();
-          await updateLedger(runDir, ledger, { phase: 'pulling' }).catch(() => {});
-          return 'qemuEnded';
-        } catch (error) {
-          this.#failure ??= error;
-          return 'endFailed';
-        }
-      default:
-        // Who has asked is answered with the state.
-        return null;
-    }
+  /** @throws when the relay has given up */
+  #requireRelay(): void {
+    if (this.#isCutOff) throw new ServiceError('VMMIG_SWITCH_REFUSED', 'the link to the destination was lost');
   }
-
-  async #decide(decision: 'held' | 'kept'): Promise<SourceEvent> {
-    const { runDir, migrationId } = this.#options;
-    // Nobody is there to take the guest.
-    if (decision === 'held' && this.#isCutOff) return 'writeFailed';
-    try {
-      if (decision === 'held') this.#options.holdGuest();
-    } catch (error) {
-      this.#failure ??= error;
-      return 'writeFailed';
-    }
-    return await decideAtSource({ runDir, migrationId }, decision, (error) => {
-      this.#failure ??= error;
-    });
-  }
-}
-
-/** @returns null when another service could not go on from what is kept */
-async function noteMemory(
-  { key, connections, bandwidthBps, compress, switching, guest }: Params<'source.listen'>,
-  memory: OpenMemory | null,
-): Promise<NonNullable<Ledger['memory']> | null> {
-  // libvirt removes its domain's file when that has gone, and is the one to end what is left.
-  const isDomain = guest.libvirt !== undefined;
-  const blocks = memory === null || isDomain ? null : await noteBlocks(memory);
-  if (blocks === null) return null;
-  return { key, connections, bandwidthBps, compress, reconnectTimeoutMs: switching!.reconnectTimeoutMs, blocks };
 }
 
 function relayOptions(

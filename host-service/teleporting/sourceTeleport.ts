@@ -3,21 +3,12 @@
  * any machine. The permission to run the guest (`go`) is the answer to `hold`, and the command hands it on.
  */
 import type { ProcessId } from '../../hypervisor/index.js';
-import {
-  decideAtSource,
-  removeLedger,
-  type SourceAction,
-  type SourceEvent,
-  type SourceState,
-  sourceStep,
-  updateLedger,
-  writeLedger,
-} from '../commit/index.js';
-import { CommitDriver } from '../commitDriver.js';
+import { removeLedger, type SourceState, writeLedger } from '../commit/index.js';
 import { type Control, serveControl } from '../control.js';
 import { newLedger } from '../newLedger.js';
 import type { GuestAddress } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
+import { SourceCommit } from '../sourceCommit.js';
 
 export interface SourceTeleportOptions {
   readonly runDir: string;
@@ -37,13 +28,12 @@ export interface SourceTeleportOptions {
 
 export class SourceTeleport implements AsyncDisposable {
   readonly #options: SourceTeleportOptions;
-  readonly #driver: CommitDriver<SourceState, SourceEvent, SourceAction>;
+  readonly #commit: SourceCommit;
   #control: Control | null = null;
-  #failure: unknown = null;
 
   private constructor(options: SourceTeleportOptions) {
     this.#options = options;
-    this.#driver = new CommitDriver('running', sourceStep, (action) => this.#perform(action));
+    this.#commit = new SourceCommit('running', options);
   }
 
   /** @throws LedgerError when nothing can be noted here */
@@ -61,7 +51,7 @@ export class SourceTeleport implements AsyncDisposable {
   }
 
   get state(): SourceState {
-    return this.#driver.state;
+    return this.#commit.state;
   }
 
   /** Where the guest is, is not known here, or it could not be put right. */
@@ -71,7 +61,7 @@ export class SourceTeleport implements AsyncDisposable {
 
   /** QEMU has sent everything, and the destination's memory was found equal. */
   async complete(): Promise<void> {
-    await this.#driver.post('guestStopped');
+    await this.#commit.post('guestStopped');
   }
 
   /**
@@ -80,62 +70,20 @@ export class SourceTeleport implements AsyncDisposable {
    * @throws ServiceError VMMIG_SERVICE_ORDER when it may not: its migration is not complete, or was given up
    */
   async hold(peerBootId: string | null): Promise<void> {
-    if (peerBootId !== null) await this.#note({ peerBootId });
-    const state = await this.#driver.post('commit');
+    if (peerBootId !== null) await this.#commit.note({ peerBootId });
+    const state = await this.#commit.post('commit');
     if (state === 'held') return;
-    throw this.#failure ?? new ServiceError('VMMIG_SERVICE_ORDER', 'there is no complete migration to hold');
+    throw this.#commit.failure ?? new ServiceError('VMMIG_SERVICE_ORDER', 'there is no complete migration to hold');
   }
 
   async post(event: 'abandon' | 'release' | 'resume'): Promise<SourceState> {
-    return await this.#driver.post(event);
+    return await this.#commit.post(event);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     const { runDir, migrationId } = this.#options;
-    await this.#driver.post('abandon');
+    await this.#commit.post('abandon');
     await this.#control?.[Symbol.asyncDispose]();
     if (!this.isInDoubt) await removeLedger(runDir, migrationId, 'source');
-  }
-
-  async #perform(action: SourceAction): Promise<SourceEvent | null> {
-    switch (action) {
-      case 'writeHeld':
-        this.#options.hold();
-        return await this.#decide('held');
-      case 'writeKept':
-        return await this.#decide('kept');
-      case 'sendGo':
-        await this.#note({ phase: 'committing' });
-        return null;
-      case 'resumeGuest':
-        return await this.#attempt(this.#options.resumeGuest, 'guestResumed', 'resumeFailed');
-      case 'endQemu':
-        return await this.#attempt(this.#options.endQemu, 'qemuEnded', 'endFailed');
-      default:
-        // Who has asked is answered with the state.
-        return null;
-    }
-  }
-
-  async #decide(decision: 'held' | 'kept'): Promise<SourceEvent> {
-    return await decideAtSource(this.#options, decision, (error) => {
-      this.#failure ??= error;
-    });
-  }
-
-  async #attempt(work: () => Promise<void>, done: SourceEvent, failed: SourceEvent): Promise<SourceEvent> {
-    try {
-      await work();
-      return done;
-    } catch (error) {
-      this.#failure ??= error;
-      return failed;
-    }
-  }
-
-  /** For those who look: nothing depends on it. */
-  async #note(changes: Parameters<typeof updateLedger>[2]): Promise<void> {
-    const { runDir, migrationId } = this.#options;
-    await updateLedger(runDir, { migrationId, role: 'source' }, changes).catch(() => {});
   }
 }
