@@ -136,7 +136,7 @@ async function test(args, env) {
     return countTests(report, code);
   };
   try {
-    // What starts no guests waits more than it works: it goes beside what does.
+    // What moves guests waits more than it works: the rest goes beside it.
     const names = ['guests', 'parts'];
     const runs = args.length > 0 ? [vitest('all', args)] : names.map((name) => vitest(name, [`--project=${name}`]));
     const counts = [

@@ -1,28 +1,30 @@
 /** A guest that writes to its memory faster than the link takes it: that is told early, and what then happens is the operator's. */
 import { afterEach, describe, expect, it } from 'vitest';
-import { setWan } from '../../lab/index.js';
+import { setWan, type WanSettings } from '../../lab/index.js';
 import type { ProgressEvent } from '../../migrate/index.js';
 import { expectNothingLeft, fastWan, Guest, isFull, type MoveOutcome, type Outcome, useLab } from './rig.js';
 
 /** As fast as it can, over more memory than fits into any pause that is allowed here. */
 const writes = 'pattern start 12';
 const slowWan = { rttMs: 10, rateBps: 30e6 } as const;
+/** Too slow for it, too, and a first pass is over sooner. */
+const fasterWan = { rttMs: 10, rateBps: 60e6 } as const;
 
 describe('A guest that writes faster than the link takes', () => {
   useLab(fastWan);
   let guest: Guest | null = null;
 
-  async function busyGuest(): Promise<Guest> {
+  async function busyGuest(wan: Partial<WanSettings> = slowWan): Promise<Guest> {
     guest ??= await Guest.start('vm1', { memoryMiB: 160, data: { contents: 'random', filesMiB: 8, freeMiB: 8 } });
     await guest.run(writes);
-    await setWan(slowWan);
+    await setWan(wan);
     return guest;
   }
 
   afterEach(() => setWan(fastWan));
 
   it('stays where it is, told with the numbers after a few passes', { timeout: 180_000 }, async () => {
-    const busy = await busyGuest();
+    const busy = await busyGuest(fasterWan);
     const counted = await busy.count();
     const outcome = await busy.begin().ended;
     expect(outcome.exitCode, outcome.stderr).toBe(1);

@@ -71,6 +71,7 @@ describe('A teleport whose network is cut', () => {
     await sleep(Math.min(ms, ms > 5_000 ? ms - 5_000 : ms));
     await guest.expectToRun(counted);
     await healWan();
+    await setWan(fastWan);
     const { report } = await expectMoved(move);
     if (ms > 5_000) expect(report.link.reconnects).toBeGreaterThan(0);
     await guest.expectToRun(counted);

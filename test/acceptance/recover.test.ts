@@ -105,6 +105,7 @@ describe('A switch that nobody watches', () => {
     expect(unwatchedStatus!.faults!.count).toBeGreaterThan(0);
     expect(Date.parse(unwatchedStatus!.exposedSince!)).toBeLessThan(Date.now());
 
+    await setWan(fastWan);
     const recovered = await here('recover', 'vm1', '--progress', 'none');
     expect(recovered.exitCode, recovered.stderr).toBe(0);
     const completed = JSON.parse(recovered.stdout) as MigrationReport;
