@@ -60,7 +60,9 @@ export class Move {
 
   constructor(mode: Mode, on: HostName, vm: string, to: string, more: readonly string[]) {
     const argv = ['vmmig', mode, vm, '--to', to, '--json', '--progress', 'rawjson', ...more];
-    const command = labExec(on, argv as [string, ...string[]], { reject: false });
+    // A command that goes on after SIGTERM has its reasons.
+    const options = { reject: false, forceKillAfterDelay: false } as const;
+    const command = labExec(on, argv as [string, ...string[]], options);
     this.#kill = (signal) => void command.kill(signal);
     createInterface({ input: command.stderr as Readable }).on('line', (line) => {
       if (!line.startsWith('{')) return;
