@@ -120,8 +120,11 @@ export class SshSession implements AsyncDisposable {
 
   async #end(): Promise<void> {
     const timer = setTimeout(() => this.#finish(undefined), END_GRACE_MS);
+    const { stream } = this.#transport;
+    // That the host closes its end, too, is told a round trip after the farewell, and of no interest.
+    const isSaid = new Promise<void>((resolve) => void stream.once('finish', resolve));
     this.#client.end();
-    await this.closed;
+    await Promise.race([this.closed, isSaid]);
     clearTimeout(timer);
     await this.#transport[Symbol.asyncDispose]();
   }
