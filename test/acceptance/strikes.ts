@@ -38,15 +38,20 @@ const cutFor = (ms: number): Strike => ({
 
 const inShell = async (host: HostName, script: string) => await labExec(host, ['sh', '-c', script]);
 
-const directories = { run: '/run/vmmig', state: '/var/lib/vmmig' } as const;
+const runDirectory = () => '/run/vmmig';
+const stateDirectory = (host: HostName) => join(labPaths.hostDirectory(host), 'state');
 
-/** A small file system over a directory; then full. */
-const fullDisk = (which: 'host' | 'otherHost', directory: string, sizeKiB: number): Strike => ({
-  before: (guest) =>
-    inShell(guest[which], `mkdir -p ${directory}; mount -t tmpfs -o size=${sizeKiB}k,mode=700 tmpfs ${directory}`),
-  strike: (_, guest) => inShell(guest[which], `dd if=/dev/zero of=${directory}/filling bs=4k 2>/dev/null; true`),
-  after: (guest) => inShell(guest[which], `umount ${directory}`),
-});
+/** A file system over a directory, with as much room as preflight asks for; then full. */
+const fullDisk = (which: 'host' | 'otherHost', pathOn: (host: HostName) => string): Strike => {
+  const on = (script: (path: string) => string) => (guest: Guest) =>
+    inShell(guest[which], script(pathOn(guest[which])));
+  const fill = on((path) => `dd if=/dev/zero of=${path}/filling bs=64k 2>/dev/null; true`);
+  return {
+    before: on((path) => `mkdir -p ${path}; mount -t tmpfs -o size=24m,mode=700 tmpfs ${path}`),
+    strike: (_, guest) => fill(guest),
+    after: on((path) => `umount -l ${path}`),
+  };
+};
 
 const blocker = '/run/vmmig-test-blocker';
 
@@ -155,10 +160,10 @@ export const strikes: Readonly<Record<string, Strike>> = {
     strike: () => cutWan(),
     after: () => healWan(),
   },
-  "the source's disk, full": fullDisk('host', directories.run, 64),
-  "the destination's disk, full": fullDisk('otherHost', directories.run, 64),
+  "the source's disk, full": fullDisk('host', runDirectory),
+  "the destination's disk, full": fullDisk('otherHost', runDirectory),
   'the disk of the page store, full': {
-    ...fullDisk('host', directories.state, 8 * 1024),
+    ...fullDisk('host', stateDirectory),
     options: () => ['--spill'],
   },
   "the destination's storage, gone": storage((pidFile) => `kill -KILL $(cat ${pidFile})`),
