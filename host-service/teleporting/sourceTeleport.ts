@@ -1,52 +1,60 @@
 /**
- * The source's side of the commit point of a teleport, and what the host notes of it: for `status` and `recover`, from
- * any machine. The permission to run the guest (`go`) is the answer to `hold`, and the command hands it on.
+ * The source host's part in a teleport: the relay, the source's side of the commit point, and what the host notes of it: for
+ * `status` and `recover`, from any machine. The permission to run the guest (`go`) is the answer to `hold`, and the command hands it on.
  */
-import type { ProcessId } from '../../hypervisor/index.js';
+import type { GuestInspection } from '../../hypervisor/index.js';
+import { SourceRelay, type SourceRelayOptions } from '../../relay/source/sourceRelay.js';
 import { removeLedger, type SourceState, writeLedger } from '../commit/index.js';
 import { type Control, serveControl } from '../control.js';
 import { newLedger } from '../newLedger.js';
-import type { GuestAddress } from '../protocol.js';
+import type { Params } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
 import { SourceCommit } from '../sourceCommit.js';
 
 export interface SourceTeleportOptions {
-  readonly runDir: string;
-  readonly migrationId: string;
-  readonly guest: GuestAddress;
-  readonly peer: { readonly host: string; readonly runDir: string };
-  readonly qemu: ProcessId;
+  readonly params: Params<'source.listen'>;
+  /** Where the relay listens for QEMU. */
+  readonly streamPath: string;
+  /** QEMU has a return path, and waits there for its destination's answers. */
+  readonly answersQemu: boolean;
+  readonly inspection: GuestInspection;
   /** From here on nothing but the machine lets the guest run here. */
-  readonly hold: () => void;
+  readonly holdGuest: () => void;
   /** Lets the guest run on here. @throws when it does not */
   readonly resumeGuest: () => Promise<void>;
   /** Ends QEMU, whose guest runs elsewhere. @throws when it does not end */
   readonly endQemu: () => Promise<void>;
-  /** What the relay tells of itself. */
-  readonly status: () => object;
 }
 
 export class SourceTeleport implements AsyncDisposable {
+  relay!: SourceRelay;
   readonly #options: SourceTeleportOptions;
   readonly #commit: SourceCommit;
   #control: Control | null = null;
 
   private constructor(options: SourceTeleportOptions) {
     this.#options = options;
-    this.#commit = new SourceCommit('running', options);
+    this.#commit = new SourceCommit('running', { ...options.params, ...options, hold: options.holdGuest });
   }
 
-  /** @throws LedgerError when nothing can be noted here */
+  /** Listens for QEMU; the relay is to be connected by the caller. @throws LedgerError when nothing can be noted here */
   static async start(options: SourceTeleportOptions): Promise<SourceTeleport> {
-    const { runDir, migrationId, guest, peer, qemu } = options;
+    const { params, inspection } = options;
+    const { runDir, migrationId, guest, peer } = params;
     const own = new SourceTeleport(options);
     const facts = { migrationId, mode: 'teleport', guest, peer, link: null } as const;
-    await writeLedger(runDir, await newLedger('source', facts, qemu));
-    own.#control = await serveControl(runDir, migrationId, 'source', {
-      status: async () => ({ commit: own.state, ...options.status() }),
-      pulled: () => Promise.reject(new ServiceError('VMMIG_SERVICE_ORDER', 'a teleport has no pull')),
-      post: async ({ event }) => ({ state: await own.post(event as 'abandon' | 'release' | 'resume') }),
-    });
+    await writeLedger(runDir, await newLedger('source', facts, inspection.process));
+    try {
+      own.relay = await SourceRelay.listen(relayOptions(options));
+      own.#control = await serveControl(runDir, migrationId, 'source', {
+        status: async () => ({ commit: own.state, ...own.relay.state, interruptedAtMs: own.relay.interruptedAtMs }),
+        pulled: () => Promise.reject(new ServiceError('VMMIG_SERVICE_ORDER', 'a teleport has no pull')),
+        post: async ({ event }) => ({ state: await own.post(event as 'abandon' | 'release' | 'resume') }),
+      });
+    } catch (thrown) {
+      await own[Symbol.asyncDispose]();
+      throw thrown;
+    }
     return own;
   }
 
@@ -81,9 +89,24 @@ export class SourceTeleport implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const { runDir, migrationId } = this.#options;
+    const { runDir, migrationId } = this.#options.params;
     await this.#commit.post('abandon');
     await this.#control?.[Symbol.asyncDispose]();
+    await this.relay?.[Symbol.asyncDispose]();
     if (!this.isInDoubt) await removeLedger(runDir, migrationId, 'source');
   }
+}
+
+function relayOptions({ params, streamPath, answersQemu }: SourceTeleportOptions): SourceRelayOptions {
+  const { migrationId, key, connections, bandwidthBps, compress, reconnectTimeoutMs } = params;
+  return {
+    socketPath: streamPath,
+    answersQemu,
+    credentials: { migrationId, key: Buffer.from(key, 'base64') },
+    connections,
+    bandwidthBps,
+    reconnectTimeoutMs,
+    elide: true,
+    compress,
+  };
 }

@@ -1,0 +1,103 @@
+/** How the guest leaves: QEMU sets out, goes through its memory, and stops it when it is allowed to. */
+import { type GuestInspection, touchedPages } from '../hypervisor/index.js';
+import { eventTimeMs } from './clock.js';
+import type { DomainDeparture, SourceGuest } from './guest/sourceGuest.js';
+import type { Params } from './protocol.js';
+import { expectedUse } from './switching/expectedUse.js';
+import type { SourceSwitch } from './switching/sourceSwitch.js';
+
+type DomainParams = NonNullable<Params<'source.start'>['domain']>;
+
+export interface Departing {
+  readonly guest: SourceGuest;
+  readonly inspection: GuestInspection;
+  /** Where the relay listens for QEMU. */
+  readonly streamPath: string;
+  readonly directory: string;
+  readonly credentials: { readonly migrationId: string; readonly key: Buffer };
+  /** Null for a teleport. */
+  readonly switching: SourceSwitch | null;
+  /** QEMU has next to nothing to copy, and would stop the guest at once. */
+  readonly isInFiles: boolean;
+}
+
+export interface DepartureHandlers {
+  /** QEMU has stopped the guest. */
+  stopped(): void;
+  /** Pages of the guest's memory that have ever been written to. */
+  touched(pages: number | null): void;
+}
+
+export class SourceDeparture {
+  readonly #what: Departing;
+  readonly #handlers: DepartureHandlers;
+  #tellIterating!: () => void;
+  /** Resolves when QEMU's stream may be read: it will not stop the guest by itself. */
+  readonly isIterating = new Promise<void>((resolve) => {
+    this.#tellIterating = resolve;
+  });
+  #stopped: Promise<number> | null = null;
+  #hasSetOut = false;
+
+  constructor(what: Departing, handlers: DepartureHandlers) {
+    this.#what = what;
+    this.#handlers = handlers;
+  }
+
+  /** When the guest was stopped, by this host's clock. To be asked for once it has set out. */
+  get stoppedAtMs(): Promise<number> {
+    return this.#stopped!;
+  }
+
+  /** Lets QEMU migrate into the relay. */
+  async begin(params: Params<'source.start'>, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#setOut(params, signal);
+    } finally {
+      this.#tellIterating();
+    }
+  }
+
+  async #setOut({ domain, ...asked }: Params<'source.start'>, signal: AbortSignal): Promise<void> {
+    const { guest, inspection, isInFiles, streamPath, switching } = this.#what;
+    const { process, memory } = inspection;
+    void touchedPages(process.pid, memory.blocks).then((pages) => this.#handlers.touched(pages));
+    const leaves = this.#domainDeparture(domain ?? null);
+    await guest.prepare({ streamPath, ...asked, isInFiles, domain: leaves }, signal);
+    this.#stopped = guest.monitor.waitFor('STOP').then(eventTimeMs);
+    this.#stopped.then(() => this.#handlers.stopped()).catch(() => {});
+    // It is to be stopped as soon as that can be, or is held back by the relay.
+    if (switching !== null) this.#tellIterating();
+    if (isInFiles) return;
+    await guest.setOut(signal);
+    switching?.departs(guest.letGo());
+  }
+
+  #domainDeparture(domain: DomainParams | null): DomainDeparture | null {
+    if (domain === null) return null;
+    const { tunnel, destinationUri, ...more } = domain;
+    const { credentials, directory, switching } = this.#what;
+    const to = tunnel === null ? { uri: destinationUri! } : { endpoint: tunnel, credentials };
+    return { ...more, to, directory, postcopy: switching !== null };
+  }
+
+  /** From now on QEMU stops the guest as soon as the rest takes no longer than this at memory speed. */
+  async allowDowntime(downtimeLimitMs: number, signal: AbortSignal): Promise<void> {
+    const { guest, switching, isInFiles } = this.#what;
+    switching?.permit();
+    await guest.allowDowntime(downtimeLimitMs, signal);
+    if (isInFiles && !this.#hasSetOut) {
+      this.#hasSetOut = true;
+      const { relay } = switching!;
+      await relay.warmedUp(signal);
+      await Promise.all([relay.endAhead(signal), this.expectUse(signal)]);
+      await guest.setOut(signal);
+    } else switching?.relay.mayStop();
+  }
+
+  /** Of a switch: looks for what the guest will touch first. */
+  async expectUse(signal?: AbortSignal): Promise<void> {
+    const { guest, inspection, switching } = this.#what;
+    switching!.relay.expectUse(await expectedUse(guest.monitor, inspection, signal));
+  }
+}
