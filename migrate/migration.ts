@@ -3,21 +3,14 @@
  * agent, and the way out when something fails. When and how the guest is switched over is the mode's.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import {
-  call,
-  type GuestAddress,
-  type Params,
-  type ScanSummary,
-  type StartedProcess,
-} from '../host-service/protocol.js';
+import { call, type Params, type ScanSummary, type StartedProcess } from '../host-service/protocol.js';
 import type { InventoryHost } from '../hosts/index.js';
 import { abandon } from './abandon.js';
+import { firstScan } from './cacheScan.js';
 import { proveDisks } from './diskProof.js';
-import { domainDeparture } from './domain.js';
-import { toVmmigError, VmmigError } from './errors.js';
+import { VmmigError } from './errors.js';
 import { Journal } from './journal.js';
 import { addressOf, addressOnDestination, findingOf } from './locate.js';
-import type { Plan } from './plan.js';
 import { check, prepare, understand } from './prepare.js';
 import type { Intent, Prepared, Sides } from './prepared.js';
 import { Recorder } from './recorder.js';
@@ -26,8 +19,8 @@ import type { MigrationMode, MigrationReport } from './report.js';
 import type { Hooks, MigrateRequest } from './requests.js';
 import { claim } from './running.js';
 import type { Side } from './sides.js';
+import { startDestination, startSource } from './startQemus.js';
 import { newMigrationId } from './stateDirectory.js';
-import { pageBytes } from './units.js';
 
 /** Of a mode that does not wait for the agent. */
 const agentPatienceMs = 2_000;
@@ -161,7 +154,7 @@ export abstract class Migration implements AsyncDisposable {
     return await recorder.during('preflight', async () => {
       const onInspected = (found: Pick<Prepared, 'source' | 'agent'>) => {
         // A scan changes nothing, so it need not wait for the destination, nor for what preflight finds.
-        this.#scanning = this.#firstScan(found);
+        this.#scanning = firstScan(found, recorder, signal);
         this.#scanning.catch(() => {});
       };
       const silenceLimitMs = sessionSilenceLimitMs(this.reconnectTimeoutMs);
@@ -199,18 +192,6 @@ export abstract class Migration implements AsyncDisposable {
     );
   }
 
-  async #firstScan({ source, agent }: Pick<Prepared, 'source' | 'agent'>): Promise<ScanSummary | null> {
-    if (!agent?.found) return null;
-    return await this.recorder.during(
-      'scan',
-      () => this.scan(source, 'full'),
-      (scan) =>
-        scan === null
-          ? 'no answer'
-          : `${scan.pages.toLocaleString('en')} cached pages in ${scan.runs.toLocaleString('en')} runs`,
-    );
-  }
-
   /** QEMU may have begun to migrate. */
   isStarted = false;
 
@@ -228,92 +209,15 @@ export abstract class Migration implements AsyncDisposable {
   }
 
   /** After the agent has answered: QEMU's setting out holds up the guest, and so its answer, for longer than it saves. */
-  async #startSource({ source }: Prepared): Promise<void> {
+  async #startSource(prepared: Prepared): Promise<void> {
     await this.#relays!.listening;
     const answered = this.#scanning.catch(() => {});
     await (this.waitsForAgent ? answered : Promise.race([answered, delay(agentPatienceMs, undefined, { ref: false })]));
-    const domain = this.intent.guest.isDomain
-      ? {
-          domain: await domainDeparture(
-            this.request,
-            this.intent.to,
-            await this.#relays!.tunnel,
-            this.switching !== null,
-          ),
-        }
-      : {};
-    const mayThrottle = this.request.onNoConverge === 'throttle';
-    const start = { mayThrottle, ...domain };
-    await call(source.rpc, 'source.start', start, { signal: this.signal });
+    await startSource(prepared, this, this.#relays!, this.signal);
   }
 
-  async #startDestination({ destination, plan, inspection }: Prepared): Promise<void> {
-    const { stateDir, runDir } = destination.host;
-    const { libvirt } = addressOnDestination(this.intent.guest, this.request);
-    if (plan.destination === null || libvirt !== undefined)
-      return await this.#expectDomain(destination, plan, inspection, libvirt!);
-    const { qmpPath, commandLine } = plan.destination;
-    const start = {
-      migrationId: this.id,
-      runDir,
-      stateDir,
-      vm: this.request.vm,
-      argv: [...commandLine.argv],
-      cwd: commandLine.cwd,
-      qmpPath,
-      disks: [...plan.restorable],
-      postcopy: this.switching !== null,
-    };
-    this.destinationProcess = await call(destination.rpc, 'destination.start', start, { signal: this.signal });
-  }
-
-  /** It is libvirt that starts it, once the source's has begun. */
-  async #expectDomain(
-    destination: Side,
-    plan: Plan,
-    { memory }: Prepared['inspection'],
-    libvirt: NonNullable<GuestAddress['libvirt']>,
-  ): Promise<void> {
-    await this.#relays!.tunnel;
-    const large = memory.blocks.filter(({ pageSizeBytes }) => pageSizeBytes > pageBytes);
-    const expected = {
-      migrationId: this.id,
-      runDir: destination.host.runDir,
-      vm: this.request.vm,
-      libvirt,
-      disks: [...plan.restorable],
-      pageSizes: Object.fromEntries(large.map(({ name, pageSizeBytes }) => [name, pageSizeBytes])),
-    };
-    this.destinationProcess = await call(destination.rpc, 'destination.expect', expected, { signal: this.signal });
-  }
-
-  /** An agent that fails costs the elision of what it would have named, not the migration: null then. */
-  protected async scan(
-    source: Side,
-    mode: 'full' | 'changes',
-    signal: AbortSignal = this.signal,
-  ): Promise<ScanSummary | null> {
-    let scan: ScanSummary;
-    try {
-      scan = await call(source.rpc, 'source.scan', { mode }, { signal });
-    } catch (thrown) {
-      const { code, message } = toVmmigError(thrown);
-      if (!code.startsWith('VMMIG_AGENT_')) throw thrown;
-      this.recorder.notice('warn', code, `the guest's agent failed, so its page cache is sent: ${message}`);
-      return null;
-    }
-    const { agent } = this.recorder.facts;
-    this.recorder.facts = {
-      ...this.recorder.facts,
-      agent: {
-        via: scan.via,
-        scanMs: Math.round((agent?.scanMs ?? 0) + scan.scanMs),
-        pages: scan.pages,
-        scans: (agent?.scans ?? 0) + 1,
-        skipped: scan.skipped,
-      },
-    };
-    return scan;
+  async #startDestination(prepared: Prepared): Promise<void> {
+    this.destinationProcess = await startDestination(prepared, this, this.#relays!, this.signal);
   }
 
   /** What a service on a host finds the guest and this migration by. */

@@ -5,6 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { call, type DestinationSample, type Loaded, type ScanSummary } from '../host-service/protocol.js';
 import { conclude } from './abandon.js';
+import { scanCache } from './cacheScan.js';
 import { VmmigError } from './errors.js';
 import { LinkWatch } from './linkWatch.js';
 import { Migration, migrate } from './migration.js';
@@ -103,7 +104,7 @@ class Teleport extends Migration {
       fixedMs: (rttMs) => costs.fixedMs(rttMs),
       cachedPages: scan?.pages ?? 0,
       notConverging: (situation, pass) => this.#notConverging(source, pass, situation),
-      rescan: scan === null ? null : async (giveUp) => void (await this.scan(source, 'changes', giveUp)),
+      rescan: scan === null ? null : async (giveUp) => void (await scanCache(source, recorder, 'changes', giveUp)),
       restored: () => restored,
       signal,
     });
