@@ -1,17 +1,16 @@
 /** A guest that hardly writes is not stopped before it is time, and most of its memory crosses the link meanwhile. */
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { GuestShell, startTinyGuest, waitForBoot } from '../../lab/index.js';
 import { QmpClient } from '../../qmp/index.js';
-import { SwitchDestination } from '../../relay/destination/switchDestination.js';
 import { HoldBack, pagesAhead } from '../../relay/source/switch/holdBack.js';
 import { SwitchSource } from '../../relay/source/switchSource.js';
 import { host } from './peers.js';
 import { memoryArguments, startResumable } from './postcopy/guests.js';
+import { startSwitchDestination } from './switchDestination.js';
+import { temporaryDirectory } from './temporaryDirectory.js';
 
 const isFull = Boolean(process.env.VMMIG_TEST_FULL);
 
@@ -40,14 +39,7 @@ describe('Holding QEMU back', () => {
   test.each(isFull ? ['time', 'converged'] : ['time'])(
     'a guest goes on until it is let go: %s',
     { timeout: 300_000 },
-    async (how) => {
-      const dir = await mkdtemp(join(tmpdir(), 'vmmig-hold-'));
-      try {
-        await moveHeldBack(dir, how === 'converged');
-      } finally {
-        await rm(dir, { recursive: true, force: true });
-      }
-    },
+    async (how) => moveHeldBack(await temporaryDirectory('hold'), how === 'converged'),
   );
 });
 
@@ -69,21 +61,7 @@ async function moveHeldBack(dir: string, keepsUp: boolean): Promise<void> {
     },
     { ready: () => void source.go(), running: () => {}, refused: () => {} },
   );
-  await using destination = await SwitchDestination.start(
-    {
-      ...{ ...common, listen: { host }, disks: [], heldLimitBytes: 0 },
-      qemuSocketPath: there.socketPath,
-      qemuListens: Promise.resolve(new Map()),
-    },
-    {
-      permitted: () => {},
-      loaded: async () => {
-        while ((await there.qmp.execute('query-status')).status === 'inmigrate') await sleep(1);
-        await there.qmp.execute('cont');
-        destination.tellRunning();
-      },
-    },
-  );
+  await using destination = await startSwitchDestination(there, common);
   await source.connect({ host, port: destination.port });
   source.begin();
   await using qmp = await QmpClient.connect({ path: guest.qmpPath });

@@ -1,9 +1,8 @@
 /** A peer with the right key that does not keep to the protocol, and a QEMU that does not, against a real source relay. */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtemp, readdir, rm, stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { createConnection, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
@@ -17,6 +16,7 @@ import { maxRetainedBytes } from '../../relay/source/window.js';
 import { StreamEncoder } from '../../stream/encoder.js';
 import { host, newCredentials, until } from './peers.js';
 import { RelayRig } from './rig.js';
+import { temporaryDirectory } from './temporaryDirectory.js';
 
 const pageBytes = 4096;
 const { acknowledge, resendRequest, rootResult, failure } = frameType;
@@ -32,7 +32,7 @@ class HostileDestination implements AsyncDisposable {
   ) {}
 
   static async start(options: { silenceLimitMs?: number } = {}): Promise<HostileDestination> {
-    const dir = await mkdtemp(join(tmpdir(), 'vmmig-hostile-'));
+    const dir = await temporaryDirectory('hostile');
     const credentials = newCredentials();
     const listener = await listen(credentials, { host });
     const socketPath = join(dir, 'source');
@@ -102,7 +102,6 @@ class HostileDestination implements AsyncDisposable {
     expect(await readdir(this.dir)).toEqual([]);
     for (const { tls } of this.peers) tls.on('error', () => {}).destroy();
     this.qemu.destroy();
-    await rm(this.dir, { recursive: true });
   }
 }
 

@@ -1,8 +1,6 @@
 /** A peer with the right key that does not keep to the protocol, against a real destination relay. */
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -12,6 +10,7 @@ import { DurableLink } from '../../relay/link/durableLink.js';
 import { type Frame, frameType } from '../../relay/link/frames.js';
 import { dial } from '../../relay/link/handshake.js';
 import { host, newCredentials, until } from './peers.js';
+import { temporaryDirectory } from './temporaryDirectory.js';
 import { encodeWireBatch, pageOf } from './wire.js';
 
 const { blocks, raw, batch, endOfRam, tail, root, resend, resendRequest, acknowledge, rootResult } = frameType;
@@ -25,7 +24,7 @@ class HostileSource implements AsyncDisposable {
 
   static async start(): Promise<HostileSource> {
     const source = new HostileSource();
-    const dir = await mkdtemp(join(tmpdir(), 'vmmig-hostile-'));
+    const dir = await temporaryDirectory('hostile');
     const qemu = createServer((socket) => source.#sockets.push(socket.on('error', () => {}).resume()));
     const qemuSocketPath = join(dir, 'incoming');
     await new Promise<void>((resolve) => qemu.listen(qemuSocketPath, resolve));
@@ -47,7 +46,6 @@ class HostileSource implements AsyncDisposable {
     source.#close = async () => {
       qemu.close();
       for (const socket of source.#sockets) socket.destroy();
-      await rm(dir, { recursive: true });
     };
     return source;
   }

@@ -1,8 +1,6 @@
 /** A destination with the right key that says whatever a test wants, to a real source relay of a switch. */
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
 import { createConnection, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import { RelayError } from '../../relay/errors.js';
@@ -14,6 +12,7 @@ import { SwitchSource } from '../../relay/source/switchSource.js';
 import { encodeConfiguration, StreamEncoder } from '../../stream/index.js';
 import type { Said } from './liarSource.js';
 import { host, newCredentials, until } from './peers.js';
+import { temporaryDirectory } from './temporaryDirectory.js';
 import { pageOf } from './wire.js';
 
 export class LiarDestination implements AsyncDisposable {
@@ -27,15 +26,14 @@ export class LiarDestination implements AsyncDisposable {
   #credentials!: LinkCredentials;
   #listener!: Listener;
   #peers: LinkConnection[] = [];
-  #dir = '';
   #settled: { error: RelayError | null } | null = null;
 
   /** @param stream what QEMU sends: all that a guest of so many pages needs, or its beginning */
   static async start(stream: Buffer): Promise<LiarDestination> {
     const liar = new LiarDestination();
-    liar.#dir = await mkdtemp(join(tmpdir(), 'vmmig-liar-'));
+    const dir = await temporaryDirectory('liar');
     liar.#credentials = newCredentials();
-    const socketPath = join(liar.#dir, 'source');
+    const socketPath = join(dir, 'source');
     liar.relay = await SwitchSource.listen(
       {
         ...{ socketPath, credentials: liar.#credentials, connections: 1, bandwidthBps: null, compress: false },
@@ -124,7 +122,6 @@ export class LiarDestination implements AsyncDisposable {
     for (const { tls } of this.#peers) tls.on('error', () => {}).destroy();
     await this.link.close();
     this.qemu.destroy();
-    await rm(this.#dir, { recursive: true, force: true });
   }
 }
 

@@ -1,6 +1,4 @@
 /** A source with the right key that sends whatever a test wants, to a real destination relay of a switch. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import { SwitchDestination } from '../../relay/destination/switchDestination.js';
@@ -13,6 +11,7 @@ import { encodeRemoteSet } from '../../relay/store/remoteSet.js';
 import { encodeConfiguration } from '../../stream/index.js';
 import { host, newCredentials, until } from './peers.js';
 import { FakeQemu } from './postcopy/fakeQemu.js';
+import { temporaryDirectory } from './temporaryDirectory.js';
 import { encodeWireBatch, pageOf, type WireRecord } from './wire.js';
 
 export type Said = readonly [type: number, payload?: Buffer | string | object, sequence?: number];
@@ -27,12 +26,11 @@ export class LiarSource implements AsyncDisposable {
   relay!: SwitchDestination;
   link!: DurableLink;
   qemu!: FakeQemu;
-  #dir = '';
 
   static async start(): Promise<LiarSource> {
     const liar = new LiarSource();
-    liar.#dir = await mkdtemp(join(tmpdir(), 'vmmig-liar-'));
-    const qemuSocketPath = join(liar.#dir, 'incoming');
+    const dir = await temporaryDirectory('liar');
+    const qemuSocketPath = join(dir, 'incoming');
     liar.qemu = await FakeQemu.listen(qemuSocketPath);
     const credentials = newCredentials();
     const options = {
@@ -81,7 +79,6 @@ export class LiarSource implements AsyncDisposable {
     await this.relay[Symbol.asyncDispose]();
     await this.link.close();
     await this.qemu[Symbol.asyncDispose]();
-    await rm(this.#dir, { recursive: true, force: true });
   }
 }
 

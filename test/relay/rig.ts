@@ -4,9 +4,8 @@
  * twice, or lie about its disk, when a test wants it to.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { createConnection, createServer, type Server } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
 import type { DiskReader } from '../../disk/diskReader.js';
@@ -19,6 +18,7 @@ import type { CacheMap } from '../../relay/source/teleportMap.js';
 import { StreamDecoder } from '../../stream/decoder.js';
 import { StreamEncoder } from '../../stream/encoder.js';
 import type { RamBlock } from '../../stream/handler.js';
+import { temporaryDirectory } from './temporaryDirectory.js';
 
 export const pageBytes = 4096;
 
@@ -78,9 +78,7 @@ export class RelayRig implements AsyncDisposable {
     disk: Buffer,
     { reader: seen = (reader) => reader, via, ...options }: RigOptions = {},
   ): Promise<RelayRig> {
-    const dir = await mkdtemp(join(tmpdir(), 'vmmig-relay-'));
-    // Also when the rig does not come about, or a test runs out of time and never gets to dispose of it.
-    onTestFinished(() => rm(dir, { recursive: true, force: true }));
+    const dir = await temporaryDirectory('relay');
     const diskPath = join(dir, 'disk.raw');
     await writeFile(diskPath, disk);
     const reader = await openRawDisk(diskPath);
@@ -191,14 +189,10 @@ export class RelayRig implements AsyncDisposable {
   }
 
   async #dispose(): Promise<void> {
-    try {
-      await this.source[Symbol.asyncDispose]();
-      await this.between?.[Symbol.asyncDispose]();
-      await this.destination[Symbol.asyncDispose]();
-      await this.reader[Symbol.asyncDispose]();
-      await new Promise((resolve) => this.qemu.close(resolve));
-    } finally {
-      await rm(this.dir, { recursive: true, force: true });
-    }
+    await this.source[Symbol.asyncDispose]();
+    await this.between?.[Symbol.asyncDispose]();
+    await this.destination[Symbol.asyncDispose]();
+    await this.reader[Symbol.asyncDispose]();
+    await new Promise((resolve) => this.qemu.close(resolve));
   }
 }

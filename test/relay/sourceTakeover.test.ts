@@ -3,7 +3,7 @@
  * its place.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
@@ -11,25 +11,22 @@ import { type OpenMemory, openGuestMemory } from '../../host-service/switching/g
 import { inspectGuest } from '../../hypervisor/index.js';
 import { GuestShell, type QemuVersion, startTinyGuest, waitForBoot } from '../../lab/index.js';
 import { QmpClient } from '../../qmp/index.js';
-import { SwitchDestination } from '../../relay/destination/switchDestination.js';
 import { SwitchSource, type SwitchSourceHandlers } from '../../relay/source/switchSource.js';
 import { readCaptureLog } from '../../relay/store/captureLog.js';
 import { Network } from './link/network.js';
 import { host } from './peers.js';
+import { startWaiting } from './postcopy/guests.js';
+import { startSwitchDestination } from './switchDestination.js';
+import { sharedMemory, temporaryDirectory } from './temporaryDirectory.js';
 
 const memoryMiB = 256;
 const isFull = Boolean(process.env.VMMIG_TEST_FULL);
 const versions: readonly QemuVersion[] = isFull ? ['7.2', '10.0'] : ['7.2'];
 
 describe.each(versions)('QEMU %s', (version) => {
-  test('goes on with another source, twice, and loses nothing', { timeout: 300_000 }, async () => {
-    const dir = await mkdtemp('/dev/shm/vmmig-source-takeover-');
-    try {
-      await replaceTwice(version, dir);
-    } finally {
-      await rm(dir, { recursive: true, force: true });
-    }
-  });
+  test('goes on with another source, twice, and loses nothing', { timeout: 300_000 }, async () =>
+    replaceTwice(version, await temporaryDirectory('source-takeover', sharedMemory)),
+  );
 });
 
 async function replaceTwice(version: QemuVersion, dir: string): Promise<void> {
@@ -42,7 +39,10 @@ async function replaceTwice(version: QemuVersion, dir: string): Promise<void> {
     while (!/^passes [1-9]/.test(await shell.output('pattern status || true'))) await sleep(100);
     counted = Number(await shell.output('count'));
   }
-  await using there = await startWaiting(version, dir);
+  await using there = await startWaiting({
+    ...{ dir, name: 'destination', qemu: version, memoryMiB },
+    memoryFile: join(dir, 'destination.ram'),
+  });
   await using qmp = await QmpClient.connect({ path: guest.qmpPath });
   const { process } = await inspectGuest({ name: 'source', qmpPath: guest.qmpPath, qmp });
   const openMemory = async (): Promise<OpenMemory> => (await openGuestMemory(qmp, process))!;
@@ -57,22 +57,7 @@ async function replaceTwice(version: QemuVersion, dir: string): Promise<void> {
     running: () => events.push('running'),
     refused: (message) => events.push(`refused: ${message}`),
   };
-  await using destination = await SwitchDestination.start(
-    {
-      ...{ ...common, listen: { host }, disks: [], heldLimitBytes: 0 },
-      qemuSocketPath: there.socketPath,
-      qemuListens: Promise.resolve(new Map()),
-    },
-    {
-      permitted: () => {},
-      loaded: async () => {
-        while ((await there.qmp.execute('query-status')).status === 'inmigrate') await sleep(1);
-        await there.qmp.execute('cont');
-        destination.tellRunning();
-      },
-      resumed: () => destination.tellRunning(),
-    },
-  );
+  await using destination = await startSwitchDestination(there, common, { resumed: () => destination.tellRunning() });
   destination.finished.catch(() => {});
   await expect(destination.awaitAnotherSource()).rejects.toMatchObject({ code: 'VMMIG_LINK_CONNECT' });
 
@@ -116,34 +101,14 @@ async function replaceTwice(version: QemuVersion, dir: string): Promise<void> {
     );
     await source.reconnect({ host, port: network.port });
     await until(() => events.filter((event) => event === 'running').length > attempt);
-    await expectToRun(there.shellPath, counted);
+    await expectToRun(there.guest.shellPath, counted);
   }
   await Promise.all([source.finished, destination.finished]);
   expect(destination.state).toMatchObject({ missingPages: 0, awaitsSource: false, hasTakenOver: true });
   expect((await there.qmp.execute('query-migrate')).status).toBe('completed');
-  await expectToRun(there.shellPath, counted);
+  await expectToRun(there.guest.shellPath, counted);
   await die();
   expect((await stat(memoryFile)).blocks, 'blocks that the file still takes').toBe(0);
-}
-
-/** A QEMU like the guest's own, waiting for it, its memory in a file of its own. */
-async function startWaiting(version: QemuVersion, dir: string) {
-  const launch = { dir, name: 'destination', qemu: version, memoryMiB, memoryFile: join(dir, 'destination.ram') };
-  const guest = await startTinyGuest({ ...launch, incoming: 'defer', extraArgs: ['-S'] });
-  const qmp = await QmpClient.connect({ path: guest.qmpPath });
-  const on = ['postcopy-ram', 'return-path', 'events', 'late-block-activate'] as const;
-  await qmp.execute('migrate-set-capabilities', {
-    capabilities: on.map((capability) => ({ capability, state: true })),
-  });
-  const socketPath = join(dir, 'incoming');
-  await qmp.execute('migrate-incoming', { uri: `unix:${socketPath}` });
-  return {
-    ...{ qmp, socketPath, shellPath: guest.shellPath },
-    async [Symbol.asyncDispose]() {
-      await qmp.close();
-      await guest[Symbol.asyncDispose]();
-    },
-  };
 }
 
 async function until(holds: () => boolean): Promise<void> {

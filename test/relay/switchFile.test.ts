@@ -1,6 +1,6 @@
 /** A guest whose RAM is a shared memory file moves between two real QEMUs: nothing is copied, and nothing is lost. */
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
@@ -9,135 +9,105 @@ import { openGuestMemory } from '../../host-service/switching/guestMemory.js';
 import { inspectGuest } from '../../hypervisor/index.js';
 import { type QemuVersion, startTinyGuest, waitForBoot } from '../../lab/index.js';
 import { QmpClient } from '../../qmp/index.js';
-import { SwitchDestination } from '../../relay/destination/switchDestination.js';
 import { SwitchSource } from '../../relay/source/switchSource.js';
+import { host } from './peers.js';
+import { startWaiting } from './postcopy/guests.js';
+import { startSwitchDestination } from './switchDestination.js';
+import { sharedMemory, temporaryDirectory } from './temporaryDirectory.js';
 
 const memoryMiB = 256;
 const versions: readonly QemuVersion[] = ['7.2', '10.0'];
 
 describe.each(versions)('QEMU %s', (version) => {
   test('runs a guest elsewhere while its memory follows from a file', { timeout: 120_000 }, async () => {
-    const dir = await mkdtemp('/dev/shm/vmmig-switch-');
-    try {
-      const memoryFile = join(dir, 'source.ram');
-      const launch = { dir, qemu: version, memoryMiB };
-      await using guest = await startTinyGuest({ ...launch, name: 'source', memoryFile });
-      let counted = 0;
-      {
-        await using shell = await waitForBoot(guest.shellPath);
-        await shell.output('pattern start 16');
-        while (!/^passes [1-9]/.test(await shell.output('pattern status || true'))) await sleep(100);
-        counted = Number(await shell.output('count'));
-      }
-      await using there = await startWaiting(version, dir, join(dir, 'destination.ram'));
-      await using qmp = await QmpClient.connect({ path: guest.qmpPath });
-      const inspection = await inspectGuest({ name: 'source', qmpPath: guest.qmpPath, qmp });
-      await using memory = await openGuestMemory(qmp, inspection.process);
-      const expected = await expectedUse(qmp, inspection);
-      // The rings, the top page table, one of each level below, code and stack at least.
-      expect(expected.now.length).toBeGreaterThan(12);
-      const kernelBytes = expected.soon.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
-      expect(kernelBytes).toBeGreaterThan(16 * 2 ** 20);
-
-      const common = { credentials: { migrationId: 'switch', key: randomBytes(32) }, reconnectTimeoutMs: 10_000 };
-      const events: string[] = [];
-      const destination = await SwitchDestination.start(
-        {
-          ...common,
-          listen: { host: '127.0.0.1' },
-          qemuSocketPath: there.socketPath,
-          qemuListens: Promise.resolve(new Map()),
-          disks: [],
-          heldLimitBytes: 64 * 2 ** 20,
-        },
-        {
-          permitted: () => events.push('permitted'),
-          loaded: async () => {
-            events.push('loaded');
-            while ((await there.qmp.execute('query-status')).status === 'inmigrate') await sleep(1);
-            await there.qmp.execute('cont');
-            destination.tellRunning();
-          },
-        },
-      );
-      await using _destination = destination;
-      const socketPath = join(dir, 'source.sock');
-      await using source = await SwitchSource.listen(
-        {
-          ...common,
-          socketPath,
-          connections: 1,
-          bandwidthBps: 200e6,
-          compress: true,
-          store: { limitBytes: 64 * 2 ** 20, spillPath: null },
-          memory: { ...memory!, hintLimitBytes: 64 * 2 ** 20 },
-        },
-        {
-          ready: () => {
-            events.push('ready');
-            source.go();
-          },
-          running: () => events.push('running'),
-          refused: (message) => events.push(`refused: ${message}`),
-        },
-      );
-      await source.connect({ host: '127.0.0.1', port: destination.port });
-      source.begin();
-      // The guest goes on writing meanwhile.
-      while (!source.state.isSentAhead) await sleep(20);
-      const ahead = source.state.counters.pages.sent;
-      expect(ahead).toBeGreaterThan(1000);
-      expect((await qmp.execute('query-status')).running).toBe(true);
-
-      await qmp.execute('migrate-set-capabilities', {
-        capabilities: [{ capability: 'x-ignore-shared', state: true }],
-      });
-      await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40 });
-      source.expectUse(expected);
-      await source.endAhead(AbortSignal.timeout(10_000));
-      await qmp.execute('migrate', { uri: `unix:${socketPath}` });
-      await Promise.all([source.finished, destination.finished]);
-      expect(events).toEqual(['ready', 'permitted', 'loaded', 'running']);
-      expect((await there.qmp.execute('query-migrate')).status).toBe('completed');
-
-      await using shell = await waitForBoot(there.shellPath);
-      expect(Number(await shell.output('count'))).toBeGreaterThan(counted);
-      const status = await shell.output('pattern status');
-      expect(status).toMatch(/errors 0/);
-      const { faults, missingPages, counters } = destination.state;
-      expect(missingPages).toBe(0);
-      expect(faults).toMatchObject({ waiting: 0 });
-      const { pages, bytes } = source.state.counters;
-      expect(pages.seen).toBe(counters.totalPages);
-      // Most of what was sent ahead is still what the guest has.
-      expect(pages.sent - ahead, `of ${ahead} pages sent ahead`).toBeLessThan(ahead);
-      expect(bytes.stream).toBeLessThan(2 ** 20);
-      expect(source.state.remaining).toEqual({ zeroPages: 0, bytesPages: 0, referencePages: 0 });
-      // The file is still there, and takes no memory any more.
-      expect((await stat(memoryFile)).blocks).toBe(0);
-    } finally {
-      await rm(dir, { recursive: true, force: true });
+    const dir = await temporaryDirectory('switch', sharedMemory);
+    const memoryFile = join(dir, 'source.ram');
+    const launch = { dir, qemu: version, memoryMiB };
+    await using guest = await startTinyGuest({ ...launch, name: 'source', memoryFile });
+    let counted = 0;
+    {
+      await using shell = await waitForBoot(guest.shellPath);
+      await shell.output('pattern start 16');
+      while (!/^passes [1-9]/.test(await shell.output('pattern status || true'))) await sleep(100);
+      counted = Number(await shell.output('count'));
     }
+    await using there = await startWaiting({
+      ...launch,
+      name: 'destination',
+      memoryFile: join(dir, 'destination.ram'),
+    });
+    await using qmp = await QmpClient.connect({ path: guest.qmpPath });
+    const inspection = await inspectGuest({ name: 'source', qmpPath: guest.qmpPath, qmp });
+    await using memory = await openGuestMemory(qmp, inspection.process);
+    const expected = await expectedUse(qmp, inspection);
+    // The rings, the top page table, one of each level below, code and stack at least.
+    expect(expected.now.length).toBeGreaterThan(12);
+    const kernelBytes = expected.soon.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
+    expect(kernelBytes).toBeGreaterThan(16 * 2 ** 20);
+
+    const common = { credentials: { migrationId: 'switch', key: randomBytes(32) }, reconnectTimeoutMs: 10_000 };
+    const events: string[] = [];
+    await using destination = await startSwitchDestination(
+      there,
+      { ...common, heldLimitBytes: 64 * 2 ** 20 },
+      {
+        permitted: () => events.push('permitted'),
+        loaded: () => events.push('loaded'),
+      },
+    );
+    const socketPath = join(dir, 'source.sock');
+    await using source = await SwitchSource.listen(
+      {
+        ...common,
+        socketPath,
+        connections: 1,
+        bandwidthBps: 200e6,
+        compress: true,
+        store: { limitBytes: 64 * 2 ** 20, spillPath: null },
+        memory: { ...memory!, hintLimitBytes: 64 * 2 ** 20 },
+      },
+      {
+        ready: () => {
+          events.push('ready');
+          source.go();
+        },
+        running: () => events.push('running'),
+        refused: (message) => events.push(`refused: ${message}`),
+      },
+    );
+    await source.connect({ host, port: destination.port });
+    source.begin();
+    // The guest goes on writing meanwhile.
+    while (!source.state.isSentAhead) await sleep(20);
+    const ahead = source.state.counters.pages.sent;
+    expect(ahead).toBeGreaterThan(1000);
+    expect((await qmp.execute('query-status')).running).toBe(true);
+
+    await qmp.execute('migrate-set-capabilities', {
+      capabilities: [{ capability: 'x-ignore-shared', state: true }],
+    });
+    await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40 });
+    source.expectUse(expected);
+    await source.endAhead(AbortSignal.timeout(10_000));
+    await qmp.execute('migrate', { uri: `unix:${socketPath}` });
+    await Promise.all([source.finished, destination.finished]);
+    expect(events).toEqual(['ready', 'permitted', 'loaded', 'running']);
+    expect((await there.qmp.execute('query-migrate')).status).toBe('completed');
+
+    await using shell = await waitForBoot(there.guest.shellPath);
+    expect(Number(await shell.output('count'))).toBeGreaterThan(counted);
+    const status = await shell.output('pattern status');
+    expect(status).toMatch(/errors 0/);
+    const { faults, missingPages, counters } = destination.state;
+    expect(missingPages).toBe(0);
+    expect(faults).toMatchObject({ waiting: 0 });
+    const { pages, bytes } = source.state.counters;
+    expect(pages.seen).toBe(counters.totalPages);
+    // Most of what was sent ahead is still what the guest has.
+    expect(pages.sent - ahead, `of ${ahead} pages sent ahead`).toBeLessThan(ahead);
+    expect(bytes.stream).toBeLessThan(2 ** 20);
+    expect(source.state.remaining).toEqual({ zeroPages: 0, bytesPages: 0, referencePages: 0 });
+    // The file is still there, and takes no memory any more.
+    expect((await stat(memoryFile)).blocks).toBe(0);
   });
 });
-
-/** A QEMU like the guest's own, waiting for it, its memory in a file of its own. */
-async function startWaiting(version: QemuVersion, dir: string, memoryFile: string) {
-  const name = 'destination';
-  const extraArgs = ['-S'];
-  const guest = await startTinyGuest({ dir, name, qemu: version, memoryMiB, memoryFile, incoming: 'defer', extraArgs });
-  const qmp = await QmpClient.connect({ path: guest.qmpPath });
-  const on = ['postcopy-ram', 'return-path', 'events', 'late-block-activate'] as const;
-  await qmp.execute('migrate-set-capabilities', {
-    capabilities: on.map((capability) => ({ capability, state: true })),
-  });
-  const socketPath = join(dir, `${name}.incoming`);
-  await qmp.execute('migrate-incoming', { uri: `unix:${socketPath}` });
-  return {
-    ...{ qmp, socketPath, shellPath: guest.shellPath },
-    async [Symbol.asyncDispose]() {
-      await qmp.close();
-      await guest[Symbol.asyncDispose]();
-    },
-  };
-}

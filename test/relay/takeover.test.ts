@@ -1,13 +1,10 @@
 /** A destination relay dies while the guest there still needs memory; another one takes its place. */
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { GuestShell, type QemuVersion, startTinyGuest, waitForBoot } from '../../lab/index.js';
 import { QmpClient } from '../../qmp/index.js';
-import { SwitchDestination, type SwitchDestinationHandlers } from '../../relay/destination/switchDestination.js';
 import { SwitchSource } from '../../relay/source/switchSource.js';
 import {
   freeHugePages,
@@ -18,6 +15,8 @@ import {
   recover,
   startResumable,
 } from './postcopy/guests.js';
+import { startSwitchDestination } from './switchDestination.js';
+import { temporaryDirectory } from './temporaryDirectory.js';
 
 const versions: readonly QemuVersion[] = ['7.2', '10.0'];
 const reconnectTimeoutMs = 20_000;
@@ -34,84 +33,64 @@ describe.each(versions)('QEMU %s', (version) => {
 });
 
 async function takeOverTwice(version: QemuVersion, memory: readonly string[]): Promise<void> {
-  const dir = await mkdtemp(join(tmpdir(), 'vmmig-takeover-'));
-  try {
-    await using guest = await startTinyGuest({ dir, name: 'source', qemu: version, extraArgs: memoryArguments() });
-    let counted: number;
+  const dir = await temporaryDirectory('takeover');
+  await using guest = await startTinyGuest({ dir, name: 'source', qemu: version, extraArgs: memoryArguments() });
+  let counted: number;
+  {
+    await using shell = await waitForBoot(guest.shellPath);
+    await shell.output('pattern start 48');
+    while (!/^passes [1-9]/.test(await shell.output('pattern status || true'))) await sleep(100);
+    counted = Number(await shell.output('count'));
+  }
+  await using there = await startResumable(version, dir, 'destination', memory);
+  const credentials = { migrationId: 'takeover', key: randomBytes(32) };
+  const events: string[] = [];
+  await using source = await SwitchSource.listen(
     {
-      await using shell = await waitForBoot(guest.shellPath);
-      await shell.output('pattern start 48');
-      while (!/^passes [1-9]/.test(await shell.output('pattern status || true'))) await sleep(100);
-      counted = Number(await shell.output('count'));
-    }
-    await using there = await startResumable(version, dir, 'destination', memory);
-    const credentials = { migrationId: 'takeover', key: randomBytes(32) };
-    const events: string[] = [];
-    await using source = await SwitchSource.listen(
-      {
-        ...{ credentials, reconnectTimeoutMs },
-        socketPath: join(dir, 'source.sock'),
-        connections: 2,
-        bandwidthBps: 120e6,
-        compress: false,
-        store: { limitBytes: 512 * 2 ** 20, spillPath: null },
-        memory: null,
-      },
-      {
-        ready: () => source.go(),
-        running: () => events.push('running'),
-        refused: (message) => events.push(`refused: ${message}`),
-        lost: () => events.push('lost'),
-      },
-    );
-    const begin = (socketPath: string, handlers: SwitchDestinationHandlers, takesOver: boolean) =>
-      SwitchDestination.start(
-        {
-          ...{ credentials, reconnectTimeoutMs, takesOver },
-          listen: { host: '127.0.0.1' },
-          qemuSocketPath: socketPath,
-          qemuListens: Promise.resolve(new Map(memory.length > 0 ? [[ramName, hugePageBytes]] : [])),
-          disks: [],
-          heldLimitBytes: 0,
-        },
-        handlers,
-      );
-    const loaded = async () => {
-      while ((await there.qmp.execute('query-status')).status === 'inmigrate') await sleep(1);
-      await there.qmp.execute('cont');
-      destination.tellRunning();
-    };
-    let destination = await begin(there.socketPath, { permitted: () => {}, loaded }, false);
-    try {
-      await source.connect({ host: '127.0.0.1', port: destination.port });
-      source.begin();
-      await using qmp = await QmpClient.connect({ path: guest.qmpPath });
-      await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40, 'downtime-limit': 50 });
-      await qmp.execute('migrate', { uri: `unix:${join(dir, 'source.sock')}` });
-      await until(() => events.includes('running'));
-      for (const attempt of [1, 2]) {
-        await sleep(300);
-        expect(destination.state.missingPages).toBeGreaterThan(1000);
-        await destination[Symbol.asyncDispose]();
-        await until(() => events.filter((event) => event === 'lost').length === attempt);
-        await until(() => !source.state.isConnected);
-        const path = join(dir, `recover-${attempt}`);
-        await recover(there, path);
-        const handlers = { permitted: () => {}, loaded: () => destination.tellRunning() };
-        destination = await begin(path, handlers, true);
-        await source.reconnect({ host: '127.0.0.1', port: destination.port });
-        await expectToRun(there, counted);
-      }
-      await Promise.all([source.finished, destination.finished]);
-      expect(source.state).toMatchObject({ takeovers: 2, storedBytes: 0 });
-      expect(destination.state.missingPages).toBe(0);
-      expect((await there.qmp.execute('query-migrate')).status).toBe('completed');
-      await expectToRun(there, counted);
-    } finally {
+      ...{ credentials, reconnectTimeoutMs },
+      socketPath: join(dir, 'source.sock'),
+      connections: 2,
+      bandwidthBps: 120e6,
+      compress: false,
+      store: { limitBytes: 512 * 2 ** 20, spillPath: null },
+      memory: null,
+    },
+    {
+      ready: () => source.go(),
+      running: () => events.push('running'),
+      refused: (message) => events.push(`refused: ${message}`),
+      lost: () => events.push('lost'),
+    },
+  );
+  const hugePages = Promise.resolve(new Map(memory.length > 0 ? [[ramName, hugePageBytes]] : []));
+  const common = { credentials, reconnectTimeoutMs, qemuListens: hugePages };
+  let destination = await startSwitchDestination(there, common);
+  try {
+    await source.connect({ host: '127.0.0.1', port: destination.port });
+    source.begin();
+    await using qmp = await QmpClient.connect({ path: guest.qmpPath });
+    await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40, 'downtime-limit': 50 });
+    await qmp.execute('migrate', { uri: `unix:${join(dir, 'source.sock')}` });
+    await until(() => events.includes('running'));
+    for (const attempt of [1, 2]) {
+      await sleep(300);
+      expect(destination.state.missingPages).toBeGreaterThan(1000);
       await destination[Symbol.asyncDispose]();
+      await until(() => events.filter((event) => event === 'lost').length === attempt);
+      await until(() => !source.state.isConnected);
+      const path = join(dir, `recover-${attempt}`);
+      await recover(there, path);
+      destination = await startSwitchDestination(there, { ...common, qemuSocketPath: path, takesOver: true });
+      await source.reconnect({ host: '127.0.0.1', port: destination.port });
+      await expectToRun(there, counted);
     }
+    await Promise.all([source.finished, destination.finished]);
+    expect(source.state).toMatchObject({ takeovers: 2, storedBytes: 0 });
+    expect(destination.state.missingPages).toBe(0);
+    expect((await there.qmp.execute('query-migrate')).status).toBe('completed');
+    await expectToRun(there, counted);
   } finally {
-    await rm(dir, { recursive: true, force: true });
+    await destination[Symbol.asyncDispose]();
   }
 }
 

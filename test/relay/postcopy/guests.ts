@@ -3,7 +3,14 @@ import { readFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { GuestShell, type QemuVersion, type RunningGuest, startTinyGuest, waitForBoot } from '../../../lab/index.js';
+import {
+  GuestShell,
+  type QemuVersion,
+  type RunningGuest,
+  startTinyGuest,
+  type TinyGuestLaunch,
+  waitForBoot,
+} from '../../../lab/index.js';
 import { type MigrationCapability, QmpClient, QmpCommandError } from '../../../qmp/index.js';
 import type { RamSection } from '../../../relay/destination/postcopy/commands.js';
 import type { FaultAnswer } from '../../../relay/destination/postcopy/faults.js';
@@ -118,14 +125,21 @@ export async function startResumable(
   memory: readonly string[] = [],
   more: readonly MigrationCapability[] = [],
 ): Promise<Resumable> {
-  const extraArgs = ['-S', ...memoryArguments(memory)];
-  const guest = await startTinyGuest({ dir, name, qemu: version, incoming: 'defer', extraArgs });
+  return await startWaiting({ dir, name, qemu: version, extraArgs: memoryArguments(memory) }, more);
+}
+
+/** The same, with memory as the launch has it. */
+export async function startWaiting(
+  { extraArgs = [], ...launch }: TinyGuestLaunch,
+  more: readonly MigrationCapability[] = [],
+): Promise<Resumable> {
+  const guest = await startTinyGuest({ ...launch, incoming: 'defer', extraArgs: ['-S', ...extraArgs] });
   try {
     const qmp = await QmpClient.connect({ path: guest.qmpPath });
     const wanted: MigrationCapability[] = ['postcopy-ram', 'return-path', 'events', 'late-block-activate'];
     const capabilities = [...wanted, ...more].map((capability) => ({ capability, state: true }));
     await qmp.execute('migrate-set-capabilities', { capabilities });
-    const socketPath = join(dir, `${name}.incoming`);
+    const socketPath = join(launch.dir, `${launch.name}.incoming`);
     await qmp.execute('migrate-incoming', { uri: `unix:${socketPath}` });
     return {
       ...{ guest, qmp, socketPath },
