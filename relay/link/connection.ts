@@ -3,7 +3,7 @@
  * migration and handed to both relays over SSH. There are no certificates to trust or to expire.
  */
 import { createConnection, type Socket } from 'node:net';
-import { TLSSocket, connect as tlsConnect } from 'node:tls';
+import { createSecureContext, type SecureContext, TLSSocket, connect as tlsConnect } from 'node:tls';
 import { RelayError } from '../errors.js';
 
 /** The session's secret, and the identity under which TLS asks for it. */
@@ -16,6 +16,14 @@ export interface LinkCredentials {
 /** With `PSK` alone OpenSSL prefers ChaCha20, which is slower wherever the processor has AES. */
 const ciphers = 'TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:PSK';
 const protocol = { minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3', ciphers } as const;
+
+let context: SecureContext | undefined;
+
+/** Made once, and of no certificates, not even the usual ones: they take longer to load than the handshake lasts. */
+function secureContext(): SecureContext {
+  context ??= createSecureContext({ ...protocol, ca: [] });
+  return context;
+}
 
 /** The plain socket below counts what crosses the network, handshake and record headers included. */
 export interface LinkConnection {
@@ -48,6 +56,7 @@ export async function openConnection(
   }
   const tls = tlsConnect({
     socket,
+    secureContext: secureContext(),
     ...protocol,
     pskCallback: () => ({ psk: credentials.key, identity: credentials.migrationId }),
     checkServerIdentity: () => undefined,
@@ -73,6 +82,7 @@ export async function acceptConnection(
   socket.setNoDelay(true);
   const tls = new TLSSocket(socket, {
     isServer: true,
+    secureContext: secureContext(),
     ...protocol,
     pskCallback: (_socket: TLSSocket, identity: string) =>
       identity === credentials.migrationId ? credentials.key : null,
