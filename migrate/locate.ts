@@ -50,7 +50,7 @@ const localLibvirt = 'qemu:///system';
  * Opens the host on which a guest's QEMU answers: the one that was named, else the one the inventory
  * expects it on, else any other host of the inventory.
  * @param not - the destination, which is not looked at
- * @throws VmmigError VMMIG_GUEST_NOT_FOUND; HostError when the host cannot be reached
+ * @throws VmmigError VMMIG_GUEST_NOT_FOUND; HostError when a host that it may be on cannot be reached
  */
 export async function locateGuest(
   inventory: Inventory,
@@ -62,15 +62,16 @@ export async function locateGuest(
   const others = from === undefined ? [...inventory.hosts.values()].filter(({ name }) => name !== expected.name) : [];
   const hosts = [expected, ...others].filter(({ name }) => name !== not?.name);
   const looked: string[] = [];
+  let unreachable: { readonly why: unknown } | null = null;
   let isOffOn: string | null = null;
   for (const host of hosts) {
     let side: Side;
     try {
       side = await openSide(host, signal, silenceLimitMs);
     } catch (thrown) {
-      // Only the expected host must be reachable; a dead third host is no reason not to move a guest.
+      // A dead third host is no reason not to move a guest that is found elsewhere.
       if (host.name === expected.name || signal?.aborted) throw thrown;
-      looked.push(`${host.name} (not reachable)`);
+      unreachable ??= { why: thrown };
       continue;
     }
     const { state } = await call(side.rpc, 'guest.probe', { ...addressOf(guest), noAgent: true }, { signal });
@@ -81,6 +82,7 @@ export async function locateGuest(
   }
   if (isOffOn !== null)
     throw new VmmigError('VMMIG_GUEST_NOT_RUNNING', `${guest.name} is shut off on ${isOffOn}`, { phase: 'preflight' });
+  if (unreachable !== null) throw unreachable.why;
   throw new VmmigError(
     'VMMIG_GUEST_NOT_FOUND',
     `${guest.isDomain ? `the inventory has no guest ${guest.name}, and libvirt runs no domain of that name` : `no QEMU answers on ${guest.qmp} for ${guest.name}`}; looked on ${looked.join(', ') || 'no host but the destination'}`,
