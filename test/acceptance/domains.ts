@@ -1,11 +1,19 @@
 /** What the acceptance tests of guests that libvirt manages share. */
 import { expect } from 'vitest';
-import { type HostName, hostNames, labExec, virsh } from '../../lab/index.js';
+import { type HostName, hostNames, type LabGuestOptions, labExec, virsh } from '../../lab/index.js';
 import type { PreflightReport } from '../../migrate/index.js';
-import { type Guest, processes, processesOn } from './rig.js';
+import { Guest, processes, processesOn } from './rig.js';
 
 /** libvirt does not take the lab's directory for shared storage. */
 export const unsafe = '--unsafe';
+
+/** A domain with files in its page cache. */
+export async function startDomain(name: string, options: LabGuestOptions = {}): Promise<Guest> {
+  const data = { contents: 'random', filesMiB: 48, freeMiB: 16 } as const;
+  const guest = await Guest.start(name, { memoryMiB: 192, libvirt: true, data, ...options });
+  await guest.run('fill-cache');
+  return guest;
+}
 
 /** `running`, `shut off`, … of each of a host's domains; nothing for those that it does not know. */
 export async function domainsOn(host: HostName): Promise<Record<string, string>> {
@@ -25,6 +33,14 @@ export async function startDaemon(host: HostName): Promise<void> {
 
 export async function isPersistent(host: HostName, name: string): Promise<boolean> {
   return /^Persistent:\s+yes$/m.test(await virsh(host, ['dominfo', name]));
+}
+
+/** It runs on the host where it is, on no other, and neither daemon has anything to do with it. */
+export async function expectToRunOnce(guest: Guest, counted: number): Promise<void> {
+  await guest.expectToRun(counted);
+  expect((await domainsOn(guest.host))[guest.name]).toBe('running');
+  expect((await domainsOn(guest.otherHost))[guest.name] ?? 'shut off').toBe('shut off');
+  await expectQuiet();
 }
 
 /** Neither daemon has anything to do any more, and of vmmig nothing is left. */

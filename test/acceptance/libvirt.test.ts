@@ -3,10 +3,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { labExec, setWan, virsh } from '../../lab/index.js';
 import type { GuestList } from '../../migrate/index.js';
-import { domainsOn, expectQuiet, isPersistent, refusals, unsafe } from './domains.js';
+import { domainsOn, expectQuiet, expectToRunOnce, isPersistent, refusals, startDomain, unsafe } from './domains.js';
 import { readFailureTable } from './failureTable.js';
 import { reportDocument } from './reportSchema.js';
-import { fastWan, Guest, isFull, kill, type Move, processes, processOn, useLab } from './rig.js';
+import { fastWan, type Guest, isFull, kill, type Move, processes, processOn, useLab } from './rig.js';
 import { strikes } from './strikes.js';
 
 /** So slow that pre-copy lasts for as long as it takes to break something. */
@@ -22,12 +22,7 @@ describe('A domain', () => {
   useLab({ ...fastWan, libvirt: '9.0' });
 
   beforeAll(async () => {
-    guest = await Guest.start('vm1', {
-      memoryMiB: 192,
-      libvirt: true,
-      data: { contents: 'random', filesMiB: 48, freeMiB: 16 },
-    });
-    await guest.run('fill-cache');
+    guest = await startDomain('vm1');
   });
 
   beforeEach(async () => {
@@ -84,14 +79,6 @@ describe('A domain', () => {
     return move;
   }
 
-  async function expectToHaveStayed(): Promise<void> {
-    await guest.expectToRun(counted);
-    expect((await domainsOn(guest.host)).vm1).toBe('running');
-    expect((await domainsOn(guest.otherHost)).vm1 ?? 'shut off').toBe('shut off');
-    await expectQuiet();
-    await setWan(fastWan);
-  }
-
   it.each(
     readFailureTable().filter(
       ({ mode, phase, strike }) => mode === 'domain' && phase === 'teleport, first pass' && shownAlways.test(strike),
@@ -103,7 +90,8 @@ describe('A domain', () => {
     const result = outcome!.exitCode === 3 ? 'cancelled' : 'failed';
     expect(report, stderr).toMatchObject({ result, vmLocation: 'source', verified: null });
     expect(exitCode).toBe(outcome!.exitCode);
-    await expectToHaveStayed();
+    await expectToRunOnce(guest, counted);
+    await setWan(fastWan);
   });
 
   /** Starts a move and waits until the guest is held, and the word that it may run is on its way. */
@@ -113,16 +101,6 @@ describe('A domain', () => {
     await move.until((event) => event.type === 'phase' && event.name === 'verify' && event.state === 'begin');
     await sleep(300);
     return move;
-  }
-
-  async function expectToHaveMoved(): Promise<void> {
-    const from = guest.host;
-    await setWan(fastWan);
-    guest.host = guest.otherHost;
-    await guest.expectToRun(counted);
-    expect((await domainsOn(guest.host)).vm1).toBe('running');
-    expect((await domainsOn(from)).vm1 ?? 'shut off').toBe('shut off');
-    await expectQuiet();
   }
 
   it.runIf(isFull)(
@@ -139,7 +117,8 @@ describe('A domain', () => {
       await setWan(fastWan);
       const recovered = await labExec(guest.host, ['vmmig', 'recover', 'vm1', '--json'], { reject: false });
       expect(recovered.exitCode, recovered.stderr).toBe(0);
-      await expectToHaveMoved();
+      guest.host = guest.otherHost;
+      await expectToRunOnce(guest, counted);
     },
   );
 

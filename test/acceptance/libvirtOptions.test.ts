@@ -6,8 +6,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { labExec, labPaths, virsh } from '../../lab/index.js';
 import type { GuestList } from '../../migrate/index.js';
 import { QGA_PORT, withQemuGa } from '../guest-agent/qga/qemuGa.js';
-import { domainsOn, expectQuiet, isPersistent, refusals, unsafe } from './domains.js';
-import { fastWan, Guest, isFull, Move, useLab } from './rig.js';
+import { domainsOn, expectQuiet, isPersistent, refusals, startDomain, unsafe } from './domains.js';
+import { fastWan, type Guest, isFull, Move, useLab } from './rig.js';
 
 const filesMiB = 32;
 const pagesOfMiB = 256;
@@ -25,14 +25,12 @@ describe('A domain whose agent is qemu-guest-agent', () => {
   beforeAll(async () => {
     directory = await mkdtemp(join(tmpdir(), 'vmmig-qga-'));
     const { extraFiles } = await withQemuGa(directory, '/libvirt/has/its/own');
-    guest = await Guest.start('vm1', {
-      memoryMiB: 192,
+    guest = await startDomain('vm1', {
       data: { contents: 'random', filesMiB, freeMiB: 16 },
       agentPath: null,
       extraFiles: extraFiles!,
       libvirt: { devices: `<channel type='unix'><target type='virtio' name='${QGA_PORT}'/></channel>` },
     });
-    await guest.run('fill-cache');
   }, 300_000);
 
   afterAll(() => rm(directory, { recursive: true, force: true }));

@@ -3,8 +3,8 @@ import { copyFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type HostName, labExec, labPaths, setWan, virsh } from '../../lab/index.js';
-import { domainsOn, expectQuiet, refusals, unsafe } from './domains.js';
-import { fastWan, Guest, isFull, useLab } from './rig.js';
+import { expectQuiet, expectToRunOnce, killDaemon, refusals, startDaemon, startDomain, unsafe } from './domains.js';
+import { fastWan, type Guest, isFull, useLab } from './rig.js';
 
 const timeout = 240_000;
 const slowWan = { rttMs: 10, rateBps: 20e6 } as const;
@@ -32,27 +32,17 @@ describe('A domain', () => {
   useLab({ ...fastWan, libvirt: '9.0' });
 
   beforeAll(async () => {
-    guest = await Guest.start('vm1', {
-      memoryMiB: 192,
-      data: { contents: 'random', filesMiB: 48, freeMiB: 16 },
+    guest = await startDomain('vm1', {
       libvirt: {
         devices: `<disk type='file' device='cdrom'>
           <driver name='qemu' type='raw'/><target dev='sda' bus='sata'/><readonly/></disk>`,
       },
     });
-    await guest.run('fill-cache');
   }, 300_000);
 
   beforeEach(async () => {
     counted = await guest.count();
   });
-
-  async function expectToHaveStayed(): Promise<void> {
-    await guest.expectToRun(counted);
-    expect((await domainsOn(guest.host)).vm1).toBe('running');
-    expect((await domainsOn(guest.otherHost)).vm1 ?? 'shut off').toBe('shut off');
-    await expectQuiet();
-  }
 
   it('is refused when the destination has another disk under the image’s name, or none, or one in use', {
     timeout,
@@ -72,7 +62,7 @@ describe('A domain', () => {
     const found = await during(guest.otherHost, writer, () => refusals(guest, unsafe));
     expect(found).toEqual(['VMMIG_DISK_IN_USE']);
     expect(await refusals(guest, unsafe)).toEqual([]);
-    await expectToHaveStayed();
+    await expectToRunOnce(guest, counted);
   });
 
   it.runIf(isFull)(
@@ -86,7 +76,7 @@ describe('A domain', () => {
       expect(await refusals(guest, unsafe)).toEqual(['VMMIG_DISK_IMAGE']);
       await virsh(guest.host, ['change-media', 'vm1', 'sda', '--eject', '--live', '--force']);
       expect(await refusals(guest, unsafe)).toEqual([]);
-      await expectToHaveStayed();
+      await expectToRunOnce(guest, counted);
     },
   );
 
@@ -111,7 +101,7 @@ describe('A domain', () => {
       expect(await refusals(guest, unsafe)).toEqual(['VMMIG_DOMAIN_SNAPSHOT']);
       await virsh(guest.host, ['snapshot-delete', 'vm1', 's1', '--metadata']);
       expect(await refusals(guest, unsafe)).toEqual([]);
-      await expectToHaveStayed();
+      await expectToRunOnce(guest, counted);
     },
   );
 
@@ -125,7 +115,7 @@ describe('A domain', () => {
       return found;
     });
     expect(found).toContain('VMMIG_DOMAIN_BUSY');
-    await expectToHaveStayed();
+    await expectToRunOnce(guest, counted);
     await setWan(fastWan);
   });
 
@@ -133,7 +123,7 @@ describe('A domain', () => {
     await virsh(guest.host, ['suspend', 'vm1']);
     expect(await refusals(guest, unsafe)).toContain('VMMIG_GUEST_NOT_RUNNING');
     await virsh(guest.host, ['resume', 'vm1']);
-    await expectToHaveStayed();
+    await expectToRunOnce(guest, counted);
   });
 
   it.runIf(isFull).each(['source', 'destination'] as const)(
@@ -144,12 +134,12 @@ describe('A domain', () => {
       const move = guest.begin(unsafe, '--no-agent');
       await move.untilPagesMove();
       const host = which === 'source' ? guest.host : guest.otherHost;
-      await labExec(host, ['sh', '-c', 'kill -KILL $(cat /run/libvirtd.pid)']);
-      await labExec(host, ['sh', '-c', 'rm -f /run/libvirtd.pid; libvirtd --daemon --pid-file /run/libvirtd.pid']);
+      await killDaemon(host);
+      await startDaemon(host);
       const { report, stderr } = await move.ended;
       expect(report, stderr).toMatchObject({ result: 'failed', vmLocation: 'source' });
       await setWan(fastWan);
-      await expectToHaveStayed();
+      await expectToRunOnce(guest, counted);
     },
   );
 

@@ -1,7 +1,7 @@
 /** Hosts as others set them up: QEMU as a user of its own, and a newer libvirt. */
 import { beforeAll, describe, expect, it } from 'vitest';
-import { domainsOn, expectQuiet, isPersistent, unsafe } from './domains.js';
-import { fastWan, Guest, isFull, useLab } from './rig.js';
+import { domainsOn, expectQuiet, isPersistent, startDomain, unsafe } from './domains.js';
+import { fastWan, type Guest, isFull, useLab } from './rig.js';
 
 const noErrors = /\berrors 0\b/;
 const timeout = 240_000;
@@ -15,12 +15,7 @@ describe.runIf(isFull).each([
   useLab({ ...fastWan, libvirt });
 
   beforeAll(async () => {
-    guest = await Guest.start('vm1', {
-      memoryMiB: 192,
-      data: { contents: 'random', filesMiB: 48, freeMiB: 16 },
-      libvirt: user === null ? true : { user },
-    });
-    await guest.run('fill-cache');
+    guest = await startDomain('vm1', user === null ? {} : { libvirt: { user } });
   }, 300_000);
 
   it('is teleported there and back', { timeout }, async () => {

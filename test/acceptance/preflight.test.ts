@@ -1,20 +1,11 @@
 /** Everything that is wrong is told at once, each with its remedy; and neither host, nor the guest, is any different afterwards. */
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { execa } from 'execa';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { parse, stringify } from 'yaml';
-import { guestDirectory, guestPathsFromOutside, hostNames, labExec, labPaths } from '../../lab/index.js';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { guestDirectory, hostNames, labExec } from '../../lab/index.js';
 import type { PreflightReport } from '../../migrate/index.js';
-import { QmpClient } from '../../qmp/index.js';
+import type { QmpClient } from '../../qmp/index.js';
 import { fastWan, Guest, processesOn, useLab } from './rig.js';
-
-interface Inventory {
-  hosts: Record<string, { qemu?: string; runDir?: string }>;
-  guests: Record<string, { qmp: string; disks: Record<string, { path: string }>; agent?: string }>;
-}
+import { type Inventory, ThirdMachine } from './thirdMachine.js';
 
 /** Something that is wrong, and what is to be said of it. */
 interface Trouble {
@@ -75,35 +66,29 @@ const troubles: readonly Trouble[] = [
 
 describe('Preflight', () => {
   let guest: Guest;
-  let directory: string;
 
   useLab(fastWan);
+  const machine = ThirdMachine.use();
 
   beforeAll(async () => {
-    directory = await mkdtemp(join(tmpdir(), 'vmmig-preflight-'));
     guest = await Guest.start('vm1', { memoryMiB: 128, data: { contents: 'random', filesMiB: 8, freeMiB: 8 } });
   });
 
-  afterAll(() => rm(directory, { recursive: true, force: true }));
-
   async function preflight(inventory: string, ...more: readonly string[]) {
-    const main = fileURLToPath(new URL('../../dist/bin/vmmig.js', import.meta.url));
-    const env = { VMMIG_STATE_DIR: join(directory, 'state'), VMMIG_INVENTORY: inventory };
-    const argv = [main, 'preflight', 'vm1', '--from', 'hostA', '--to', 'hostB', '--json', ...more];
-    const { exitCode, stdout } = await execa(process.execPath, argv, { env, reject: false, stdin: 'ignore' });
+    const move = ['vm1', '--from', 'hostA', '--to', 'hostB', '--inventory', inventory];
+    const { exitCode, stdout } = await machine.vmmig('preflight', ...move, '--json', ...more);
     return { exitCode, report: JSON.parse(stdout) as PreflightReport };
   }
 
   /** Has some of it go wrong, asks what is found, and puts it right. */
   async function found(wrong: readonly Trouble[], ...more: readonly string[]) {
-    const inventory = parse(await readFile(labPaths.inventory(), 'utf8')) as Inventory;
-    for (const trouble of wrong) trouble.inventory?.(inventory);
-    const path = join(directory, 'inventory.yaml');
-    await writeFile(path, stringify(inventory));
+    const path = await machine.inventoryWith((inventory) => {
+      for (const trouble of wrong) trouble.inventory?.(inventory);
+    });
     const commands = wrong.flatMap(({ there }) =>
       there === undefined ? [] : [labExec('hostB', [...there], { reject: false, stdin: 'ignore' })],
     );
-    await withMonitor(async (qmp) => {
+    await guest.withMonitor(async (qmp) => {
       for (const { qmp: change } of wrong) await change?.(qmp);
     });
     try {
@@ -122,7 +107,7 @@ describe('Preflight', () => {
         await command;
       }
       await labExec('hostB', ['rm', '-f', qmpPath]);
-      await withMonitor(async (qmp) => {
+      await guest.withMonitor(async (qmp) => {
         for (const { undo } of wrong) await undo?.(qmp);
       });
     }
@@ -139,22 +124,13 @@ describe('Preflight', () => {
         return { host, processes, files: files.stdout.split('\n').filter(isOfVmmig).sort() };
       }),
     );
-    const qemu = await withMonitor(async (qmp) => ({
+    const qemu = await guest.withMonitor(async (qmp) => ({
       status: await qmp.execute('query-status'),
       migration: await qmp.execute('query-migrate'),
       capabilities: await qmp.execute('query-migrate-capabilities'),
       parameters: await qmp.execute('query-migrate-parameters'),
     }));
     return { hosts, qemu };
-  }
-
-  async function withMonitor<T>(ask: (qmp: QmpClient) => Promise<T>): Promise<T> {
-    const qmp = await QmpClient.connect({ path: guestPathsFromOutside('vm1', 'hostA').qmpPath });
-    try {
-      return await ask(qmp);
-    } finally {
-      await qmp.close();
-    }
   }
 
   const codesOf = ({ findings }: PreflightReport) => findings.map(({ severity, code }) => `${severity} ${code}`).sort();

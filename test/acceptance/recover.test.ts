@@ -1,17 +1,12 @@
 /** A switch that nobody watches any more: what is said of it meanwhile, and how it is brought to its end. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
-import { execa } from 'execa';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { labExec, labPaths, setWan } from '../../lab/index.js';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { labExec, setWan } from '../../lab/index.js';
 import type { MigrationReport, StatusReport } from '../../migrate/index.js';
 import { reportDocument } from './reportSchema.js';
 import { expectNothingLeft, fastWan, Guest, useLab } from './rig.js';
+import { ThirdMachine } from './thirdMachine.js';
 
-const main = fileURLToPath(new URL('../../dist/bin/vmmig.js', import.meta.url));
 /** Without an agent the page cache is memory as any other, and takes this link some seconds. */
 const filesMiB = 12;
 const slowWan = { rttMs: 20, rateBps: 30e6 } as const;
@@ -19,27 +14,21 @@ const unwatched = ['--no-agent', '--no-compress'] as const;
 
 describe('A switch that nobody watches', () => {
   let guest: Guest;
-  let directory: string;
 
   useLab(fastWan);
+  const machine = ThirdMachine.use();
 
   beforeAll(async () => {
-    directory = await mkdtemp(join(tmpdir(), 'vmmig-recover-'));
     guest = await Guest.start('vm1', { memoryMiB: 192, data: { contents: 'random', filesMiB, freeMiB: 16 } });
     await guest.run('fill-cache');
   });
-
-  afterAll(() => rm(directory, { recursive: true, force: true }));
 
   /** On the host where the last command was, which knows its journal. */
   const here = async (...args: string[]) =>
     await labExec('hostA', ['vmmig', ...args, '--json'] as [string, ...string[]], { reject: false });
 
   /** From a machine that has no part in it, and knows nothing but the inventory. */
-  async function third(...args: string[]) {
-    const env = { VMMIG_STATE_DIR: join(directory, 'state'), VMMIG_INVENTORY: labPaths.inventory() };
-    return await execa(process.execPath, [main, ...args, '--json'], { env, reject: false, stdin: 'ignore' });
-  }
+  const third = (...args: string[]) => machine.vmmig(...args, '--json');
 
   async function status(ask: (...args: string[]) => Promise<{ stdout: string }>): Promise<StatusReport> {
     return JSON.parse((await ask('status', 'vm1')).stdout) as StatusReport;

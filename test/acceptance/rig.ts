@@ -9,6 +9,7 @@ import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect } from 'vitest';
 import {
+  guestPathsFromOutside,
   type HostName,
   hostNames,
   type LabGuestOptions,
@@ -22,6 +23,7 @@ import {
   wanCounters,
 } from '../../lab/index.js';
 import type { MigrationReport, ProgressEvent } from '../../migrate/index.js';
+import { QmpClient } from '../../qmp/index.js';
 
 /** Whether what takes minutes is asked for. */
 export const isFull = Boolean(process.env.VMMIG_TEST_FULL);
@@ -138,6 +140,12 @@ export class Guest {
   async run(command: string, timeoutMs = 120_000): Promise<string> {
     await using shell = await labGuestShell(this.name, this.host);
     return await shell.output(command, { timeoutMs });
+  }
+
+  /** Asks its QEMU, whose monitor serves one at a time. */
+  async withMonitor<T>(ask: (qmp: QmpClient) => Promise<T>): Promise<T> {
+    await using qmp = await QmpClient.connect({ path: guestPathsFromOutside(this.name, this.host).qmpPath });
+    return await ask(qmp);
   }
 
   /** Goes up ten times a second since the guest has booted. */

@@ -1,7 +1,6 @@
 /** A guest runs on the other host at once, whole, and nothing of it is left where it was. */
 import { describe, expect, it } from 'vitest';
-import { guestPathsFromOutside, setWan } from '../../lab/index.js';
-import { QmpClient } from '../../qmp/index.js';
+import { setWan } from '../../lab/index.js';
 import { reportDocument } from './reportSchema.js';
 import { expectNothingLeft, fastWan, Guest, useLab } from './rig.js';
 
@@ -34,13 +33,8 @@ describe.each(['7.2', '10.0'] as const)('A guest in QEMU %s with page cache', (q
     expect(report.link.reconnects).toBe(0);
 
     // QEMU is as it was: ready for whatever moves it next.
-    const qmp = await QmpClient.connect({ path: guestPathsFromOutside('vm1', guest.host).qmpPath });
-    try {
-      const set = (await qmp.execute('query-migrate-capabilities')).filter(({ state }) => state);
-      expect(set.map(({ capability }) => capability)).toEqual([]);
-    } finally {
-      await qmp.close();
-    }
+    const capabilities = await guest.withMonitor((qmp) => qmp.execute('query-migrate-capabilities'));
+    expect(capabilities.filter(({ state }) => state).map(({ capability }) => capability)).toEqual([]);
     await setWan(fastWan);
     await guest.teleport();
     await expectNothingLeft([guest]);

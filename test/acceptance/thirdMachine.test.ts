@@ -1,67 +1,27 @@
 /** From a machine that is neither source nor destination: all it has is the inventory and SSH. */
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { execa } from 'execa';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { parse, stringify } from 'yaml';
-import { guestDirectory, guestPathsFromOutside, labExec, labPaths } from '../../lab/index.js';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { guestDirectory, labExec } from '../../lab/index.js';
 import type { GuestList, HostCheck, MigrationReport, PreflightReport, ScanReport } from '../../migrate/index.js';
-import { QmpClient } from '../../qmp/index.js';
 import { reportDocument } from './reportSchema.js';
 import { expectNothingLeft, fastWan, Guest, useLab } from './rig.js';
-
-const main = fileURLToPath(new URL('../../dist/bin/vmmig.js', import.meta.url));
+import { ThirdMachine } from './thirdMachine.js';
 
 describe('From a third machine', () => {
   let guest: Guest;
-  let directory: string;
 
   useLab(fastWan);
+  const machine = ThirdMachine.use();
 
   beforeAll(async () => {
-    directory = await mkdtemp(join(tmpdir(), 'vmmig-third-'));
     guest = await Guest.start('vm1', { memoryMiB: 128, data: { contents: 'random', filesMiB: 16, freeMiB: 16 } });
     await guest.run('fill-cache');
   });
 
-  afterAll(() => rm(directory, { recursive: true, force: true }));
-
-  async function vmmig(...args: string[]) {
-    const env = { VMMIG_STATE_DIR: join(directory, 'state'), VMMIG_INVENTORY: labPaths.inventory() };
-    return await execa(process.execPath, [main, ...args], { env, reject: false, stdin: 'ignore' });
-  }
-
   /** What stdout holds, which must be one JSON document and nothing else. */
   async function json<T>(exitCode: number, ...args: string[]): Promise<T> {
-    const result = await vmmig(...args, '--json');
+    const result = await machine.vmmig(...args, '--json');
     expect(result.exitCode, result.stderr).toBe(exitCode);
     return JSON.parse(result.stdout) as T;
-  }
-
-  /** An inventory that differs from the lab's. */
-  async function inventoryWith(change: (inventory: Inventory) => void): Promise<string> {
-    const inventory = parse(await readFile(labPaths.inventory(), 'utf8')) as Inventory;
-    change(inventory);
-    const path = join(directory, 'inventory.yaml');
-    await writeFile(path, stringify(inventory));
-    return path;
-  }
-
-  interface Inventory {
-    hosts: Record<string, { ssh: string; hostname?: string; address?: string }>;
-    guests: Record<string, { host: string; qmp: string; agent?: string; disks: Record<string, { path: string }> }>;
-  }
-
-  /** Asks vm1's QEMU on hostA, whose monitor serves one at a time. */
-  async function withMonitor<T>(ask: (qmp: QmpClient) => Promise<T>): Promise<T> {
-    const qmp = await QmpClient.connect({ path: guestPathsFromOutside('vm1', 'hostA').qmpPath });
-    try {
-      return await ask(qmp);
-    } finally {
-      await qmp.close();
-    }
   }
 
   const qmpPath = `${guestDirectory}/vm1.qmp`;
@@ -109,7 +69,7 @@ describe('From a third machine', () => {
     });
 
     it('a host out of reach has an exit code of its own', async () => {
-      const path = await inventoryWith(({ hosts }) => {
+      const path = await machine.inventoryWith(({ hosts }) => {
         hosts.hostC = { ssh: 'root@127.0.0.1:9', hostname: 'hostC' };
       });
       const report = await json<MigrationReport>(4, 'teleport', 'vm1', '--to', 'hostC', '--inventory', path);
@@ -122,11 +82,11 @@ describe('From a third machine', () => {
     });
 
     it('all reasons are told at once', { timeout: 60_000 }, async () => {
-      const path = await inventoryWith(({ guests }) => {
+      const path = await machine.inventoryWith(({ guests }) => {
         guests.vm1!.disks.data = { path: '/var/empty/nowhere.img' };
       });
       const squatter = labExec('hostB', ['socat', `UNIX-LISTEN:${qmpPath}`, '-'], { reject: false, stdin: 'pipe' });
-      await withMonitor((qmp) => qmp.execute('stop'));
+      await guest.withMonitor((qmp) => qmp.execute('stop'));
       try {
         await expect
           .poll(() => labExec('hostB', ['test', '-S', qmpPath], { reject: false }).then(({ exitCode }) => exitCode))
@@ -139,12 +99,12 @@ describe('From a third machine', () => {
         });
         const refusals = report.findings.filter(({ severity }) => severity === 'refuse').map(({ code }) => code);
         expect(refusals.sort()).toEqual(['VMMIG_DESTINATION_ADDRESS', 'VMMIG_DISK_IMAGE', 'VMMIG_GUEST_NOT_RUNNING']);
-        expect((await withMonitor((qmp) => qmp.execute('query-status'))).running).toBe(false);
+        expect((await guest.withMonitor((qmp) => qmp.execute('query-status'))).running).toBe(false);
       } finally {
         squatter.kill();
         await squatter;
         await labExec('hostB', ['rm', '-f', qmpPath]);
-        await withMonitor((qmp) => qmp.execute('cont'));
+        await guest.withMonitor((qmp) => qmp.execute('cont'));
       }
       await expectNothingLeft([guest]);
     });
