@@ -51,7 +51,7 @@ export class LibvirtDestination implements AsyncDisposable {
 
   /** @param user - that the domain's own label names; null: QEMU's is the daemon's. @returns where QEMU is going to listen */
   async prepare(user: string | null): Promise<string> {
-    const owner = user === null ? await qemuOwner(this.#virsh) : await ownerNamed(user);
+    const owner = user === null ? await qemuOwner() : await ownerNamed(user);
     return await makeStreamPath(this.#migrationId, owner);
   }
 

@@ -4,11 +4,9 @@
  */
 import { chown, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Owner } from '../../hypervisor/index.js';
+import { type Owner, qemuStateDirectory } from '../../hypervisor/index.js';
 
-const stateDirectory = '/var/lib/libvirt/qemu';
-
-const directoryOf = (migrationId: string) => join(stateDirectory, `vmmig-${migrationId}`);
+const directoryOf = (migrationId: string) => join(qemuStateDirectory, `vmmig-${migrationId}`);
 
 /** @param owner - of the QEMU that is to listen there */
 export async function makeStreamPath(migrationId: string, owner: Owner | null): Promise<string> {

@@ -76,7 +76,7 @@ export async function checkDomainDestination(
     const findings = await Promise.all([
       checkName(virsh, domain, to, limits),
       checkEmulator(virsh, domain, limits),
-      postcopy ? checkUser(virsh, domain, limits) : [],
+      postcopy ? checkUser(domain) : [],
       checkMemory({ ramBlocks }),
       ...disks.map(checkDisk),
       ...domain.media.map(({ target, path }) => checkMedium(domain.name, target, path)),
@@ -159,8 +159,8 @@ async function checkEmulator(
   }
 }
 
-async function checkUser(virsh: Virsh, { emulator, user }: DomainInspection, limits: VirshLimits): Promise<Finding[]> {
-  return await checkUserfaultfdOf({ binary: emulator ?? '', user: user ?? (await qemuUser(virsh, limits)) });
+async function checkUser({ emulator, user }: DomainInspection): Promise<Finding[]> {
+  return await checkUserfaultfdOf({ binary: emulator ?? '', user: user ?? (await qemuUser()) });
 }
 
 async function checkMedium(name: string, target: string, path: string): Promise<Finding[]> {

@@ -1,17 +1,17 @@
 /** Whom a daemon lets its QEMUs run as. */
-import { readFile } from 'node:fs/promises';
-import type { Virsh, VirshLimits } from './virsh.js';
+import { readFile, stat } from 'node:fs/promises';
 
 export interface Owner {
   readonly uid: number;
   readonly gid: number;
 }
 
-/** @returns null when it does not say. @throws LibvirtError */
-export async function qemuOwner(virsh: Virsh, limits: VirshLimits = {}): Promise<Owner | null> {
-  const capabilities = await virsh.run(['capabilities'], limits);
-  const [, uid, gid] = /<baselabel type='(?:kvm|qemu)'>\+(\d+):\+(\d+)<\/baselabel>/.exec(capabilities) ?? [];
-  return uid === undefined ? null : { uid: Number(uid), gid: Number(gid) };
+/** What libvirt's QEMUs have for themselves: the daemon gives it to their user whenever it starts. */
+export const qemuStateDirectory = '/var/lib/libvirt/qemu';
+
+/** Told by whose directory that is: the daemon would answer only after it had asked each emulator what it can do. */
+export async function qemuOwner(): Promise<Owner | null> {
+  return await stat(qemuStateDirectory).catch(() => null);
 }
 
 /** Of a user as a domain's label names it. @returns null when this host has none of that name */
@@ -23,8 +23,8 @@ export async function ownerNamed(user: string): Promise<Owner | null> {
 }
 
 /** By its name, where this host has one for it. @returns null of one that runs as this process does */
-export async function qemuUser(virsh: Virsh, limits: VirshLimits = {}): Promise<string | null> {
-  const owner = await qemuOwner(virsh, limits);
+export async function qemuUser(): Promise<string | null> {
+  const owner = await qemuOwner();
   if (owner === null || owner.uid === process.getuid?.()) return null;
   const known = (await users()).find(([, , uid]) => uid === String(owner.uid));
   return known?.[0] ?? String(owner.uid);
