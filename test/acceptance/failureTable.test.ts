@@ -15,13 +15,12 @@ import { type GuestKeeper, StruckGuest } from './struckGuest.js';
 /** In the short form: each way out once, and what has gone wrong before. */
 const shownAlways: readonly (readonly [TableMode, string, string])[] = [
   ['teleport', 'Ctrl-C', 'first pass'],
-  ['teleport', '`vmmig cancel`', 'first pass'],
   ['teleport', '`--timeout`', 'first pass'],
   ['teleport', "the source's service and relay, killed", 'first pass'],
   ['teleport', "the destination's QEMU, killed", 'first pass'],
-  ['switch', 'Ctrl-C', 'first pass'],
+  ['teleport', "the source's QEMU, killed", 'first pass'],
+  ['switch', '`vmmig cancel`', 'first pass'],
   ['switch', "the source's service and relay, killed", 'first pass'],
-  ['switch', "the destination's service and relay, killed", 'first pass'],
   ['switch', "the destination's QEMU, killed", 'first pass'],
 ];
 
