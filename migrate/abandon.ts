@@ -145,7 +145,7 @@ function answered<T>(answer: T | null, host: string): T {
  * Does something on a host: over the session there is, or, when that was lost, over a new one.
  * @returns null when the host cannot be reached, or fails to do it
  */
-export async function withSide<T>(
+async function withSide<T>(
   { sides, intent, request, commit }: AbandonedMigration,
   which: 'source' | 'destination',
   work: (side: Side) => Promise<T>,

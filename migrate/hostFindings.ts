@@ -12,7 +12,7 @@ export async function checkHosts(hosts: Hosts): Promise<Finding[]> {
 }
 
 /** The relays do not negotiate: each release may speak another version of the link. */
-export async function checkVersions({ source, destination }: Hosts): Promise<Finding[]> {
+async function checkVersions({ source, destination }: Hosts): Promise<Finding[]> {
   const [{ version: here }, { version: there }] = await Promise.all([source.rpc.greeted, destination.rpc.greeted]);
   if (here === there) return [];
   return [

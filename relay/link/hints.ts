@@ -25,7 +25,7 @@ const sectorsPerPage = pageBytes / sectorBytes;
 /** A reference has 48 bits for its place. */
 const maxDiskSectors = 2 ** 48 / sectorBytes;
 /** In one frame; more runs take more frames. */
-export const maxHintRuns = 2 ** 16;
+const maxHintRuns = 2 ** 16;
 const maxRunBytes = 32;
 
 /** One payload for each 65,536 runs. */
