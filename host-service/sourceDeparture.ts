@@ -1,9 +1,10 @@
 /** How the guest leaves: QEMU sets out, goes through its memory, and stops it when it is allowed to. */
 import { type GuestInspection, touchedPages } from '../hypervisor/index.js';
+import type { GuestMemory } from '../relay/source/filePages.js';
 import { eventTimeMs } from './clock.js';
 import type { DomainDeparture, SourceGuest } from './guest/sourceGuest.js';
 import type { Params } from './protocol.js';
-import { expectedUse } from './switching/expectedUse.js';
+import { ExpectedUseFinder } from './switching/expectedUse.js';
 import type { SourceSwitch } from './switching/sourceSwitch.js';
 
 type DomainParams = NonNullable<Params<'source.start'>['domain']>;
@@ -17,8 +18,8 @@ export interface Departing {
   readonly credentials: { readonly migrationId: string; readonly key: Buffer };
   /** Null for a teleport. */
   readonly switching: SourceSwitch | null;
-  /** QEMU has next to nothing to copy, and would stop the guest at once. */
-  readonly isInFiles: boolean;
+  /** The guest's memory, where it is in files: QEMU has next to nothing to copy, and would stop the guest at once. */
+  readonly memory: GuestMemory | null;
 }
 
 export interface DepartureHandlers {
@@ -28,7 +29,7 @@ export interface DepartureHandlers {
   touched(pages: number | null): void;
 }
 
-export class SourceDeparture {
+export class SourceDeparture implements Disposable {
   readonly #what: Departing;
   readonly #handlers: DepartureHandlers;
   #tellIterating!: () => void;
@@ -38,10 +39,14 @@ export class SourceDeparture {
   });
   #stopped: Promise<number> | null = null;
   #hasSetOut = false;
+  /** Of a switch. */
+  readonly #expected: ExpectedUseFinder | null;
 
   constructor(what: Departing, handlers: DepartureHandlers) {
     this.#what = what;
     this.#handlers = handlers;
+    const { guest, inspection, memory, switching } = what;
+    this.#expected = switching === null ? null : new ExpectedUseFinder(guest.monitor, inspection, memory?.blocks ?? []);
   }
 
   /** When the guest was stopped, by this host's clock. To be asked for once it has set out. */
@@ -59,9 +64,9 @@ export class SourceDeparture {
   }
 
   async #setOut({ domain, ...asked }: Params<'source.start'>, signal: AbortSignal): Promise<void> {
-    const { guest, inspection, isInFiles, streamPath, switching } = this.#what;
-    const { process, memory } = inspection;
-    void touchedPages(process.pid, memory.blocks).then((pages) => this.#handlers.touched(pages));
+    const { guest, inspection, memory, streamPath, switching } = this.#what;
+    const isInFiles = memory !== null;
+    void touchedPages(inspection.process.pid, inspection.memory.blocks).then((pages) => this.#handlers.touched(pages));
     const leaves = this.#domainDeparture(domain ?? null);
     await guest.prepare({ streamPath, ...asked, isInFiles, domain: leaves }, signal);
     this.#stopped = guest.monitor.waitFor('STOP').then(eventTimeMs);
@@ -83,21 +88,35 @@ export class SourceDeparture {
 
   /** From now on QEMU stops the guest as soon as the rest takes no longer than this at memory speed. */
   async allowDowntime(downtimeLimitMs: number, signal: AbortSignal): Promise<void> {
-    const { guest, switching, isInFiles } = this.#what;
+    const { guest, switching, memory } = this.#what;
     switching?.permit();
     await guest.allowDowntime(downtimeLimitMs, signal);
-    if (isInFiles && !this.#hasSetOut) {
+    if (memory !== null && !this.#hasSetOut) {
       this.#hasSetOut = true;
       const { relay } = switching!;
-      await relay.warmedUp(signal);
-      await Promise.all([relay.endAhead(signal), this.expectUse(signal)]);
+      await Promise.all([relay.warmedUp(signal), this.#expectUse(signal)]);
+      relay.expectUse(this.#expected!.latest);
+      await relay.endAhead(signal);
       await guest.setOut(signal);
     } else switching?.relay.mayStop();
   }
 
-  /** Of a switch: looks for what the guest will touch first. */
-  async expectUse(signal?: AbortSignal): Promise<void> {
-    const { guest, inspection, switching } = this.#what;
-    switching!.relay.expectUse(await expectedUse(guest.monitor, inspection, signal));
+  /** Of a switch: looks for what the guest will touch first, as long as there is time. */
+  async watchUse(): Promise<void> {
+    try {
+      await this.#expectUse();
+      if (await this.#expected!.watch()) this.#what.switching!.relay.expectUse(this.#expected!.latest);
+    } catch {
+      // It costs the guest some waiting.
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#expected?.[Symbol.dispose]();
+  }
+
+  async #expectUse(signal?: AbortSignal): Promise<void> {
+    await this.#expected!.find(signal);
+    this.#what.switching!.relay.expectUse(this.#expected!.latest);
   }
 }

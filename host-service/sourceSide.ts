@@ -96,10 +96,10 @@ export class SourceSide implements AsyncDisposable {
     const credentials = { migrationId: params.migrationId, key: Buffer.from(params.key, 'base64') };
     const what = { guest, inspection: this.#inspection!, streamPath, directory, credentials };
     this.#departure = new SourceDeparture(
-      { ...what, switching: this.#switch, isInFiles: this.#memory !== null },
+      { ...what, switching: this.#switch, memory: this.#memory },
       { stopped: () => this.#guestStopped(), touched: (pages) => this.#sampling.touched(pages) },
     );
-    if (this.#switch !== null) void this.#departure.expectUse();
+    if (this.#switch !== null) void this.#departure.watchUse();
     this.#cache.useRelay(this.#relay);
     return null;
   }
@@ -265,6 +265,7 @@ export class SourceSide implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#sampling.stop();
     await releaseAll([
+      () => this.#departure?.[Symbol.dispose](),
       () => this.#switch?.[Symbol.asyncDispose](),
       () => this.#teleport?.[Symbol.asyncDispose](),
       () => this.#cache[Symbol.asyncDispose](),

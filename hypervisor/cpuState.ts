@@ -19,6 +19,8 @@ export interface CpuState {
   readonly levels: number;
   /** Of the interrupt descriptor table. */
   readonly interrupts: bigint;
+  /** Where the processor's own data begin, by GS; null: not in the upper half of the address space. */
+  readonly own: bigint | null;
   /** Linear addresses: of the next instruction, the stack, the processor's own data and its tables. */
   readonly addresses: readonly bigint[];
 }
@@ -44,12 +46,14 @@ export async function cpuStates(qmp: QmpMonitor, signal?: AbortSignal): Promise<
       /^TR =[\da-f]{4} ([\da-f]{16})\b/m,
     ];
     const addresses = [...named, ...segments].map(find).filter((found) => found !== null && found !== 0n) as bigint[];
+    const own = segments.map(find)[0] ?? null;
     if (pageTable === null || levels === null || interrupts === null) return [];
     return [
       {
         pageTable: Number(pageTable & tableMask),
         levels: (levels & fiveLevels) === 0n ? 4 : 5,
         interrupts,
+        own: own !== null && own >> 63n === 1n ? own : null,
         addresses: [...addresses, interrupts],
       },
     ];

@@ -33,6 +33,7 @@ export { isRunning, processId } from './process.js';
 export type { QmpMonitor } from './qmpMonitor.js';
 export { parseRamBlocks, type RamBlockInfo } from './ramBlocks.js';
 export type { RamStretch } from './ramStretch.js';
+export { type MappedStretch, RecentUse } from './recentUse.js';
 export { type RecoveryOptions, untilRecoverable } from './recovery.js';
 export { cancelMigration, endProcess, quitSource, resumeAfterFailure, startMigration } from './source.js';
 export { touchedPages } from './touchedMemory.js';

@@ -45,6 +45,12 @@ export class PhysicalMemory implements Disposable {
     }
   }
 
+  /** In QEMU's address space; null for what is no memory. */
+  address(gpa: number): number | null {
+    const range = findGpaRange(this.#ranges, gpa) as MappedRange | undefined;
+    return range === undefined ? null : range.address + gpa - range.gpaStart;
+  }
+
   /** Where guest physical memory is kept; nothing for what is no memory. */
   stretch(gpa: number, lengthBytes: number): RamStretch[] {
     const range = findGpaRange(this.#ranges, gpa);

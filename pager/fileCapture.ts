@@ -26,9 +26,10 @@
  * place before QEMU is told to listen; all other pages of the block are remote then, and to be discarded. It does not pay to
  * confirm more during the pause: QEMU loads a page more slowly than it is asked for from what is held.
  *
- * The order after the stop: what was hinted; holes of the file, which are zero pages; page cache, as references; bytes,
- * first those that `moveToFront` names, then what the guest has written since it was hinted, then by address. Page cache
- * is never hinted: the cache map, sent ahead, lets the destination read its disk early, and the reference confirms it.
+ * The order after the stop: bytes that `moveToFront` names, what the guest has written since it was hinted, what is
+ * favoured; then the rest by address. What was hinted, holes of the file, which are zero pages, and page cache, as
+ * references, take turns with that. Page cache is never hinted: the cache map, sent ahead, lets the destination read its
+ * disk early, and the reference confirms it.
  */
 import { type CacheRun, CaptureBlock, type FileBlock, groupPages, pageBytes, pageKind } from './captureBlock.js';
 import { FinalPass } from './finalPass.js';
@@ -116,11 +117,15 @@ export class FileCapture {
     this.#hints.restart();
   }
 
-  /** These are hinted first. After `freeze` they are told before other bytes. */
-  favour({ block, page, count }: { readonly block: number; readonly page: number; readonly count: number }): void {
-    const { found, from, end } = this.#clip(block, page, count);
-    this.#hints.favour(found, from, end);
-    this.#final.favoured.push({ block: found, page: from, end });
+  /** These are hinted first, in this order, and told before other bytes after `freeze`. In place of those before. */
+  favour(ranges: readonly { readonly block: number; readonly page: number; readonly count: number }[]): void {
+    const favoured = ranges.map(({ block, page, count }) => {
+      const { found, from, end } = this.#clip(block, page, count);
+      return { block: found, page: from, end };
+    });
+    this.#hints.favour(favoured);
+    this.#final.favoured.set(favoured);
+    this.#watch.favour(favoured);
   }
 
   /** Of those, pages that have not been looked at yet. */
@@ -161,13 +166,13 @@ export class FileCapture {
    *
    * @param builder empty
    * @param limitPages before `freeze` at least 16 and at most what a batch carries
-   * @param onlyHints after `freeze`: only says what holds of these
+   * @param onlyWanted after `freeze`: only what is favoured, or was moved to the front
    * @returns null when there is nothing to send; before `freeze` also when there was nothing among the pages looked at
    */
-  fillBatch(builder: PageBatch, limitPages: number, onlyHints = false): SentSet | null {
+  fillBatch(builder: PageBatch, limitPages: number, onlyWanted = false): SentSet | null {
     const flight = new Flight();
     if (!this.#isFrozen) flight.bytesPages = this.#hints.fill(builder, limitPages);
-    else this.#final.fill(builder, limitPages, flight, onlyHints);
+    else this.#final.fill(builder, limitPages, flight, onlyWanted);
     return this.#flights.launch(flight);
   }
 

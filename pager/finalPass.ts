@@ -2,6 +2,7 @@
 import { type CaptureBlock, groupPages, pageKind } from './captureBlock.js';
 import type { Flight } from './flights.js';
 import { type Digester, type PageBatch, PageTeller } from './pageTeller.js';
+import { RangeQueue } from './rangeQueue.js';
 import { type PageRange, RangeStack } from './rangeStack.js';
 
 /** Fills cost the link nothing, but time: a batch of these takes less than a millisecond. */
@@ -11,14 +12,14 @@ const maxPagesRead = 4096;
 /** Where one page has come into a hole there are more: they are read instead of asked for one by one. */
 const filledPages = 256;
 const maxFrontRanges = 1024;
-/** What costs the link nothing costs time all the same: bytes that are wanted go in between. */
-const cheapTurns = 8;
+/** What costs the link nothing costs time all the same: it goes in between what is wanted. */
+const wantedTurns = 8;
 
 export class FinalPass {
   /** What is wanted before all other bytes. */
   readonly front = new RangeStack(maxFrontRanges);
   /** What the guest will need early: before the rest, after what it has just written to. */
-  readonly favoured = new RangeStack(maxFrontRanges);
+  readonly favoured = new RangeQueue();
   readonly #changed: RangeStack;
   readonly #teller: PageTeller;
   // how far each pass has come
@@ -49,18 +50,22 @@ export class FinalPass {
   restart(): void {
     this.front.clear();
     this.#changed.clear();
+    this.favoured.restart();
     this.cacheChanged();
     this.#hintAt = { block: 0, group: 0 };
     this.#holeAt = { block: 0, index: 0, page: 0 };
     this.#bytesAt = { block: 0, page: 0 };
   }
 
-  /** The next pages; nothing when all are sent. @param onlyHints leaves the rest for later */
-  fill(builder: PageBatch, limitPages: number, flight: Flight, onlyHints = false): void {
-    this.#confirmHints(builder, limitPages, flight);
-    if (onlyHints) return;
-    if (flight.pages === 0 && this.#turn++ % cheapTurns === 0) this.#tellWanted(builder, limitPages, flight);
-    if (flight.bytesPages > 0) return;
+  /** The next pages; nothing when all are sent. @param onlyWanted leaves the rest for later */
+  fill(builder: PageBatch, limitPages: number, flight: Flight, onlyWanted = false): void {
+    const turn = this.#turn++;
+    if (onlyWanted || turn % wantedTurns !== 0) this.#tellWanted(builder, limitPages, flight);
+    if (onlyWanted || flight.pages > 0) return;
+    // Nothing is wanted: what costs the link something and what does not take turns.
+    if (turn % 2 === 1) this.#tellBytes(builder, limitPages, flight);
+    if (flight.pages === 0) this.#confirmHints(builder, limitPages, flight);
+    if (flight.pages > 0) return;
     this.#tellHoles(builder, flight);
     this.#tellCache(builder, limitPages, flight);
     if (flight.pages === 0) this.#tellBytes(builder, limitPages, flight);

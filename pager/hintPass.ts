@@ -1,6 +1,7 @@
 /** Goes through the memory of a guest that still runs, and puts in batches what the destination had best know already. */
 import { type CaptureBlock, groupPages, pageBytes, pageKind } from './captureBlock.js';
 import { type Digester, isZero, type PageBatch } from './pageTeller.js';
+import type { PageRange } from './rangeStack.js';
 
 /** A call takes a millisecond or two at most. */
 const maxPagesRead = 1024;
@@ -29,10 +30,19 @@ export class HintPass {
     return this.limitBytes < pageBytes || this.#block >= this.blocks.length;
   }
 
-  /** The groups of these pages go first. */
-  favour(block: CaptureBlock, from: number, end: number): void {
-    for (let group = Math.floor(from / groupPages); group * groupPages < end; group++)
-      this.#favoured.push({ block, group });
+  /** The groups of these pages go first, in this order; in place of those before. */
+  favour(ranges: readonly PageRange[]): void {
+    const known = new Map<CaptureBlock, Set<number>>();
+    this.#favoured.length = this.#nextFavoured = 0;
+    for (const { block, page, end } of ranges) {
+      const groups = known.get(block) ?? new Set();
+      known.set(block, groups);
+      for (let group = Math.floor(page / groupPages); group * groupPages < end; group++) {
+        if (groups.has(group)) continue;
+        groups.add(group);
+        this.#favoured.push({ block, group });
+      }
+    }
   }
 
   /** Favoured, and not visited yet. */

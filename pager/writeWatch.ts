@@ -5,9 +5,10 @@
  */
 import { type CaptureBlock, groupPages, pageBytes, pageKind } from './captureBlock.js';
 import { type Digester, isZero } from './pageTeller.js';
+import type { PageRange } from './rangeStack.js';
 
-/** Some 20 ms each time. A guest that has more in use is known in part. */
-const limitPages = 32_768;
+/** Some 5 ms each time. A guest that has more in use is known in part. */
+const limitPages = 8192;
 const digestBytes = 16;
 
 interface WatchedGroup {
@@ -29,14 +30,23 @@ export class WriteWatch {
   readonly #written = new Map<string, WrittenPage>();
   readonly #bytes = Buffer.allocUnsafeSlow(groupPages * pageBytes);
   #seenPages = 0;
-  #at = { block: 0, group: 0 };
+  /** What is looked at, and where the first look is. */
+  #ranges: readonly PageRange[];
+  #at = { range: 0, page: 0 };
   /** Where the second look is. */
   #next = 0;
 
   constructor(
-    private readonly blocks: readonly CaptureBlock[],
+    blocks: readonly CaptureBlock[],
     private readonly digester: Digester,
-  ) {}
+  ) {
+    this.#ranges = blocks.map((block) => ({ block, page: 0, end: block.pages }));
+  }
+
+  /** Where to look, instead of everywhere; as long as nothing has been looked at. */
+  favour(ranges: readonly PageRange[]): void {
+    if (this.#seenPages === 0 && ranges.length > 0) this.#ranges = ranges;
+  }
 
   /**
    * Looks on, for so long at most.
@@ -59,16 +69,19 @@ export class WriteWatch {
   }
 
   #lookFirst(): boolean {
-    const block = this.blocks[this.#at.block];
-    if (block === undefined || this.#seenPages >= limitPages) return false;
-    const page = this.#at.group++ * groupPages;
-    if (page >= block.pages) this.#at = { block: this.#at.block + 1, group: 0 };
-    else {
-      const count = Math.min(groupPages, block.pages - page);
-      if (this.#read(block, page, count)) {
-        this.#seenPages += count;
-        this.#groups.push({ block, page, count, digest: this.#digest(0, count), pages: null });
-      }
+    const range = this.#ranges[this.#at.range];
+    if (range === undefined || this.#seenPages >= limitPages) return false;
+    const { block, end } = range;
+    const page = Math.max(this.#at.page, range.page);
+    if (page >= end) {
+      this.#at = { range: this.#at.range + 1, page: 0 };
+      return true;
+    }
+    const count = Math.min(groupPages, end - page);
+    this.#at.page = page + count;
+    if (this.#read(block, page, count)) {
+      this.#seenPages += count;
+      this.#groups.push({ block, page, count, digest: this.#digest(0, count), pages: null });
     }
     return true;
   }

@@ -4,6 +4,7 @@
  * already, from this host's disk, and only then from the source. Meanwhile the rest comes in.
  */
 
+import { setTimeout as delay } from 'node:timers/promises';
 import type { RamBlock } from '../../stream/handler.js';
 import { newCounters } from '../counters.js';
 import { pagesOfBlocks, RunDigester, totalPagesOf } from '../digest.js';
@@ -33,6 +34,7 @@ export type { SwitchDestinationHandlers, SwitchDestinationOptions, SwitchDestina
 /** A batch of references is shorter. */
 const waitingBytes = 64 * 1024;
 /** Pages may come to much more than the batch that brings them: with so much before QEMU, every frame waits. */
+const loadPollMs = 1;
 const maxWaitingBytes = 8 * 1024 * 1024;
 
 export class SwitchDestination implements AsyncDisposable {
@@ -151,6 +153,7 @@ export class SwitchDestination implements AsyncDisposable {
       case frameType.hints:
         return guest.disks.hint(decodeHints(payload, guest.pagesOfBlock));
       case frameType.batch:
+        if (this.#phases.isLoading) await this.#letLoad(guest);
         return guest.placement.batch(sequence, decodeBatch(payload, guest.pagesOfBlock));
       case frameType.remote:
         this.#requireBeforeGo(type);
@@ -165,6 +168,11 @@ export class SwitchDestination implements AsyncDisposable {
       default:
         throw new RelayError('VMMIG_LINK_PROTOCOL', `the source relay sent a frame of type ${type}`);
     }
+  }
+
+  /** While QEMU loads the guest nothing is to keep it from that, unless it waits for what comes. */
+  async #letLoad({ stream }: Guest): Promise<void> {
+    while (this.#phases.isLoading && !this.#end.isDecided && stream.faults?.waiting === 0) await delay(loadPollMs);
   }
 
   #requireBeforeGo(type: number): void {

@@ -76,6 +76,7 @@ export class BulkWindow implements SendingWindow {
   #flatRates = 0;
   #measuredBytes = 0;
   #measuredAtMs = -1;
+  #measuredBefore = 0;
   #movedAtMs = -1;
   #probing = probing;
   #aboveFloorAtMs = -1;
@@ -149,7 +150,10 @@ export class BulkWindow implements SendingWindow {
     }
     const elapsedMs = nowMs - this.#measuredAtMs;
     if (elapsedMs < Math.max(minMeasureMs, this.baseMs)) return;
-    const rate = this.#measuredBytes / elapsedMs;
+    // What a busy process was late to tell of comes all at once: only what was measured twice counts.
+    const measured = this.#measuredBytes / elapsedMs;
+    const rate = this.#favoursThroughput ? Math.min(measured, this.#measuredBefore) : measured;
+    this.#measuredBefore = measured;
     this.#rate.add(rate, nowMs);
     this.#measuredBytes = 0;
     this.#measuredAtMs = nowMs;

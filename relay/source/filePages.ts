@@ -4,8 +4,8 @@
  *
  *   while the guest runs     `fillAhead` gives hints from the files, for which nothing is promised
  *   from `freeze` on         the files are final: all of their pages are unsent
- *   from `follow` on         `fillBatch` gives the files' pages, or says only which hints hold; until then it gives only
- *                            what came through the stream
+ *   from `follow` on         `fillBatch` gives the files' pages, or of these only what is wanted first; until then
+ *                            it gives only what came through the stream
  *
  * A batch is the files' or the store's, never both; the lowest bit of its token says whose.
  */
@@ -52,7 +52,7 @@ export class FilePages implements GuestPages {
   readonly streamed: PageStore;
   readonly #files: FileCapture;
   readonly #counters: RelayCounters;
-  #follows: 'nothing' | 'hints' | 'all' = 'nothing';
+  #follows: 'nothing' | 'wanted' | 'all' = 'nothing';
 
   constructor(memory: GuestMemory, digester: Digester, counters: RelayCounters, options: PageStoreOptions) {
     const { blocks, hintLimitBytes } = memory;
@@ -88,10 +88,10 @@ export class FilePages implements GuestPages {
     return own(this.#files.fillBatch(builder, limitPages));
   }
 
-  /** These first; of the files nothing else until `hintAll`. */
-  favour(range: PageRange): void {
-    if (this.#files.has(range.block)) this.#files.favour(range);
-    else this.streamed.favour(range);
+  /** These first, in this order; of the files nothing else until `hintAll`. In place of those before, of the files. */
+  favour(ranges: readonly PageRange[]): void {
+    this.#files.favour(ranges.filter(({ block }) => this.#files.has(block)));
+    this.streamed.favour(ranges.filter(({ block }) => !this.#files.has(block)));
   }
 
   get awaitsAll(): boolean {
@@ -123,7 +123,7 @@ export class FilePages implements GuestPages {
   }
 
   /** All that the guest needs at once is on its way: the files' pages may follow. */
-  follow(what: 'hints' | 'all'): void {
+  follow(what: 'nothing' | 'wanted' | 'all'): void {
     this.#follows = what;
   }
 
@@ -131,7 +131,7 @@ export class FilePages implements GuestPages {
     const sent = this.streamed.fillBatch(builder, limitPages);
     if (sent !== null) return { ...sent, token: 2 * sent.token };
     if (this.#follows === 'nothing') return null;
-    return this.#told(this.#files.fillBatch(builder, limitPages, this.#follows === 'hints'));
+    return this.#told(this.#files.fillBatch(builder, limitPages, this.#follows === 'wanted'));
   }
 
   takeNow(block: number, page: number, count: number, builder: BatchBuilder): Taken {

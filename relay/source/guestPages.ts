@@ -23,7 +23,7 @@ export type GuestPages = AsyncDisposable &
     | 'spilledBytes'
   > & {
     /** These go before the rest. */
-    favour(range: PageRange): void;
+    favour(ranges: readonly PageRange[]): void;
     bytesOf(token: number, record: number): KeptRun | null;
   };
 

@@ -15,27 +15,25 @@ export interface PageRange {
   readonly count: number;
 }
 
-/** The pages of stretches, each once and in order; those of other blocks are left out. */
+/** The pages of stretches, each once, in their order; those of other blocks are left out. */
 export function pagesOf(
   stretches: readonly MemoryStretch[],
   blocks: readonly { readonly name: string }[],
 ): PageRange[] {
-  const places = new Map(blocks.map(({ name }, at) => [name, at]));
-  const ranges = stretches
-    .flatMap(({ block, offset, lengthBytes }) => {
-      const place = places.get(block);
-      if (place === undefined) return [];
-      return [
-        { block: place, page: Math.floor(offset / pageBytes), end: Math.ceil((offset + lengthBytes) / pageBytes) },
-      ];
-    })
-    .toSorted((left, right) => left.block - right.block || left.page - right.page);
-  const merged: { block: number; page: number; end: number }[] = [];
-  for (const range of ranges) {
-    const last = merged.at(-1);
-    if (last !== undefined && last.block === range.block && range.page <= last.end)
-      last.end = Math.max(last.end, range.end);
-    else merged.push({ ...range });
+  const places = new Map(blocks.map(({ name }, block) => [name, { block, known: new Set<number>() }]));
+  const found: { block: number; page: number; count: number }[] = [];
+  for (const { block: name, offset, lengthBytes } of stretches) {
+    const place = places.get(name);
+    if (place === undefined) continue;
+    const { block, known } = place;
+    const end = Math.ceil((offset + lengthBytes) / pageBytes);
+    for (let page = Math.floor(offset / pageBytes); page < end; page++) {
+      if (known.has(page)) continue;
+      known.add(page);
+      const last = found.at(-1);
+      if (last?.block === block && last.page + last.count === page) last.count++;
+      else found.push({ block, page, count: 1 });
+    }
   }
-  return merged.map(({ block, page, end }) => ({ block, page, count: end - page }));
+  return found;
 }

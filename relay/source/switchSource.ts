@@ -243,12 +243,10 @@ export class SwitchSource implements AsyncDisposable {
     if (this.#end.isDecided || this.#phases.hasGone) return this.#phases.hasGone;
     this.#phases.hasGone = true;
     this.mayStop();
-    this.#link.favourLatency();
     this.#link.endure();
     this.#link.sendOrdered(frameType.go, Buffer.alloc(0));
-    // While the guest is loaded there, only what is short and makes its first steps shorter.
-    this.#delivery.files?.follow('hints');
-    this.#delivery.run();
+    // While the guest is loaded there, only what makes its first steps shorter.
+    this.#delivery.sendWanted();
     return true;
   }
 
@@ -283,8 +281,8 @@ export class SwitchSource implements AsyncDisposable {
         if (!this.#phases.hasGone)
           throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination runs what it has no permission to run');
         this.#phases.isRunning = true;
-        this.#delivery.files?.follow('all');
-        this.#delivery.run();
+        this.#link.favourLatency();
+        this.#delivery.sendAll();
         this.#compareIfAllIsThere();
         return this.#handlers.running();
       case frameType.refused:

@@ -121,9 +121,11 @@ export class PageStore implements AsyncDisposable {
   }
 
   /** These go before any other pages of bytes whenever they are put in; `moveToFront` overtakes them. */
-  favour({ block, page, count }: { readonly block: number; readonly page: number; readonly count: number }): void {
-    const { from, to } = this.#contents.table.clip(block, page, count);
-    this.#contents.favour(from, to);
+  favour(ranges: readonly { readonly block: number; readonly page: number; readonly count: number }[]): void {
+    for (const { block, page, count } of ranges) {
+      const { from, to } = this.#contents.table.clip(block, page, count);
+      this.#contents.favour(from, to);
+    }
   }
 
   /** The order of pages of bytes that were not moved to the front; `captured` at first. */

@@ -61,7 +61,7 @@ describe('a capture from a memory file', () => {
     const destination = new TestDestination(capture, [512], 64 * MiB);
     await capture.survey();
     expect(capture.awaitsAll).toBe(true);
-    capture.favour({ block: 0, page: 130, count: 20 });
+    capture.favour([{ block: 0, page: 130, count: 20 }]);
     expect(capture.awaitsAll).toBe(false);
     destination.receive(capture.fillBatch(destination.builder, 128)!);
     expect(capture.fillBatch(destination.builder, 128)).toBe(null);
@@ -74,7 +74,7 @@ describe('a capture from a memory file', () => {
 
   test('tells what is favoured before other bytes', async () => {
     await using one = await guest(512, range(0, 256));
-    one.capture.favour({ block: 0, page: 200, count: 3 });
+    one.capture.favour([{ block: 0, page: 200, count: 3 }]);
     one.capture.freeze();
     one.destination.isSwitched = true;
     one.destination.receive(one.capture.fillBatch(one.destination.builder, 3)!);

@@ -2,6 +2,7 @@
  * Puts in place what batches bring, each page's latest version: bytes and fills at once, references from what is here.
  * What a batch carries is part of what both sides compare in the end.
  */
+import { heldDisk } from '../../../pager/index.js';
 import { digestBatch } from '../../batchDigest.js';
 import type { RelayCounters } from '../../counters.js';
 import { type BlockSize, MemoryDigest, pageBytes, type RunDigester } from '../../digest.js';
@@ -59,8 +60,9 @@ export class Placement {
         references++;
         if (!phases.hasSwitched) this.#stream.remote(block, page, count);
         this.#disks.refer(sequence, index, run);
-        // Also what was asked for in vain: it was on its way already.
-        if (this.#stream.isAwaited(block, page, count)) urgent.push(() => this.#disks.hurry(run));
+        // What is held costs nothing to read. Also what was asked for in vain: it was on its way already.
+        if (run.disk === heldDisk || this.#stream.isAwaited(block, page, count))
+          urgent.push(() => this.#disks.hurry(run));
       }
     }
     if (references === 0) this.#receipts.done(sequence);

@@ -131,6 +131,18 @@ export class Delivery implements AsyncDisposable {
     return batches;
   }
 
+  /** The guest goes: what it will need soon follows. */
+  sendWanted(): void {
+    this.files?.follow('wanted');
+    this.#pump.run();
+  }
+
+  /** The guest runs at the destination: so does all the rest. */
+  sendAll(): void {
+    this.files?.follow('all');
+    this.#pump.run();
+  }
+
   /** Another destination relay has to be told everything again, once it has said what QEMU has. */
   beginAgain(): void {
     this.#takeover.begin(this.#batches!);

@@ -11,18 +11,22 @@ import { pagesAtATime } from './pump.js';
 export interface ExpectedUse {
   /** While it stands still, or as soon as it does not: goes with the device state. */
   readonly now: readonly MemoryStretch[];
-  /** Goes before the rest. */
+  /** Goes before the rest, and while the guest is loaded. */
   readonly soon: readonly MemoryStretch[];
+  /** Goes before the rest. */
+  readonly later: readonly MemoryStretch[];
 }
 
 /** Sent with the device state. At 200 Mbit/s, and compressed, some 15 ms of the guest's pause. */
 const maxHotPages = 256;
 
+type SwitchedFiles = Pick<FilePages, 'written' | 'follow'>;
+
 export class HotPages {
   readonly #counters: RelayCounters;
-  readonly #files: Pick<FilePages, 'written'> | null;
+  readonly #files: SwitchedFiles | null;
   readonly #share: number;
-  #expected: ExpectedUse = { now: [], soon: [] };
+  #expected: ExpectedUse = { now: [], soon: [], later: [] };
   /** Of what is needed soon; null before it is known. */
   #favoured: readonly PageRange[] | null = null;
 
@@ -30,23 +34,24 @@ export class HotPages {
    * @param files - null: all of the guest's memory comes through QEMU's stream
    * @param share - of what is expected, and of what was written last, that is treated in a special way
    */
-  constructor(counters: RelayCounters, files: Pick<FilePages, 'written'> | null, share: number) {
+  constructor(counters: RelayCounters, files: SwitchedFiles | null, share: number) {
     this.#counters = counters;
     this.#files = files;
     this.#share = share;
   }
 
   /** In place of what was expected before. */
-  expect({ now, soon }: ExpectedUse): void {
-    const left = { bytes: this.#share * (bytesOf(now) + bytesOf(soon)) };
-    this.#expected = { now: first(now, left), soon: first(soon, left) };
+  expect({ now, soon, later }: ExpectedUse): void {
+    const left = { bytes: this.#share * (bytesOf(now) + bytesOf(soon) + bytesOf(later)) };
+    this.#expected = { now: first(now, left), soon: first(soon, left), later: first(later, left) };
     this.#favoured = null;
   }
 
   /** What is needed soon goes before the rest. */
   favour({ store, blocks }: BatchSender): void {
-    this.#favoured = pagesOf(this.#expected.soon, blocks);
-    for (const range of this.#favoured) store.favour(range);
+    const { soon, later } = this.#expected;
+    this.#favoured = pagesOf([...soon, ...later], blocks);
+    store.favour(this.#favoured);
   }
 
   /** Pages of it that are not on their way yet. @param isAll - no more of the guest's memory comes for the time being */
@@ -63,9 +68,18 @@ export class HotPages {
     const most = Math.round(maxHotPages * this.#share);
     let left = Math.min(most, seen - this.#counters.totalPages);
     for (; left > 0; left -= pagesAtATime.after) if (!batches.send(Math.min(left, pagesAtATime.after))) break;
-    const written = this.#files?.written.slice(0, most).map((page) => ({ ...page, count: 1 })) ?? [];
-    for (const { block, page, count } of [...pagesOf(this.#expected.now, batches.blocks), ...written])
-      batches.sendNow(block, page, count);
+    const now = pagesOf(this.#expected.now, batches.blocks);
+    if (this.#files === null) for (const { block, page, count } of now) batches.sendNow(block, page, count);
+    else this.#sendFiles(this.#files, now, most, batches);
+  }
+
+  #sendFiles(files: SwitchedFiles, now: readonly PageRange[], most: number, batches: BatchSender): void {
+    const written = files.written.slice(0, most).map((page) => ({ ...page, count: 1 }));
+    batches.store.favour([...now, ...written]);
+    files.follow('wanted');
+    while (batches.send(pagesAtATime.before));
+    files.follow('nothing');
+    this.favour(batches);
   }
 }
 

@@ -40,7 +40,7 @@ export interface SwitchLinkState {
 }
 
 /** What is still under way then takes no time to speak of. */
-const freeLineBytes = 64 * 1024;
+const freeLineBytes = 256 * 1024;
 
 export class SwitchLink {
   readonly #options: SwitchLinkOptions;

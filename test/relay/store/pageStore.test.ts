@@ -71,7 +71,7 @@ describe('what is sent', () => {
   test('are those that are favoured, whenever they are captured', () => {
     const all = rig();
     all.guest.write(0, 0, 100);
-    all.store.favour({ block: 0, page: 98, count: 4 });
+    all.store.favour([{ block: 0, page: 98, count: 4 }]);
     all.guest.write(0, 100, 100);
     all.store.moveToFront(0, 150, 1);
     expect(pagesSent(all, 1)).toEqual([150]);
