@@ -5,71 +5,39 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { freemem } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { type DiskReader, openDisk } from '../disk/index.js';
-import {
-  acceptMigration,
-  type DestinationGuest,
-  type PreviousSettings,
-  type ProcessId,
-  parseRamBlocks,
-  type RecoveryGuard,
-  startDestination,
-  untilRecoverable,
-  waitUntilLoaded,
-} from '../hypervisor/index.js';
-import type { MigrationCapability, QmpClient } from '../qmp/index.js';
-import { DestinationRelay } from '../relay/destination/destinationRelay.js';
+import type { DestinationRelay } from '../relay/destination/destinationRelay.js';
 import type { SwitchDestination } from '../relay/destination/switchDestination.js';
-import type { RelayError } from '../relay/errors.js';
 import { CallerPatience } from './callerSilence.js';
-import { removeLedger } from './commit/index.js';
+import { DestinationQemu } from './destinationQemu.js';
 import { type ArrivedGuest, arrivedDirectly } from './guest/arrivedGuest.js';
 import { DomainArrival } from './guest/domainArrival.js';
 import { bootId } from './newLedger.js';
-import type { DestinationSample, Params, Pulled, Results, StartedProcess, TakeOver } from './protocol.js';
+import type { DestinationSample, Params, Results, StartedProcess, TakeOver } from './protocol.js';
 import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
 import { DestinationSwitch } from './switching/destinationSwitch.js';
+import { type Successor, takeOverDestination } from './switching/destinationTakeOver.js';
 import { hintLimitBytes } from './switching/guestMemory.js';
-import { pidFile } from './switching/leftGuest.js';
 import { askDestination, concludeDestination, type OrphanedMigration, pulledElsewhere } from './switching/orphans.js';
-import { AdoptedGuest, awaitAnotherSource, findAtWork, findRemains, type Remains } from './switching/takeover.js';
-import { Yielding } from './switching/yielding.js';
 import { DestinationTeleport } from './teleporting/destinationTeleport.js';
-import { untilAborted } from './untilAborted.js';
 
 const sampleIntervalMs = 200;
-const smallPageBytes = 4096;
-/** For QEMU to say what was wrong with the stream. */
-const lastWordsMs = 1000;
-const restoreTimeoutMs = 10_000;
-/** Where QEMU listens for another stream when the one that it had has broken. */
-const recoverySocket = 'recover';
-/** QEMU may not have noticed yet. */
-const recoverableTimeoutMs = 30_000;
 
 export class DestinationSide implements AsyncDisposable {
   readonly #notify: (sample: DestinationSample) => void;
   #directory: string | null = null;
-  #guest: DestinationGuest | null = null;
+  /** Of a guest that this service starts. */
+  readonly #qemu = new DestinationQemu();
   /** Of a guest that libvirt brings. */
   #domain: DomainArrival | null = null;
   #streamPath = '';
-  #previous: PreviousSettings | null = null;
   #relay: DestinationRelay | SwitchDestination | null = null;
   #switch: DestinationSwitch | null = null;
   #switching: Promise<DestinationSwitch> | null = null;
-  /** All of the guest's memory is here. */
-  #whole: Promise<Pulled> | null = null;
   readonly #disks: DiskReader[] = [];
   #timer: NodeJS.Timeout | null = null;
   #teleporting: Promise<DestinationTeleport | null> = Promise.resolve(null);
-  /** Kept on watch where this service ends before the guest has all of its memory. */
-  #recoveryGuard: RecoveryGuard | null = null;
-  /** Of a QEMU that another service started. */
-  #adopting: Promise<void> = Promise.resolve();
-  readonly #yielding = new Yielding();
   readonly #patience = new CallerPatience();
   #starting: Promise<StartedProcess> | null = null;
   #listening!: (pageSizes: ReadonlyMap<string, number>) => void;
@@ -98,32 +66,18 @@ export class DestinationSide implements AsyncDisposable {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     await mkdir(params.stateDir, { recursive: true, mode: 0o700 });
     this.#directory = directory;
-    this.#guest = await startDestination({
-      argv: params.argv,
-      cwd: params.cwd,
-      logPath: join(params.stateDir, `${params.vm}.log`),
-      pidPath: join(directory, pidFile),
-      qmpPath: params.qmpPath,
-      signal,
-    });
-    const guest = this.#guest;
+    const guest = await this.#qemu.start(params, directory, signal);
     const teleport = await this.#teleporting;
     await teleport?.started(guest);
     void guest.qmp.closed.then((error) => teleport?.lostGuest(error));
-    if (params.postcopy) this.#yielding.add(this.#guest.pid);
-    const settings = params.postcopy ? { capabilities: { 'postcopy-ram': true, 'return-path': true } } : {};
-    this.#previous = await acceptMigration(this.#guest, `unix:${join(directory, 'incoming')}`, { settings, signal });
+    const pageSizes = await this.#qemu.accept(params.postcopy, directory, signal);
     const { disks } = params;
-    const pageSizes = params.postcopy ? await largePages(this.#guest.qmp) : new Map<string, number>();
-    if (params.postcopy) this.#guardRecovery(this.#guest, directory);
-    await (await this.#switching)?.started(this.#guest, {
-      disks,
-      pageSizes: Object.fromEntries(pageSizes),
-      capabilities: { ...this.#previous.settings.capabilities },
-    });
+    const { capabilities } = this.#qemu;
+    const needs = { disks, pageSizes: Object.fromEntries(pageSizes), capabilities };
+    await (await this.#switching)?.started(guest, needs);
     await this.#openDisks(disks);
     this.#listening(pageSizes);
-    return { pid: this.#guest.pid, startTime: this.#guest.startTime, bootId: await bootId() };
+    return { pid: guest.pid, startTime: guest.startTime, bootId: await bootId() };
   }
 
   /** Opens the disks that a guest will be restored from which libvirt brings. */
@@ -150,17 +104,14 @@ export class DestinationSide implements AsyncDisposable {
 
   async #startTeleport(params: Params<'destination.listen'>): Promise<DestinationTeleport> {
     this.#directory = join(params.runDir, params.migrationId);
-    return await DestinationTeleport.start({
-      ...params,
-      arrived: () => this.#arrived(),
-      status: () => this.#relay?.state ?? {},
-    });
+    return await DestinationTeleport.start({ ...params, arrived: () => this.#arrived() });
   }
 
   async #arrived(): Promise<ArrivedGuest | null> {
     await this.#starting?.catch(() => {});
-    if (this.#domain !== null) return this.#domain.arrived(() => (this.#relay as DestinationRelay).handOver());
-    return this.#guest === null ? null : arrivedDirectly(this.#guest);
+    if (this.#domain !== null) return this.#domain.arrived(async () => (await this.#teleporting)!.relay!.handOver());
+    const { guest } = this.#qemu;
+    return guest === null ? null : arrivedDirectly(guest);
   }
 
   async #listenForLibvirt(
@@ -194,90 +145,34 @@ export class DestinationSide implements AsyncDisposable {
   /** The relay has given up, and the guest may need another one. */
   async #cutOff(): Promise<void> {
     this.#stopSampling();
-    await this.#guest?.qmp.close();
-    this.#recoveryGuard?.alarm();
-  }
-
-  #guardRecovery(guest: DestinationGuest, directory: string): void {
-    this.#recoveryGuard = guest.guardRecovery({
-      decisionPath: join(directory, 'decision-destination'),
-      socketPath: join(directory, recoverySocket),
-    });
+    await this.#qemu.leave();
   }
 
   /** Takes the place of a service that died after the guest had begun to run here. */
-  async takeOver(
-    { runDir, migrationId, isSourceNew }: Params<'destination.takeOver'>,
-    signal: AbortSignal,
-  ): Promise<TakeOver> {
-    const atWork = await findAtWork(runDir, migrationId);
-    if (atWork !== null && (atWork.awaitsSource || isSourceNew)) {
-      const port = atWork.awaitsSource ? atWork.port : await awaitAnotherSource(runDir, migrationId);
-      return { state: 'waiting', port, wasAtWork: true };
-    }
-    if (atWork !== null) return { state: 'atWork' };
-    const { ledger, process, link, needs } = await findRemains(runDir, migrationId);
-    const directory = join(runDir, migrationId);
-    const socketPath = join(directory, recoverySocket);
-    const { qmpPath } = ledger.guest;
-    const timeoutMs = recoverableTimeoutMs;
-    if ((await untilRecoverable({ process, qmpPath, socketPath, timeoutMs, signal })) === 'complete') {
-      this.#guest = await AdoptedGuest.adopt(process, qmpPath);
-      await this.#guest.qmp.execute('migrate-set-capabilities', capabilitiesOf(needs));
-      await removeLedger(runDir, migrationId, 'destination');
-      await rm(directory, { recursive: true, force: true });
-      return { state: 'complete' };
-    }
-    this.#directory = directory;
-    await this.#openDisks(needs.disks);
-    const { ports, reconnectTimeoutMs } = needs;
-    this.#switch = await DestinationSwitch.takeOver(
-      {
-        ...{ runDir, migrationId },
-        peer: ledger.peer,
-        guestAddress: ledger.guest,
-        guest: () => this.#arrived(),
-        relay: {
-          credentials: { migrationId, key: Buffer.from(link.key, 'base64') },
-          listen: ports === null ? {} : { ports },
-          qemuSocketPath: socketPath,
-          qemuListens: Promise.resolve(new Map(Object.entries(needs.pageSizes))),
-          disks: this.#disks,
-          heldLimitBytes: 0,
-          reconnectTimeoutMs,
-          takesOver: true,
-        },
-        pulled: () => this.#whole!,
-        cutOff: () => this.#cutOff(),
+  async takeOver(params: Params<'destination.takeOver'>, signal: AbortSignal): Promise<TakeOver> {
+    const successor: Successor = {
+      qemu: this.#qemu,
+      openDisks: async (disks, directory) => {
+        this.#directory = directory;
+        await this.#openDisks(disks);
+        return this.#disks;
       },
-      async () => {
-        this.#adopting = this.#adopt(process, ledger.guest.qmpPath, directory, needs);
-        await this.#adopting;
+      options: this.#switchOptions(),
+      taken: (own) => {
+        this.#switch = own;
+        this.#startSampling(own.relay);
       },
-    );
-    this.#whole = this.#finishPull(this.#switch.relay);
-    this.#whole.catch(() => {});
-    this.#startSampling(this.#switch.relay);
-    return { state: 'waiting', port: this.#switch.relay.port, wasAtWork: false };
+    };
+    return await takeOverDestination(params, successor, signal);
   }
 
   async #listen(params: Params<'destination.listen'>): Promise<DestinationRelay> {
-    const holdsDeviceState = this.#domain !== null;
-    const teleport = await this.#teleporting;
     const { reconnectTimeoutMs } = params;
     this.#patience.extend(reconnectTimeoutMs);
-    const relay = await DestinationRelay.start({
-      ...this.#relayOptions(params),
-      holdsDeviceState,
-      reconnectTimeoutMs,
-    });
-    // Nobody may be left to ask for it when the network is gone, and without the link this QEMU is of no use.
-    relay.finished.catch(async (error) => {
-      this.#patience.end();
-      await delay(lastWordsMs);
-      await teleport?.failed(error);
-    });
-    return relay;
+    const teleport = (await this.#teleporting)!;
+    const holdsDeviceState = this.#domain !== null;
+    const options = { ...this.#relayOptions(params), holdsDeviceState, reconnectTimeoutMs };
+    return await teleport.listen(options, () => this.#patience.end());
   }
 
   async #listenToSwitch(params: Params<'destination.listen'>): Promise<SwitchDestination> {
@@ -288,33 +183,30 @@ export class DestinationSide implements AsyncDisposable {
       migrationId: params.migrationId,
       peer,
       guestAddress: guest,
-      guest: () => this.#arrived(),
+      ...this.#switchOptions(),
       relay: {
         ...this.#relayOptions(params),
         reconnectTimeoutMs,
         heldLimitBytes: heldLimitBytes(),
         mayPreempt: this.#domain !== null,
       },
-      pulled: () => this.#whole!,
-      cutOff: () => this.#cutOff(),
-      permitted: () => this.#yielding.end(),
+      permitted: () => this.#qemu.permitted(),
     });
     this.#switch = await this.#switching;
-    this.#whole = this.#finishPull(this.#switch.relay);
-    this.#whole.catch(() => {});
     return this.#switch.relay;
   }
 
-  /** What is done when all of the guest's memory is here, whoever waits for it. */
-  async #finishPull(relay: SwitchDestination): Promise<Pulled> {
-    await relay.finished;
-    await this.#adopting;
-    this.#recoveryGuard?.[Symbol.dispose]();
-    this.#stopSampling();
-    await this.#domain?.concluded();
-    await this.#previous?.restore({ signal: AbortSignal.timeout(restoreTimeoutMs) });
-    const { counters, bytesOnWire, faults, hasTakenOver } = relay.state;
-    return { counters, bytesOnWire, faults, hasTakenOver };
+  /** What this service does with a guest that is switched to this host. */
+  #switchOptions() {
+    return {
+      guest: () => this.#arrived(),
+      cutOff: () => this.#cutOff(),
+      concluded: async () => {
+        this.#stopSampling();
+        await this.#domain?.concluded();
+        await this.#qemu.restore();
+      },
+    };
   }
 
   #relayOptions({ migrationId, key, ports }: Params<'destination.listen'>) {
@@ -327,18 +219,6 @@ export class DestinationSide implements AsyncDisposable {
     };
   }
 
-  /** QEMU has a stream again, and so can be spoken to. */
-  async #adopt(process: ProcessId, qmpPath: string, directory: string, needs: Remains['needs']): Promise<void> {
-    await rm(join(directory, recoverySocket), { force: true });
-    const guest = await AdoptedGuest.adopt(process, qmpPath);
-    this.#guest = guest;
-    this.#guardRecovery(guest, directory);
-    const restore = async () => {
-      await guest.qmp.execute('migrate-set-capabilities', capabilitiesOf(needs));
-    };
-    this.#previous = { settings: { capabilities: needs.capabilities }, restore };
-  }
-
   /** Resolves when the guest runs here. */
   async switched(signal: AbortSignal): Promise<Results['destination.switched']> {
     return await this.#switch!.switched(signal);
@@ -346,7 +226,7 @@ export class DestinationSide implements AsyncDisposable {
 
   /** Resolves when all of the guest's memory is here. */
   async pulled(migration: OrphanedMigration, signal: AbortSignal): Promise<Results['destination.pulled']> {
-    return await (this.#whole ?? pulledElsewhere(migration, 'destination', signal));
+    return await (this.#switch?.whole ?? pulledElsewhere(migration, 'destination', signal));
   }
 
   /** Does the guest run here? If not, it never will. */
@@ -358,33 +238,14 @@ export class DestinationSide implements AsyncDisposable {
   /** Resolves when this service is of no use to the guest any more. */
   async settled(): Promise<void> {
     await this.#switch?.settled();
-    await this.#whole?.catch(() => {});
   }
 
   /** Resolves when QEMU has loaded everything, and it was found equal to the source's. */
   async finished(signal: AbortSignal): Promise<Results['destination.finished']> {
-    if (this.#domain !== null) return await this.#compared(signal);
-    const loaded = waitUntilLoaded(this.#guest!, { signal });
-    loaded.catch(() => {});
-    await this.#relay!.finished.catch((thrown: RelayError) => {
-      // QEMU's own reason is the better one when it hung up on the relay.
-      if (thrown.code === 'VMMIG_RELAY_QEMU') return loaded;
-      throw thrown;
-    });
-    await loaded;
+    const teleport = (await this.#teleporting)!;
+    const loaded = await teleport.finished(this.#domain === null ? this.#qemu.guest! : null, signal);
     this.#stopSampling();
-    await (await this.#teleporting)?.loaded();
-    const { counters, bytesOnWire } = this.#relay!.state;
-    return { counters, bytesOnWire };
-  }
-
-  /** libvirt's QEMU has all of the guest's memory, equal to the source's. What it needs to run it is kept for `commit`. */
-  async #compared(signal: AbortSignal): Promise<Results['destination.finished']> {
-    await untilAborted(this.#relay!.finished, signal);
-    this.#stopSampling();
-    await (await this.#teleporting)?.loaded();
-    const { counters, bytesOnWire } = this.#relay!.state;
-    return { counters, bytesOnWire };
+    return loaded;
   }
 
   /**
@@ -396,7 +257,7 @@ export class DestinationSide implements AsyncDisposable {
     if (teleport === null) throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no loaded guest to let run');
     const resumedAtMs = await teleport.commit();
     // Not before: the guest stands still until here.
-    await this.#previous?.restore({ signal: AbortSignal.timeout(restoreTimeoutMs) }).catch(() => {});
+    await this.#qemu.restore().catch(() => {});
     return { resumedAtMs };
   }
 
@@ -416,8 +277,7 @@ export class DestinationSide implements AsyncDisposable {
       () => this.#switch?.[Symbol.asyncDispose](),
       () => teleport?.[Symbol.asyncDispose](),
       () => this.#relay?.[Symbol.asyncDispose](),
-      // Not one that was let run.
-      () => this.#guest?.[Symbol.asyncDispose](),
+      () => this.#qemu[Symbol.asyncDispose](),
       () => this.#domain?.[Symbol.asyncDispose](),
       ...this.#disks.splice(0).map((disk) => () => disk[Symbol.asyncDispose]()),
       () =>
@@ -436,21 +296,4 @@ export class DestinationSide implements AsyncDisposable {
 /** Memory is what a destination is about to need. */
 function heldLimitBytes(): number {
   return Math.min(hintLimitBytes, Math.floor(freemem() / 4));
-}
-
-function capabilitiesOf({ capabilities }: Remains['needs']): {
-  capabilities: { capability: MigrationCapability; state: boolean }[];
-} {
-  const list = Object.entries(capabilities).map(([name, state]) => ({
-    capability: name as MigrationCapability,
-    state,
-  }));
-  return { capabilities: list };
-}
-
-/** Of those RAM blocks that lie in huge pages. */
-async function largePages(qmp: QmpClient): Promise<ReadonlyMap<string, number>> {
-  const text = await qmp.execute('human-monitor-command', { 'command-line': 'info ramblock' });
-  const large = parseRamBlocks(text).filter(({ pageSizeBytes }) => pageSizeBytes !== smallPageBytes);
-  return new Map(large.map(({ name, pageSizeBytes }) => [name, pageSizeBytes]));
 }

@@ -10,7 +10,7 @@ import { type Control, serveControl } from '../control.js';
 import { DestinationCommit } from '../destinationCommit.js';
 import type { ArrivedGuest } from '../guest/arrivedGuest.js';
 import { newLedger } from '../newLedger.js';
-import type { GuestAddress } from '../protocol.js';
+import type { GuestAddress, Pulled } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
 
 export interface DestinationSwitchOptions {
@@ -21,8 +21,8 @@ export interface DestinationSwitchOptions {
   readonly guestAddress: GuestAddress;
   /** Null before QEMU has been started. */
   readonly guest: () => Promise<ArrivedGuest | null>;
-  /** Resolves with what came of the pull. */
-  readonly pulled: () => Promise<object>;
+  /** What is left to be done when all of the guest's memory is here. */
+  readonly concluded: () => Promise<void>;
   /** The relay has given up on a guest that may run here: another service is to be able to take over. */
   readonly cutOff: () => Promise<void>;
   /** The guest is about to run here. */
@@ -45,6 +45,8 @@ const logLines = 4;
 
 export class DestinationSwitch implements AsyncDisposable {
   relay!: SwitchDestination;
+  /** Resolves when all of the guest's memory is here, with what came of the pull. */
+  whole!: Promise<Pulled>;
   readonly #options: DestinationSwitchOptions;
   readonly #commit: DestinationCommit;
   #control: Control | null = null;
@@ -119,6 +121,8 @@ export class DestinationSwitch implements AsyncDisposable {
       await this.#commit.failed(await this.#explained(error));
       if (this.mayRun) await this.#giveWay();
     });
+    this.whole = this.#finish();
+    this.whole.catch(() => {});
     this.#control = await serveControl(runDir, migrationId, 'destination', {
       status: async () => ({
         commit: this.state,
@@ -127,7 +131,7 @@ export class DestinationSwitch implements AsyncDisposable {
         port: this.relay.port,
         ...this.relay.state,
       }),
-      pulled: () => options.pulled(),
+      pulled: () => this.whole,
       awaitSource: async () => {
         if (this.state !== 'running') throw new ServiceError('VMMIG_TAKEOVER', 'whether the guest runs is not known');
         await this.relay.awaitAnotherSource();
@@ -189,8 +193,15 @@ export class DestinationSwitch implements AsyncDisposable {
    */
   async settled(): Promise<void> {
     await this.#commit.post('abandon');
-    if (!this.mayRun) return;
-    await this.relay.finished.catch(() => {});
+    await this.whole.catch(() => {});
+  }
+
+  /** Whoever waits for it. */
+  async #finish(): Promise<Pulled> {
+    await this.relay.finished;
+    await this.#options.concluded();
+    const { counters, bytesOnWire, faults, hasTakenOver } = this.relay.state;
+    return { counters, bytesOnWire, faults, hasTakenOver };
   }
 
   async #loaded(): Promise<void> {

@@ -1,15 +1,22 @@
 /**
- * The destination's side of the commit point of a teleport, and what the host notes of it. A guest that runs here is
+ * The destination host's part in a teleport: the relay, the destination's side of the commit point, and what the host notes of it. A guest that runs here is
  * noted until its source is known to have let go of it: until then somebody may have to ask.
  */
-import type { ProcessId } from '../../hypervisor/index.js';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type DestinationGuest, type ProcessId, waitUntilLoaded } from '../../hypervisor/index.js';
+import { DestinationRelay, type DestinationRelayOptions } from '../../relay/destination/destinationRelay.js';
+import type { RelayError } from '../../relay/errors.js';
 import { type DestinationState, removeLedger, writeLedger } from '../commit/index.js';
 import { type Control, serveControl } from '../control.js';
 import { DestinationCommit } from '../destinationCommit.js';
 import type { ArrivedGuest } from '../guest/arrivedGuest.js';
 import { newLedger } from '../newLedger.js';
-import type { GuestAddress } from '../protocol.js';
+import type { GuestAddress, Loaded } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
+import { untilAborted } from '../untilAborted.js';
+
+/** For QEMU to say what was wrong with the stream. */
+const lastWordsMs = 1000;
 
 export interface DestinationTeleportOptions {
   readonly runDir: string;
@@ -18,14 +25,13 @@ export interface DestinationTeleportOptions {
   readonly peer: { readonly host: string; readonly runDir: string };
   /** Resolves with null while, and when, no QEMU was started for it. */
   readonly arrived: () => Promise<ArrivedGuest | null>;
-  /** What the relay tells of itself. */
-  readonly status: () => object;
 }
 
 export class DestinationTeleport implements AsyncDisposable {
   readonly #options: DestinationTeleportOptions;
   readonly #commit: DestinationCommit;
   #control: Control | null = null;
+  relay: DestinationRelay | null = null;
   #isConcluded = false;
 
   private constructor(options: DestinationTeleportOptions) {
@@ -40,11 +46,48 @@ export class DestinationTeleport implements AsyncDisposable {
     const facts = { migrationId, mode: 'teleport', guest, peer, link: null } as const;
     await writeLedger(runDir, await newLedger('destination', facts, null));
     own.#control = await serveControl(runDir, migrationId, 'destination', {
-      status: async () => ({ commit: own.state, resumedAtMs: own.#commit.resumedAtMs, ...options.status() }),
+      status: async () => ({ commit: own.state, resumedAtMs: own.#commit.resumedAtMs, ...own.relay?.state }),
       pulled: () => Promise.reject(new ServiceError('VMMIG_SERVICE_ORDER', 'a teleport has no pull')),
       post: async () => ({ state: await own.ask() }),
     });
     return own;
+  }
+
+  /**
+   * Listens for the source relay.
+   * @param givenUp - called when the relay has
+   */
+  async listen(options: DestinationRelayOptions, givenUp: () => void): Promise<DestinationRelay> {
+    const relay = await DestinationRelay.start(options);
+    this.relay = relay;
+    // Nobody may be left to ask for it when the network is gone, and without the link this QEMU is of no use.
+    relay.finished.catch(async (error) => {
+      givenUp();
+      await delay(lastWordsMs);
+      await this.failed(error);
+    });
+    return relay;
+  }
+
+  /**
+   * Resolves when QEMU has loaded everything, and it was found equal to the source's.
+   * @param guest - null for libvirt's: what that QEMU needs to run the guest is kept for `commit`
+   */
+  async finished(guest: DestinationGuest | null, signal: AbortSignal): Promise<Loaded> {
+    if (guest === null) await untilAborted(this.relay!.finished, signal);
+    else {
+      const loaded = waitUntilLoaded(guest, { signal });
+      loaded.catch(() => {});
+      await this.relay!.finished.catch((thrown: RelayError) => {
+        // QEMU's own reason is the better one when it hung up on the relay.
+        if (thrown.code === 'VMMIG_RELAY_QEMU') return loaded;
+        throw thrown;
+      });
+      await loaded;
+    }
+    if ((await this.#commit.post('loaded')) !== 'loaded') throw this.#whyNot();
+    const { counters, bytesOnWire } = this.relay!.state;
+    return { counters, bytesOnWire };
   }
 
   get state(): DestinationState {
@@ -59,11 +102,6 @@ export class DestinationTeleport implements AsyncDisposable {
   /** QEMU has been started: noted, for who comes after this service. */
   async started({ pid, startTime }: ProcessId): Promise<void> {
     await this.#commit.note({ process: { pid, startTime }, phase: 'moving' });
-  }
-
-  /** QEMU holds the whole guest, equal to the source's. @throws when it was given up meanwhile */
-  async loaded(): Promise<void> {
-    if ((await this.#commit.post('loaded')) !== 'loaded') throw this.#whyNot();
   }
 
   /** The guest cannot be loaded. */
