@@ -3,21 +3,26 @@ import { labExec } from '../../lab/index.js';
 import type { MigrationReport } from '../../migrate/index.js';
 import { phaseNames } from '../../migrate/report.js';
 import { reportDocument } from './reportSchema.js';
-import { expectNothingLeft, Guest, isFull, useLab } from './rig.js';
+import { peaksDuring, residentLimitBytes } from './residentMemory.js';
+import { expectNothingLeft, Guest, isFull, type MoveOutcome, useLab } from './rig.js';
 
 const filesMiB = isFull ? 400 : 200;
+const memoryMiB = filesMiB + 312;
 const sectorsOfFiles = filesMiB * 2048;
 
 describe.each(['7.2', '10.0'] as const)('A guest in QEMU %s with page cache', (qemu) => {
   useLab({ qemu, rttMs: 40, rateBps: 200e6 });
 
   it('moves, carries on, and still has its page cache', { timeout: 120_000 }, async () => {
-    const guest = await Guest.start('vm1', {
-      memoryMiB: filesMiB + 312,
-      data: { contents: 'random', filesMiB },
-    });
+    const guest = await Guest.start('vm1', { memoryMiB, data: { contents: 'random', filesMiB } });
     await guest.run('fill-cache');
-    const { report, wanBytes } = await guest.teleport();
+    let moved!: MoveOutcome;
+    const peaks = await peaksDuring(async () => {
+      moved = await guest.teleport();
+    });
+    const { report, wanBytes } = moved;
+    expect(peaks.length).toBeGreaterThanOrEqual(2);
+    expect(Math.max(...peaks)).toBeLessThan(residentLimitBytes(memoryMiB));
 
     // Before anything else reads the disk.
     const readsBefore = Number(await guest.run('disk-reads'));
