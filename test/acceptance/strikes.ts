@@ -1,7 +1,9 @@
 /** What may happen to a migration, by the names that the rows of docs/failures.md have. */
+import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { execa } from 'execa';
 import { expect } from 'vitest';
-import { cutWan, type HostName, healWan, labExec, labPaths } from '../../lab/index.js';
+import { cutWan, type HostName, healWan, labExec, labPaths, pathInMember } from '../../lab/index.js';
 import { killDaemon, startDaemon } from './domains.js';
 import { findSoon } from './hostProcesses.js';
 import { type Guest, type Move, processes } from './rig.js';
@@ -88,25 +90,33 @@ const takenPort: Strike = {
   },
 };
 
-const diskServer = '/run/vmmig-test-disk.pid';
 const dataDisk = ({ name }: Guest) => join(labPaths.shared(), `${name}-data.img`);
+const serverPidFile = ({ otherHost }: Guest) => join(labPaths.hostDirectory(otherHost), 'storage.pid');
 
-/** Only on that host the guest's disk is read through a program, which can be stopped as storage that does not answer. */
-const storage = (strike: (pidFile: string) => string): Strike => ({
+async function signalStorage(guest: Guest, signal: NodeJS.Signals): Promise<void> {
+  process.kill(Number(await readFile(serverPidFile(guest), 'utf8')), signal);
+}
+
+/**
+ * Only on the destination the guest's disk is read through a program, which can be stopped as storage that does not answer.
+ * It runs outside of that host, where nobody takes it for one that writes to the disk.
+ */
+const storage = (signal: NodeJS.Signals): Strike => ({
   withAgent: true,
-  before: (guest) => {
+  before: async (guest) => {
     const path = dataDisk(guest);
     const node = `driver=file,node-name=disk,filename=${path},locking=off`;
     const served = `type=fuse,id=disk,node-name=disk,mountpoint=${path},writable=on`;
-    const serve = `qemu-storage-daemon --blockdev ${node} --export ${served} --pidfile ${diskServer} --daemonize`;
-    return inShell(guest.otherHost, serve);
+    const mounts = `--mount=${pathInMember(guest.otherHost, '/').replace(/root\/$/, 'ns/mnt')}`;
+    const serve = ['qemu-storage-daemon', '--blockdev', node, '--export', served, '--pidfile', serverPidFile(guest)];
+    await execa('nsenter', [mounts, ...serve, '--daemonize'], { stdio: 'ignore' });
   },
-  strike: (_, { otherHost }) => inShell(otherHost, strike(diskServer)),
-  after: (guest) =>
-    inShell(
-      guest.otherHost,
-      `kill -KILL $(cat ${diskServer}); rm -f ${diskServer}; umount -l ${dataDisk(guest)}; true`,
-    ),
+  strike: (_, guest) => signalStorage(guest, signal),
+  after: async (guest) => {
+    await signalStorage(guest, 'SIGKILL').catch(() => {});
+    await rm(serverPidFile(guest), { force: true });
+    await inShell(guest.otherHost, `umount -l ${dataDisk(guest)}; true`);
+  },
   spoilsGuest: true,
 });
 
@@ -166,8 +176,8 @@ export const strikes: Readonly<Record<string, Strike>> = {
     ...fullDisk('host', stateDirectory),
     options: () => ['--spill'],
   },
-  "the destination's storage, gone": storage((pidFile) => `kill -KILL $(cat ${pidFile})`),
-  "the destination's storage, silent": storage((pidFile) => `kill -STOP $(cat ${pidFile})`),
+  "the destination's storage, gone": storage('SIGKILL'),
+  "the destination's storage, silent": storage('SIGSTOP'),
   'the socket path, taken': {
     before: (guest) => occupy(guest.otherHost, qmpPath(guest)),
     after: (guest) => release(guest.otherHost, qmpPath(guest)),

@@ -58,8 +58,7 @@ export class StruckGuest {
     await blow.before?.(guest);
     const agent = blow.withAgent ? [] : ['--no-agent'];
     const begin = phases[mode][phase]!;
-    const move = await begin(guest, [...agent, ...(blow.options?.(guest) ?? [])]);
-    const outcome = await this.#strike(blow, move, phase);
+    const outcome = await this.#strike(blow, phase, () => begin(guest, [...agent, ...(blow.options?.(guest) ?? [])]));
     await setWan(fastWan);
     const became = await this.#whichOf(outcomes, outcome, from);
     if (became.exitCode !== null) expectReport(became, outcome.report, outcome.stderr);
@@ -77,8 +76,9 @@ export class StruckGuest {
     this.isSound = blow.spoilsGuest !== true;
   }
 
-  async #strike({ strike, after }: Strike, move: Move, phase: string): Promise<Outcome> {
+  async #strike({ strike, after }: Strike, phase: string, begin: () => Promise<Move>): Promise<Outcome> {
     try {
+      const move = await begin();
       const struck = strike?.(move, this.guest);
       if (phase === 'run') {
         // What waits for the migration's end waits for the destination's QEMU.
