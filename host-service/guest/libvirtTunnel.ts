@@ -90,7 +90,8 @@ export class TunnelEntrance implements AsyncDisposable {
 
   /** Hangs up on the client, which takes it for a no. */
   cut(): void {
-    this.#local?.destroy();
+    // Not only closed: the guard has the connection open, too.
+    this.#local?.destroySoon();
     this.#remote?.destroy();
   }
 
@@ -107,7 +108,10 @@ export class TunnelEntrance implements AsyncDisposable {
     entered(client);
     const remote = this.#remote!;
     if (this.#follows) {
-      this.#finish = new FinishAtSource(client, remote, () => this.cut());
+      this.#finish = new FinishAtSource(client, remote, () => {
+        // Who has asked takes it for a no, which is not for this end to say.
+        if (!this.isAsked) this.cut();
+      });
       this.#finish.asked.then(this.#tellAsked);
       return;
     }
