@@ -12,8 +12,10 @@ export interface EtaView {
   readonly touchedPages: number | null;
   /** Pages that need not be sent as bytes. */
   readonly cachedPages: number;
-  /** What the link has taken on average since pages move, in bytes a second. */
+  /** What the link has shown that it takes. */
   readonly linkBytesPerSecond: number;
+  /** Pages that are not zero, on average since pages move: of memory that the link need not carry, QEMU is what takes long. */
+  readonly pagesPerSecond: number;
   readonly backlogBytes: number;
   /** What QEMU says is still dirty. */
   readonly remainingBytes: number;
@@ -31,31 +33,30 @@ const mostLoad = 0.95;
 export function etaMs(view: EtaView): number | null {
   const { linkBytesPerSecond, dirtySyncCount, backlogBytes, stopMs } = view;
   if (linkBytesPerSecond <= 0 || view.totalPages === 0) return null;
-  const wireBytes = dirtySyncCount < 2 ? firstPassBytes(view) : dirtyBytes(view);
-  if (wireBytes === null) return null;
-  return ((wireBytes + backlogBytes) / linkBytesPerSecond) * 1000 + stopMs;
+  const wireMs = (bytes: number) => ((bytes + backlogBytes) / linkBytesPerSecond) * 1000;
+  if (dirtySyncCount >= 2) return wireMs(dirtyBytes(view)) + stopMs;
+  if (view.sentPages === 0) return null;
+  const { sendPages, readPages } = firstPass(view);
+  // What the first pass has sent so far says what a page costs.
+  const sendMs = wireMs((sendPages * (view.wireBytes + backlogBytes)) / view.sentPages);
+  return Math.max(sendMs, (readPages / Math.max(1, view.pagesPerSecond)) * 1000) + stopMs;
 }
 
-/** What the first pass still has to send: what it has sent so far says what a page costs. */
-function firstPassBytes(view: EtaView): number | null {
-  const { totalPages, seenPages, sentPages, wireBytes, backlogBytes, teleportedPages } = view;
-  if (sentPages === 0) return null;
+/** What the first pass has still to send, and to read, page cache included. */
+function firstPass(view: EtaView): { sendPages: number; readPages: number } {
+  const { totalPages, seenPages, sentPages, teleportedPages, zeroPages, touchedPages, cachedPages } = view;
   const leftPages = Math.max(0, totalPages - seenPages);
-  const leftCached = Math.min(leftPages, Math.max(0, view.cachedPages - teleportedPages));
-  const left = (leftPages - leftCached) * sentShare(view, leftPages - leftCached);
-  return (left * (wireBytes + backlogBytes)) / sentPages;
-}
-
-/** Of the pages that are left and not page cache, those that will have to be sent as bytes. */
-function sentShare(
-  { totalPages, touchedPages, seenPages, sentPages, teleportedPages, zeroPages }: EtaView,
-  left: number,
-) {
-  if (touchedPages === null) return sentPages / Math.max(1, seenPages - teleportedPages);
+  const leftCached = Math.min(leftPages, Math.max(0, cachedPages - teleportedPages));
+  if (touchedPages === null) {
+    const share = sentPages / Math.max(1, seenPages - teleportedPages);
+    const sendPages = (leftPages - leftCached) * share;
+    return { sendPages, readPages: sendPages + leftCached };
+  }
   // More zeroes than there are pages that were never written to: so many were written to, and are zero again.
   const zeroAgain = Math.max(0, zeroPages - (totalPages - touchedPages));
-  const leftTouched = Math.max(0, touchedPages - sentPages - teleportedPages - zeroAgain);
-  return (Math.min(1, leftTouched / Math.max(1, left)) * sentPages) / (sentPages + zeroAgain);
+  const leftTouched = Math.min(leftPages, touchedPages - sentPages - teleportedPages - zeroAgain);
+  const sendPages = (Math.max(0, leftTouched - leftCached) * sentPages) / (sentPages + zeroAgain);
+  return { sendPages, readPages: sendPages + leftCached };
 }
 
 /** What is dirty, and what will be by then: each pass leaves a share of the one before. */

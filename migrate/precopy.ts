@@ -261,8 +261,7 @@ export class Precopy implements Disposable {
     const { counters, bytesOnWire: wireBytes } = sample;
     const first = this.#first!;
     const elapsedMs = this.#recorder.elapsedMs - first.atMs;
-    const isFirstPass = sample.dirtySyncCount < 2;
-    const averageBytesPerSecond = elapsedMs === 0 ? 0 : ((wireBytes - first.wireBytes) / elapsedMs) * 1000;
+    const perSecond = (amount: number) => (elapsedMs === 0 ? 0 : (amount / elapsedMs) * 1000);
     const eta = etaMs({
       totalPages: counters.totalPages,
       seenPages: counters.pages.seen,
@@ -272,7 +271,8 @@ export class Precopy implements Disposable {
       wireBytes,
       touchedPages: sample.touchedPages,
       cachedPages: this.#options.cachedPages,
-      linkBytesPerSecond: isFirstPass ? averageBytesPerSecond : this.#meter.capacityBytesPerSecond,
+      linkBytesPerSecond: this.#meter.capacityBytesPerSecond,
+      pagesPerSecond: perSecond(counters.pages.sent + counters.pages.teleported),
       backlogBytes: this.#backlogs.at(-1) ?? 0,
       remainingBytes: sample.remainingBytes,
       dirtySyncCount: sample.dirtySyncCount,

@@ -12,6 +12,7 @@ const halfway: EtaView = {
   touchedPages: 100_000,
   cachedPages: 0,
   linkBytesPerSecond: 10e6,
+  pagesPerSecond: 100_000,
   backlogBytes: 10e6,
   remainingBytes: 500e6,
   dirtySyncCount: 1,
@@ -34,9 +35,14 @@ describe('the time that is left', () => {
   });
 
   test('does not count page cache, which comes from the disk', () => {
-    expect(etaMs({ ...halfway, cachedPages: 75_000 })).toBeCloseTo(20_000 + 1_000 + 100, -2);
-    expect(etaMs({ ...halfway, cachedPages: 100_000 })).toBeCloseTo(10_000 + 1_000 + 100, -2);
-    expect(etaMs({ ...halfway, cachedPages: 125_000 })).toBeCloseTo(1_000 + 100, -2);
+    expect(etaMs({ ...halfway, cachedPages: 25_000 })).toBeCloseTo(10_000 + 1_000 + 100, -2);
+    expect(etaMs({ ...halfway, cachedPages: 50_000 })).toBeCloseTo(1_000 + 100, -2);
+    expect(etaMs({ ...halfway, cachedPages: 25_000, teleportedPages: 25_000 })).toBeCloseTo(10_000 + 1_000 + 100, -2);
+  });
+
+  test('is no less than QEMU takes for what the link need not carry', () => {
+    expect(etaMs({ ...halfway, cachedPages: 50_000, pagesPerSecond: 10_000 })).toBeCloseTo(5_000 + 100, -2);
+    expect(etaMs({ ...halfway, pagesPerSecond: 10_000 })).toBeCloseTo(20_000 + 1_000 + 100, -2);
   });
 
   test('learns that memory which was written to may be zero again', () => {
