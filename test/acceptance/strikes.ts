@@ -62,7 +62,8 @@ async function occupy(host: HostName, where: string | number): Promise<void> {
   const script = `require('net').createServer().listen(${JSON.stringify(where)}, () => require('fs').writeFileSync(${JSON.stringify(blocker)}, String(process.pid)))`;
   await inShell(
     host,
-    `node -e '${script.replaceAll("'", '"')}' >/dev/null 2>&1 & until [ -s ${blocker} ]; do sleep 0.1; done`,
+    // A QEMU that was killed leaves its socket.
+    `rm -f ${blocker} ${typeof where === 'string' ? where : ''}; node -e '${script.replaceAll("'", '"')}' >/dev/null 2>&1 & until [ -s ${blocker} ]; do sleep 0.1; done`,
   );
 }
 
