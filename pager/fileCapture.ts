@@ -138,6 +138,11 @@ export class FileCapture {
     this.#hints.open();
   }
 
+  /** Only what is favoured is hinted from now on. */
+  hintFavoured(): void {
+    this.#hints.close();
+  }
+
   /** Looks for what the guest keeps writing to, for so long at most. @returns whether there is more to look at */
   watch(timeMs: number): boolean {
     return this.#watch.look(timeMs);

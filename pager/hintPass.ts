@@ -55,7 +55,12 @@ export class HintPass {
     this.#isOpen = true;
   }
 
-  /** There is nothing to do before `open`. */
+  /** Only what is favoured from now on. */
+  close(): void {
+    this.#isOpen = false;
+  }
+
+  /** There is nothing to do, unless it is opened. */
   get isWaiting(): boolean {
     return !this.#isOpen && this.#nextFavoured >= this.#favoured.length;
   }

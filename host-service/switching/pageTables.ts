@@ -41,7 +41,7 @@ export class PageTables {
   readonly #memory: LookedAt;
   readonly #root: number;
   readonly #levels: number;
-  #upper: Buffer | null = null;
+  #upper: Uint32Array | null = null;
   readonly #touched = new Set<number>();
   readonly #entry = Buffer.alloc(entryBytes);
   readonly #words = new Uint32Array(this.#entry.buffer, this.#entry.byteOffset, 2);
@@ -112,8 +112,14 @@ export class PageTables {
 
   /** Whether a page is the top table of another address space: it has the same upper half. */
   isRoot(gpa: number): boolean {
-    this.#upper ??= Buffer.from(this.#table(this.#root).buffer, pageBytes / 2);
-    return gpa !== this.#root && Buffer.from(this.#table(gpa).buffer, pageBytes / 2).equals(this.#upper);
+    this.#upper ??= this.#table(this.#root).subarray(entries);
+    const last = this.#upper.length - 2;
+    // Most pages differ in what is looked at first.
+    if (gpa === this.#root || !this.#memory.read(gpa + pageBytes - entryBytes, this.#entry)) return false;
+    if (this.#words[0] !== this.#upper[last] || this.#words[1] !== this.#upper[last + 1]) return false;
+    return this.#table(gpa)
+      .subarray(entries)
+      .every((word, at) => word === this.#upper![at]);
   }
 
   /** What is mapped next to an address without a gap of 2 MiB, so far in both directions. */

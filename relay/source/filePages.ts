@@ -102,6 +102,10 @@ export class FilePages implements GuestPages {
     this.#files.hintAll();
   }
 
+  hintFavoured(): void {
+    this.#files.hintFavoured();
+  }
+
   /** Looks for what the guest keeps writing to. @returns whether there is more to look at */
   watch(timeMs: number): boolean {
     return this.#files.watch(timeMs);

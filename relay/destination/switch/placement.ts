@@ -60,9 +60,9 @@ export class Placement {
         references++;
         if (!phases.hasSwitched) this.#stream.remote(block, page, count);
         this.#disks.refer(sequence, index, run);
-        // What is held costs nothing to read. Also what was asked for in vain: it was on its way already.
-        if (run.disk === heldDisk || this.#stream.isAwaited(block, page, count))
-          urgent.push(() => this.#disks.hurry(run));
+        // While QEMU loads the guest nothing is restored. Also what was asked for in vain: it was on its way already.
+        const isHeld = run.disk === heldDisk && !phases.hasSwitched;
+        if (isHeld || this.#stream.isAwaited(block, page, count)) urgent.push(() => this.#disks.hurry(run));
       }
     }
     if (references === 0) this.#receipts.done(sequence);

@@ -27,8 +27,8 @@ const againIntervalMs = 1000;
 const warmUpRoundTrips = 6;
 const warmUpPollMs = 2;
 const watchIntervalMs = 50;
-/** Digesting memory, before faults are looked at again. */
-const maxTurnMs = 2;
+/** Digesting memory, before anything else is looked at again: at first, when that is waited for, and afterwards. */
+const maxTurnMs = { first: 8, later: 2 };
 
 export class AheadOfStream implements AsyncDisposable {
   readonly #files: FilePages;
@@ -109,7 +109,7 @@ export class AheadOfStream implements AsyncDisposable {
   async end(signal: AbortSignal): Promise<void> {
     this.stop();
     clearTimeout(this.#watching);
-    this.#files.watch(maxTurnMs);
+    this.#files.watch(maxTurnMs.later);
     while (!this.#handlers.hasEnded() && !this.#link.isFree) await delay(warmUpPollMs, undefined, { signal });
   }
 
@@ -128,7 +128,7 @@ export class AheadOfStream implements AsyncDisposable {
   /** Looks for what the guest keeps writing to, a little at a time. */
   #watch(): void {
     if (!this.#isOpen || this.#handlers.hasEnded()) return;
-    this.#isWatched ||= !this.#files.watch(maxTurnMs);
+    this.#isWatched ||= !this.#files.watch(maxTurnMs.first);
     this.#watching = setTimeout(() => this.#watch(), this.#isWatched ? watchIntervalMs : 0);
   }
 }
