@@ -45,6 +45,8 @@ const busyMs = 15;
 const maxSocketBytes = 512 * 1024;
 /** The most that is under way, and the most that QEMU thinks it sends, of so many samples. */
 const samplesKept = 12;
+/** What is under way varies: fewer samples may all have been taken when it was little. */
+const samplesNeeded = 4;
 
 /** Watches the source's samples from the start of QEMU's migration to the end of its RAM. */
 export class Precopy implements Disposable {
@@ -150,7 +152,7 @@ export class Precopy implements Disposable {
 
   /** Gives QEMU what it may take for its rest, and notices when that never becomes little enough. */
   #judge(sample: SourceSample): void {
-    if (this.#isForced || sample.dirtySyncCount < 2) return;
+    if (this.#isForced || sample.dirtySyncCount < 2 || this.#backlogs.length < samplesNeeded) return;
     const { maxDowntimeMs, link } = this.#options;
     const atMs = this.#recorder.elapsedMs;
     if (!link.isWhole) return this.#holdBack(atMs);
