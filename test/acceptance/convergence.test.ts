@@ -26,7 +26,7 @@ describe('A guest that writes faster than the link takes', () => {
   it('stays where it is, told with the numbers after a few passes', { timeout: 180_000 }, async () => {
     const busy = await busyGuest(fasterWan);
     const counted = await busy.count();
-    const outcome = await busy.begin().ended;
+    const outcome = await busy.begin('--max-downtime', '600ms').ended;
     expect(outcome.exitCode, outcome.stderr).toBe(1);
     const { report } = outcome;
     expect(report).toMatchObject({ result: 'failed', vmLocation: 'source', error: { code: 'VMMIG_NO_CONVERGE' } });
