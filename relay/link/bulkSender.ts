@@ -2,6 +2,7 @@
  * Sends bulk frames over their connections, a slice at a time, as the window, the bandwidth cap and the connections allow.
  * Frames of several connections go out side by side.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { RelayError } from '../errors.js';
 import type { Lane } from './lane.js';
 import type { SendingWindow } from './sendingWindow.js';
@@ -15,6 +16,9 @@ const minRoomBytes = 4096;
 const openBytes = 128 * 1024;
 /** Of frames that the other side is not known to have: one that is late keeps all that come after it waiting there. */
 const openFrames = 1024;
+/** What the window or a bandwidth cap still holds up when the link is closed has so long to go out. */
+const flushLimitMs = 5000;
+const flushPollMs = 5;
 
 export interface BulkHandlers {
   /** Something is under way. */
@@ -43,6 +47,12 @@ export class BulkSender {
 
   get unwrittenBytes(): number {
     return this.#lanes.reduce((sum, lane) => sum + lane.unwrittenBytes, 0);
+  }
+
+  /** Resolves when all has been written, cannot be any more, or takes too long. @param canBe - whether there is a connection */
+  async flushed(canBe: () => boolean): Promise<void> {
+    const deadlineMs = performance.now() + flushLimitMs;
+    while (canBe() && this.unwrittenBytes > 0 && performance.now() < deadlineMs) await sleep(flushPollMs);
   }
 
   get isOpen(): boolean {

@@ -9,7 +9,6 @@
  *
  * Both sides have to use it: what one has received is told by a frame of its own.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { RelayError } from '../errors.js';
 import { BulkSender } from './bulkSender.js';
 import { BulkWindow } from './bulkWindow.js';
@@ -21,7 +20,7 @@ import { Heartbeat } from './heartbeat.js';
 import { OrderedInbox } from './inbox.js';
 import type { Lane } from './lane.js';
 import { decodeReceipt, encodeReceipt, ReceiptSchedule } from './receipts.js';
-import { Readmission, type Reconnection, Redialling } from './reconnect.js';
+import { Search } from './search.js';
 import type { SendingWindow } from './sendingWindow.js';
 import { sessionOf } from './session.js';
 import type { TokenBucket } from './tokenBucket.js';
@@ -35,9 +34,6 @@ export function durableConnections(bulkConnections: number): number {
 const defaultSilenceLimitMs = 10_000;
 /** Of what is not urgent, frames up to this size take the first connection all the same. */
 const smallBytes = 4096;
-/** What the window or a bandwidth cap still holds up when the link is closed has so long to go out. */
-const flushLimitMs = 5000;
-const flushPollMs = 5;
 
 export class DurableLink implements AsyncDisposable {
   readonly connections: number;
@@ -56,11 +52,9 @@ export class DurableLink implements AsyncDisposable {
   /** Null: what is urgent must not be held up. */
   #silenceLimitMs: number | null;
   #nextToSend = 0;
-  #reconnection: Reconnection | null = null;
-  #reconnectTimeoutMs = 0;
+  /** Null before a lost connection is not the end. */
+  #search: Search | null = null;
   #reconnects = 0;
-  #interruptedAtMs = 0;
-  #deadline: NodeJS.Timeout | undefined;
   #ended = false;
   #ending: Promise<void> | null = null;
 
@@ -161,7 +155,7 @@ export class DurableLink implements AsyncDisposable {
 
   /** From now on a lost connection is not the end. Once; both sides, before the first frame that must not be lost. */
   endure(options: EndureOptions): void {
-    if (this.#reconnection !== null) throw new TypeError('the link endures already');
+    if (this.#search !== null) throw new TypeError('the link endures already');
     const link = {
       session: this.session,
       connections: this.connections,
@@ -171,12 +165,9 @@ export class DurableLink implements AsyncDisposable {
       replaced: (cause: RelayError) => this.#replaced(cause),
       fail: (cause: RelayError) => this.fail(cause),
     };
-    const { by } = options;
-    this.#reconnection =
-      'dial' in by ? new Redialling(by.dial, by.credentials, link) : new Readmission(by.accept.door, link);
-    this.#reconnectTimeoutMs = options.reconnectTimeoutMs;
+    this.#search = new Search(options, link);
     this.#silenceLimitMs = options.silenceLimitMs ?? null;
-    if (this.#ended) this.#reconnection.stop();
+    if (this.#ended) this.#search.stop();
   }
 
   /** Measures the round trip. It is done twice a second anyway. */
@@ -188,7 +179,7 @@ export class DurableLink implements AsyncDisposable {
   async close(): Promise<void> {
     if (!this.#ended) {
       this.#ended = true;
-      this.#ending = this.#flush().then(() => this.#release());
+      this.#ending = this.#bulk.flushed(() => this.isConnected).then(() => this.#release());
     }
     await this.#ending;
   }
@@ -256,7 +247,7 @@ export class DurableLink implements AsyncDisposable {
   }
 
   #broken(cause: RelayError, isFarewell: boolean): void {
-    if (this.#reconnection === null || isFarewell) this.fail(cause);
+    if (this.#search === null || isFarewell) this.fail(cause);
     else this.#interrupt(cause);
   }
 
@@ -264,17 +255,12 @@ export class DurableLink implements AsyncDisposable {
     if (!this.isConnected) return;
     this.#wires.disconnect();
     if (this.#ended) return;
-    this.#interruptedAtMs = performance.now();
-    this.#deadline = setTimeout(() => {
-      const message = `the other relay could not be reached again for ${Math.round(this.#reconnectTimeoutMs / 1000)} s`;
-      this.fail(new RelayError('VMMIG_LINK_LOST', message, cause));
-    }, this.#reconnectTimeoutMs);
-    this.#reconnection?.seek();
+    this.#search?.begin(cause);
     this.#handlers.interrupted?.(cause);
   }
 
   #resume(connections: readonly ResumedConnection[]): void {
-    clearTimeout(this.#deadline);
+    const gapMs = this.#search!.found();
     this.#bulk.reset();
     try {
       this.#wires.connect(connections);
@@ -283,7 +269,7 @@ export class DurableLink implements AsyncDisposable {
       return this.fail(thrown as RelayError);
     }
     this.#reconnects++;
-    this.#handlers.resumed?.(performance.now() - this.#interruptedAtMs);
+    this.#handlers.resumed?.(gapMs);
     this.ping();
     this.#writeUrgent();
     this.#bulk.pump();
@@ -303,15 +289,8 @@ export class DurableLink implements AsyncDisposable {
     return true;
   }
 
-  async #flush(): Promise<void> {
-    const deadlineMs = performance.now() + flushLimitMs;
-    while (this.isConnected && this.#bulk.unwrittenBytes > 0 && performance.now() < deadlineMs)
-      await sleep(flushPollMs);
-  }
-
   async #release(): Promise<void> {
-    this.#reconnection?.stop();
-    clearTimeout(this.#deadline);
+    this.#search?.stop();
     this.#heartbeat.stop();
     this.#receipts.stop();
     this.#bulk.stop();
