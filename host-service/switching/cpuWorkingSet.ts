@@ -25,7 +25,7 @@ const gateBytes = 16;
 const maxTables = 1024;
 const maxProcesses = 256;
 const maxProcessPages = 2048;
-const maxPointedTo = 2048;
+const maxPointedTo = 4096;
 /** Linux takes some 50 MiB, data included. */
 const kernelBytes = 64 * 2 ** 20;
 /** What Linux keeps for each processor: where GS points to, and what follows. */

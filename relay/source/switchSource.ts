@@ -224,7 +224,7 @@ export class SwitchSource implements AsyncDisposable {
 
   /** Resolves when what is sent ahead has made the line known: what the guest then waits for crosses it at full speed. */
   async warmedUp(signal: AbortSignal): Promise<void> {
-    this.#delivery.hurry();
+    this.#delivery.files?.hintFavoured();
     await this.#delivery.ahead!.warmedUp(signal);
   }
 

@@ -122,12 +122,6 @@ export class Delivery implements AsyncDisposable {
     this.#pump.run();
   }
 
-  /** The guest is about to be stopped: until then only what it needs soon is sent. */
-  hurry(): void {
-    this.#hotPages.hurry(this.#batches!);
-    this.files?.hintFavoured();
-  }
-
   /** The guest has stopped: sends what costs little, and what it will look at first. @returns what the rest is in */
   sendFirst(): BatchSender {
     const batches = this.#batches!;

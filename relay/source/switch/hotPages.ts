@@ -27,7 +27,6 @@ export class HotPages {
   readonly #files: SwitchedFiles | null;
   readonly #share: number;
   #expected: ExpectedUse = { now: [], soon: [], later: [] };
-  #isHurried = false;
   /** Of what is needed soon; null before it is known. */
   #favoured: readonly PageRange[] | null = null;
 
@@ -48,16 +47,10 @@ export class HotPages {
     this.#favoured = null;
   }
 
-  /** There is little time left before the guest stops: what is needed later can wait until it has. */
-  hurry(batches: BatchSender): void {
-    this.#isHurried = true;
-    this.favour(batches);
-  }
-
   /** What is needed soon goes before the rest. */
   favour({ store, blocks }: BatchSender): void {
     const { soon, later } = this.#expected;
-    this.#favoured = pagesOf(this.#isHurried ? soon : [...soon, ...later], blocks);
+    this.#favoured = pagesOf([...soon, ...later], blocks);
     store.favour(this.#favoured);
   }
 
@@ -86,7 +79,6 @@ export class HotPages {
     files.follow('wanted');
     while (batches.send(pagesAtATime.before));
     files.follow('nothing');
-    this.#isHurried = false;
     this.favour(batches);
   }
 }
