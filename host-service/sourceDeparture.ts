@@ -9,6 +9,9 @@ import type { SourceSwitch } from './switching/sourceSwitch.js';
 
 type DomainParams = NonNullable<Params<'source.start'>['domain']>;
 
+/** The longest that QEMU takes. */
+export const finishDowntimeLimitMs = 2_000_000;
+
 export interface Departing {
   readonly guest: SourceGuest;
   readonly inspection: GuestInspection;

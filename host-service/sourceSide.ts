@@ -17,7 +17,7 @@ import { GuestCache } from './guestCache.js';
 import type { Params, Results, ScanSummary, SourceSample } from './protocol.js';
 import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
-import { SourceDeparture } from './sourceDeparture.js';
+import { finishDowntimeLimitMs, SourceDeparture } from './sourceDeparture.js';
 import { SourceSampling } from './sourceSampling.js';
 import { type OpenMemory, openGuestMemory } from './switching/guestMemory.js';
 import { findSourceRemains } from './switching/keptMemory.js';
@@ -28,8 +28,6 @@ import { findSourceAtWork, reconnectSource } from './switching/takeover.js';
 import { SourceTeleport } from './teleporting/sourceTeleport.js';
 import { untilAborted } from './untilAborted.js';
 
-/** The longest that QEMU takes. */
-const finishDowntimeLimitMs = 2_000_000;
 const undoTimeoutMs = 30_000;
 const agentPatienceMs = 2_000;
 
@@ -62,9 +60,9 @@ export class SourceSide implements AsyncDisposable {
   }
 
   async inspect(guest: Params<'source.inspect'>, signal: AbortSignal): Promise<Results['source.inspect']> {
-    this.#isDomain = guest.libvirt !== undefined;
-    this.#guest ??=
-      guest.libvirt === undefined ? await DirectSource.open(guest, signal) : new LibvirtSource(guest.libvirt);
+    const { libvirt } = guest;
+    this.#isDomain = libvirt !== undefined;
+    this.#guest ??= libvirt ? new LibvirtSource(libvirt) : await DirectSource.open(guest, signal);
     const own = this.#guest;
     const inspection = await own.inspect(signal);
     this.#inspection = inspection;
