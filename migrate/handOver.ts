@@ -3,13 +3,33 @@
  * the destination, and nobody but the relays settles that: when the link between them is cut, or the destination's QEMU
  * loads for ever, no session ends and no call fails. So the command gives up waiting, and asks both hosts.
  */
-import { VmmigError } from './errors.js';
+import { setTimeout as delay } from 'node:timers/promises';
+import { toVmmigError, VmmigError } from './errors.js';
 
 /** Longer than networks take that mend by themselves; applications still have their connections then. */
 const patienceMs = 30_000;
 const checkMs = 500;
 /** On a line so slow that the state of the devices takes longer. The relays' signs of life come to less in that time. */
 const progressBytes = 64 * 1024;
+
+/** For a side to say why the other has lost it. */
+const lastWordsMs = 1_000;
+
+/** Both sides' answers, or what went wrong: the side that has lost the other knows it least. */
+export async function whatBothSay<Here, There>(here: Promise<Here>, there: Promise<There>): Promise<[Here, There]> {
+  try {
+    return await Promise.all([here, there]);
+  } catch (thrown) {
+    if (!isLost(thrown)) throw thrown;
+    const outcomes = await Promise.race([Promise.allSettled([here, there]), delay(lastWordsMs, [], { ref: false })]);
+    const reasons = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason] : []));
+    throw reasons.find((reason) => !isLost(reason)) ?? thrown;
+  }
+}
+
+function isLost(thrown: unknown): boolean {
+  return toVmmigError(thrown).code === 'VMMIG_LINK_LOST';
+}
 
 /**
  * @param isStandstill - whether the guest runs nowhere, and nothing comes of it

@@ -8,7 +8,7 @@ import type { InventoryHost } from '../hosts/index.js';
 import { abandon, findOut, unresolved } from './abandon.js';
 import { toVmmigError, VmmigError } from './errors.js';
 import { guestEnded } from './guestEnded.js';
-import { Standstill, untilHandedOver } from './handOver.js';
+import { Standstill, untilHandedOver, whatBothSay } from './handOver.js';
 import { Migration, migrate, type Task } from './migration.js';
 import { outcome } from './outcome.js';
 import type { Prepared } from './prepared.js';
@@ -70,10 +70,10 @@ class Switch extends Migration {
     using view = new SwitchView(prepared, recorder, { vm: this.request.vm, to: this.intent.to.name });
     this.#view = view;
     // The guest may be handed over from here on, whether this process lives to see it or not.
-    const handedOver = Promise.all([
+    const handedOver = whatBothSay(
       call(source.rpc, 'source.switched', {}),
       call(destination.rpc, 'destination.switched', {}),
-    ]);
+    );
     handedOver.catch(() => {});
     const isTime = () => untilTimeToSwitch(this.#request, view, source, elapsedMs, signal);
     await recorder.during('precopy', () => Promise.race([isTime(), handedOver]));

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { Standstill, untilHandedOver } from '../../migrate/handOver.js';
+import { VmmigError } from '../../migrate/errors.js';
+import { Standstill, untilHandedOver, whatBothSay } from '../../migrate/handOver.js';
 
 const never = new Promise<string>(() => {});
 const { signal } = new AbortController();
@@ -24,6 +25,25 @@ describe('A guest that is handed over', () => {
     await expect(waiting).rejects.toThrow('cancelled');
     await expect(untilHandedOver(never, () => true, giveUp.signal)).rejects.toThrow('cancelled');
     await expect(untilHandedOver(Promise.reject(new Error('refused')), () => true, signal)).rejects.toThrow('refused');
+  });
+});
+
+describe('What becomes of a hand-over', () => {
+  const lost = new VmmigError('VMMIG_LINK_LOST', 'the other relay has hung up');
+  const full = new VmmigError('VMMIG_LEDGER_WRITE', 'no space is left');
+  const later = (error: Error) => new Promise<never>((_, reject) => setTimeout(() => reject(error), 50));
+
+  it('is told by the side that knows why, whichever is the first to say something', async () => {
+    expect(await whatBothSay(Promise.resolve(1), Promise.resolve(2))).toEqual([1, 2]);
+    await expect(whatBothSay(later(full), Promise.reject(lost))).rejects.toBe(full);
+    await expect(whatBothSay(Promise.reject(lost), later(full))).rejects.toBe(full);
+    await expect(whatBothSay(Promise.reject(full), later(lost))).rejects.toBe(full);
+  });
+
+  it('is told as it is known when the other side says nothing, or the same', async () => {
+    await expect(whatBothSay(never, Promise.reject(lost))).rejects.toBe(lost);
+    await expect(whatBothSay(later(lost), Promise.reject(lost))).rejects.toBe(lost);
+    await expect(whatBothSay(Promise.resolve(1), Promise.reject(lost))).rejects.toBe(lost);
   });
 });
 
