@@ -1,4 +1,5 @@
 /** Why a relay gave up. Codes are listed in docs/errors.md. */
+import type { StoreErrorCode } from './store/errors.js';
 
 export type RelayErrorCode =
   | 'VMMIG_LINK_CONNECT'
@@ -10,7 +11,8 @@ export type RelayErrorCode =
   | 'VMMIG_RELAY_QEMU'
   | 'VMMIG_RELAY_VERIFY'
   | 'VMMIG_RELAY_STORAGE'
-  | 'VMMIG_RELAY_ABORTED';
+  | 'VMMIG_RELAY_ABORTED'
+  | StoreErrorCode;
 
 export class RelayError extends Error {
   override readonly name = 'RelayError';

@@ -55,7 +55,7 @@ describe('What is sent when', () => {
     };
     pump.run();
     expect(failures).toHaveLength(1);
-    expect(failures[0]).toMatchObject({ code: 'VMMIG_RELAY_STREAM', message: expect.stringMatching(/spill file/) });
+    expect(failures[0]).toMatchObject({ code: 'VMMIG_STORE_SPILL_IO', message: expect.stringMatching(/spill file/) });
   });
 
   test('is no more of what the disk does not hold than the link may keep, until it has gone out', () => {
