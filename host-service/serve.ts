@@ -34,7 +34,7 @@ export async function serve(version: string): Promise<void> {
     'source.sampleDisks': (params, signal) => sampleDisks(params, signal),
     'source.listen': (params) => source.listen(params),
     'source.skipDisks': async (params) => source.skipDisks(params),
-    'source.connect': (params) => source.connect(params),
+    'source.connect': (params, signal) => source.connect(params, signal),
     'source.start': (params, signal) => source.start(params, signal),
     'source.switchOver': (_, signal) => source.switchOver(signal),
     'source.keepUp': async () => source.keepUp(),

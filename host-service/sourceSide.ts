@@ -108,12 +108,12 @@ export class SourceSide implements AsyncDisposable {
   }
 
   /** Meets the destination relay, and lets QEMU's stream in once there is a map of what need not be sent. */
-  async connect(endpoint: Params<'source.connect'>): Promise<null> {
+  async connect(endpoint: Params<'source.connect'>, signal: AbortSignal): Promise<null> {
     if (this.#relay === null) throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no relay to connect');
     await this.#relay.connect(endpoint);
     // A switch is not kept waiting by a guest that is too busy for its agent.
     await this.#cache.answered(this.#switch === null ? null : agentPatienceMs);
-    if (this.#isDomain) await this.#departure!.isIterating;
+    if (this.#isDomain) await untilAborted(this.#departure!.isIterating, signal);
     this.#relay.begin();
     return null;
   }
