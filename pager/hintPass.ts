@@ -5,6 +5,8 @@ import type { PageRange } from './rangeStack.js';
 
 /** A call takes a millisecond or two at most. */
 const maxPagesRead = 1024;
+/** Some of what is favoured is page cache, which need not be sent: before it is known which, no more than this goes out. */
+const maxBlindPages = 4096;
 
 export class HintPass {
   readonly #bytes = Buffer.allocUnsafeSlow(groupPages * pageBytes);
@@ -14,6 +16,9 @@ export class HintPass {
   readonly #favoured: { readonly block: CaptureBlock; readonly group: number }[] = [];
   #nextFavoured = 0;
   #isOpen: boolean;
+  /** Of what may be page cache. */
+  #blindPages = 0;
+  #isBlind: boolean;
 
   constructor(
     private readonly blocks: readonly CaptureBlock[],
@@ -23,6 +28,7 @@ export class HintPass {
     awaitsCache: boolean,
   ) {
     this.#isOpen = !awaitsCache;
+    this.#isBlind = awaitsCache;
   }
 
   /** All groups have been visited. */
@@ -50,9 +56,10 @@ export class HintPass {
     return this.isOver ? 0 : this.#favoured.length - this.#nextFavoured;
   }
 
-  /** Of what is not favoured it is known now what is page cache. */
+  /** It is known now what is page cache. */
   open(): void {
     this.#isOpen = true;
+    this.#isBlind = false;
   }
 
   /** Only what is favoured from now on. */
@@ -62,7 +69,11 @@ export class HintPass {
 
   /** There is nothing to do, unless it is opened. */
   get isWaiting(): boolean {
-    return !this.#isOpen && this.#nextFavoured >= this.#favoured.length;
+    return !this.#isOpen && this.#nextGroup === undefined;
+  }
+
+  get #nextGroup(): { readonly block: CaptureBlock; readonly group: number } | undefined {
+    return this.#isBlind && this.#blindPages >= maxBlindPages ? undefined : this.#favoured[this.#nextFavoured];
   }
 
   restart(): void {
@@ -77,10 +88,12 @@ export class HintPass {
       !this.isOver && read < maxPagesRead && pages + groupPages <= limitPages && !batch.isFull;
       read += groupPages
     ) {
-      const favoured = this.#favoured[this.#nextFavoured];
+      const favoured = this.#nextGroup;
       if (favoured !== undefined) {
         this.#nextFavoured++;
-        pages += this.#hint(favoured.block, favoured.group, batch);
+        const hinted = this.#hint(favoured.block, favoured.group, batch);
+        if (this.#isBlind) this.#blindPages += hinted;
+        pages += hinted;
         continue;
       }
       if (!this.#isOpen) break;

@@ -72,6 +72,22 @@ describe('a capture from a memory file', () => {
     expect(destination.hintedPages).toBe(256);
   });
 
+  test('does not hint all that is favoured before the page cache, which may be among it, is known', async () => {
+    const pages = 6144;
+    const memory = await TestMemory.create([pages]);
+    await using _memory = memory;
+    for (const page of range(0, pages)) memory.write(0, page, pageOf(page, 1));
+    const capture = new FileCapture(memory.blocks, digester, { hintLimitBytes: 64 * MiB, awaitsCache: true });
+    const destination = new TestDestination(capture, [pages], 64 * MiB);
+    await capture.survey();
+    capture.favour([{ block: 0, page: 0, count: pages }]);
+    while (!capture.awaitsAll) destination.receive(capture.fillBatch(destination.builder, 128)!);
+    expect(destination.hintedPages).toBe(4096);
+    capture.hintAll();
+    destination.drain();
+    expect(destination.hintedPages).toBe(pages);
+  });
+
   test('tells what is favoured before other bytes', async () => {
     await using one = await guest(512, range(0, 256));
     one.capture.favour([{ block: 0, page: 200, count: 3 }]);
