@@ -137,7 +137,7 @@ async function test(args, env) {
   try {
     const lane = (name) => vitest(name, [`--project=${name}`]);
     const beside = async () => [await lint(), await lane('parts')];
-    // What moves guests waits more than it works. Only in the full form it measures them, and is alone.
+    // In the full form guests are measured, and what starts them is alone.
     const isFull = Boolean(env.VMMIG_TEST_FULL ?? process.env.VMMIG_TEST_FULL);
     const counts =
       args.length > 0
