@@ -8,7 +8,7 @@ import { expectNothingLeft, fastWan, Guest, isFull, type MoveOutcome, type Outco
 const writes = 'pattern start 12';
 const slowWan = { rttMs: 10, rateBps: 30e6 } as const;
 /** Too slow for it, too, and a first pass is over sooner. */
-const fasterWan = { rttMs: 10, rateBps: 60e6 } as const;
+const fasterWan = { rttMs: 10, rateBps: 45e6 } as const;
 
 describe('A guest that writes faster than the link takes', () => {
   useLab(fastWan);

@@ -150,8 +150,8 @@ describe('the tiny guest', () => {
     await sleep(2500);
     const said = await shell.output('ticker status; ticker stop');
     const [, stoppedUs, pauseUs] = /stopped_us (\d+) pause_us (\d+)/.exec(said)!;
-    expect(Number(stoppedUs)).toBeGreaterThan(860_000);
-    expect(Number(stoppedUs)).toBeLessThan(stoppedMs * 1000 + 500_000);
+    expect(Number(stoppedUs)).toBeGreaterThan(900_000);
+    expect(Number(stoppedUs)).toBeLessThan(stoppedMs * 1000 + 100_000);
     expect(Number(pauseUs)).toBeGreaterThanOrEqual(Number(stoppedUs));
   });
 
