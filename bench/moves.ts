@@ -14,6 +14,7 @@ import {
 import type { MigrationReport } from '../migrate/index.js';
 import { type MigrationCapability, QmpClient } from '../qmp/index.js';
 import { qemuCpuMs, serviceCpuMs } from './cpu.js';
+import { warmMemory } from './warmMemory.js';
 
 export interface Move {
   readonly name: string;
@@ -83,6 +84,7 @@ export class LabGuest {
   }
 
   async #move(verb: 'teleport' | 'switch', options: MoveOptions): Promise<Move> {
+    warmMemory();
     const before = await wireBytes();
     const beforeCpuMs = serviceCpuMs();
     const startMs = performance.now();
@@ -108,6 +110,7 @@ export class LabGuest {
   /** Moves the guest the way QEMU does by itself. */
   async stock(mode: StockMode): Promise<Move> {
     const to = this.otherHost;
+    warmMemory();
     await labGuestStart(this.name, to, { ...this.#options, incoming: 'defer' });
     const source = await QmpClient.connect({ path: guestPathsFromOutside(this.name, this.host).qmpPath });
     const destination = await QmpClient.connect({ path: guestPathsFromOutside(this.name, to).qmpPath });

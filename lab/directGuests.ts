@@ -7,7 +7,7 @@ import { type GuestDevices, guestArguments, guestPaths } from './guest/arguments
 import { answersQmp } from './guest/launch.js';
 import type { TinyGuestImage } from './guest/tinyGuest.js';
 import { cancel, labExec, pathInMember, pidFromOutside } from './host/members.js';
-import { machineFor, qemuVersionOn } from './hostQemu.js';
+import { machineFor, qemuVersionOn, takesRoundMemory } from './hostQemu.js';
 import { qemuBinary } from './qemu.js';
 import type { HostName } from './settings.js';
 import { requireState } from './state.js';
@@ -21,7 +21,8 @@ export async function startQemu(
 ): Promise<number> {
   const { qemu: installed } = await requireState();
   const qemu = await qemuBinary(qemuVersionOn(host, installed), signal ? { signal } : {});
-  const args = guestArguments({ machine: machineFor(installed), ...devices }, image);
+  const suited = { machine: machineFor(installed), hasRoundMemory: takesRoundMemory(installed) };
+  const args = guestArguments({ ...suited, ...devices }, image);
   const inside = guestPaths(devices.dir, devices.name);
   // A process forked inside the host belongs to the host's first process once its parent has ended.
   const launch = 'echo $$ >"$PID_FILE"; exec "$@" </dev/null >"$LOG" 2>&1';

@@ -11,3 +11,8 @@ export function qemuVersionOn(host: HostName, qemu: LabQemu): QemuVersion {
 export function machineFor(qemu: LabQemu): string {
   return qemu === 'mixed' ? 'pc-q35-7.2' : 'q35';
 }
+
+/** Whether none of them is one that needs guests of odd sizes, see guest/arguments.ts. */
+export function takesRoundMemory(qemu: LabQemu): boolean {
+  return qemu === '10.0';
+}

@@ -19,6 +19,8 @@ export interface GuestDevices {
   /** Default `q35`. */
   machine?: string;
   memoryMiB?: number;
+  /** It never runs on a QEMU before 9.0, which would need two pages more. */
+  hasRoundMemory?: boolean;
   cpus?: number;
   disks?: GuestDisk[];
   /** A network device on the guests' bridge. */
@@ -69,7 +71,7 @@ export function guestArguments(devices: GuestDevices, image: TinyGuestImage): st
   // Two pages more than asked for: QEMU before 9.0 loses writes of a TCG guest whose RAM is a multiple of 256 KiB, because
   // only then it clears its dirty log without telling TCG (fixed by its commit "physmem: Fix migration dirty bitmap
   // coherency with TCG memory access").
-  const memoryKiB = (devices.memoryMiB ?? 1024) * 1024 + 8;
+  const memoryKiB = (devices.memoryMiB ?? 1024) * 1024 + (devices.hasRoundMemory ? 0 : 8);
   const machine = devices.machine ?? 'q35';
   const socket = (id: string, path: string) => ['-chardev', `socket,id=${id},path=${path},server=on,wait=off`];
   return [
