@@ -6,9 +6,9 @@
  *                            ^    | some of its slots are free again       | all of its slots are free
  *                            └ reusable                                    └> gone
  */
-import { BufferPool } from '../bufferPool.js';
 import { pageBytes } from '../digest.js';
 import { PackedSlab, UnitReader, unitPages } from './packedSlab.js';
+import { SlabMemory } from './slabMemory.js';
 import type { SpillFile } from './spillFile.js';
 
 const slotsPerSlab = 256;
@@ -17,8 +17,6 @@ const slabBytes = slotsPerSlab * pageBytes;
 export const minLimitBytes = 4 * slabBytes;
 /** As many free slots make a closed slab worth filling again. */
 const reusableFrom = 16;
-/** Not counted as held. */
-const maxSpareSlabs = 4;
 /** Slabs compressed for each new one: more than one, so that it catches up; few, so that capture goes on. */
 const packsPerSlab = 2;
 /** Packing must gain something, or the slab is better left as it is. */
@@ -40,7 +38,7 @@ export class Slabs {
   source: Buffer = Buffer.alloc(0);
   readonly #slabs: (Slab | undefined)[] = [];
   readonly #freeNumbers: number[] = [];
-  readonly #spare = new BufferPool(slabBytes, maxSpareSlabs);
+  readonly #memory = new SlabMemory(slabBytes);
   readonly #reader = new UnitReader();
   #open: Slab | null = null;
   // oldest first
@@ -137,7 +135,7 @@ export class Slabs {
     const number = this.#freeNumbers.pop() ?? this.#slabs.length;
     // The first slots are taken first: pages that come together stay together.
     const free = Uint8Array.from({ length: slotsPerSlab }, (_, index) => slotsPerSlab - 1 - index);
-    const slab = { number, buffer: this.#spare.acquire(), packed: null, free, freeSlots: slotsPerSlab };
+    const slab = { number, buffer: this.#memory.acquire(), packed: null, free, freeSlots: slotsPerSlab };
     this.#slabs[number] = slab;
     this.#residentSlabs++;
     this.#open = slab;
@@ -197,7 +195,7 @@ export class Slabs {
   }
 
   #replace(slab: Slab, packed: PackedSlab): void {
-    this.#spare.release(slab.buffer!);
+    this.#memory.release(slab.buffer!);
     slab.buffer = null;
     slab.packed = packed;
     this.#packed.add(slab);
@@ -217,7 +215,7 @@ export class Slabs {
     this.#reusable.delete(slab);
     this.#packed.delete(slab);
     if (slab.buffer !== null) {
-      this.#spare.release(slab.buffer);
+      this.#memory.release(slab.buffer);
       this.#residentSlabs--;
     }
     this.#slabs[slab.number] = undefined;
