@@ -95,6 +95,7 @@ export class DestinationSide implements AsyncDisposable {
   async listen(params: Params<'destination.listen'>): Promise<Results['destination.listen']> {
     this.#streamPath = join(params.runDir, params.migrationId, 'incoming');
     const { libvirt } = params.guest;
+    this.#patience.extend(params.reconnectTimeoutMs);
     if (params.switching === null) this.#teleporting = this.#startTeleport(params);
     if (libvirt !== undefined) await this.#listenForLibvirt(params, libvirt);
     const relay = params.switching === null ? await this.#listen(params) : await this.#listenToSwitch(params);
@@ -168,7 +169,6 @@ export class DestinationSide implements AsyncDisposable {
 
   async #listen(params: Params<'destination.listen'>): Promise<DestinationRelay> {
     const { reconnectTimeoutMs } = params;
-    this.#patience.extend(reconnectTimeoutMs);
     const teleport = (await this.#teleporting)!;
     const holdsDeviceState = this.#domain !== null;
     const options = { ...this.#relayOptions(params), holdsDeviceState, reconnectTimeoutMs };
@@ -177,7 +177,6 @@ export class DestinationSide implements AsyncDisposable {
 
   async #listenToSwitch(params: Params<'destination.listen'>): Promise<SwitchDestination> {
     const { guest, peer } = params;
-    const { reconnectTimeoutMs } = params.switching!;
     this.#switching = DestinationSwitch.start({
       runDir: params.runDir,
       migrationId: params.migrationId,
@@ -186,13 +185,15 @@ export class DestinationSide implements AsyncDisposable {
       ...this.#switchOptions(),
       relay: {
         ...this.#relayOptions(params),
-        reconnectTimeoutMs,
+        reconnectTimeoutMs: params.switching!.reconnectTimeoutMs,
+        reconnectTimeoutBeforeMs: params.reconnectTimeoutMs,
         heldLimitBytes: heldLimitBytes(),
         mayPreempt: this.#domain !== null,
       },
       permitted: () => this.#qemu.permitted(),
     });
     this.#switch = await this.#switching;
+    this.#switch.relay.finished.catch(() => this.#patience.end());
     return this.#switch.relay;
   }
 

@@ -87,10 +87,11 @@ export class SourceSide implements AsyncDisposable {
     this.#directory = directory;
     this.#cache.useDisks(params.diskIndexes);
     this.#migrationId = params.migrationId;
-    if (params.switching === null) this.#patience.extend(params.reconnectTimeoutMs);
+    this.#patience.extend(params.reconnectTimeoutMs);
     const guest = this.#guest!;
     const streamPath = await guest.streamPath(params.migrationId, directory);
     this.#relay = await this.#startRelay(params, streamPath);
+    this.#relay.finished.catch(() => this.#patience.end());
     const credentials = { migrationId: params.migrationId, key: Buffer.from(params.key, 'base64') };
     const what = { guest, inspection: this.#inspection!, streamPath, directory, credentials };
     this.#departure = new SourceDeparture(
@@ -134,7 +135,6 @@ export class SourceSide implements AsyncDisposable {
         ...common,
         resumeGuest: () => this.#goOn(inspection.running, limits()),
       });
-      this.#teleport.relay.finished.catch(() => this.#patience.end());
       return this.#teleport.relay;
     }
     // libvirt has QEMU prepare for post-copy, which rules out that it leaves memory out of its stream.

@@ -1,4 +1,4 @@
-/** Whether both hosts can be reached while a teleport goes on, and what is told the operator of it. */
+/** Whether both hosts can be reached while the guest is the source's, and what is told the operator of it. */
 import type { SourceSample } from '../host-service/protocol.js';
 import type { Recorder } from './recorder.js';
 import type { Side } from './sides.js';
@@ -25,7 +25,12 @@ export class LinkWatch implements Disposable {
 
   /** A guest that is stopped now would not have to wait for a network that is cut. */
   get isWhole(): boolean {
-    return this.#isConnected === true && performance.now() - this.#heardAtMs < heardWithinMs;
+    return this.#isConnected === true && !this.isCut;
+  }
+
+  /** Not whole any more. */
+  get isCut(): boolean {
+    return this.#isConnected === false || performance.now() - this.#heardAtMs >= heardWithinMs;
   }
 
   take({ isConnected }: Pick<SourceSample, 'isConnected'>): void {

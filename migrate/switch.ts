@@ -9,6 +9,7 @@ import { abandon, findOut, unresolved } from './abandon.js';
 import { toVmmigError, VmmigError } from './errors.js';
 import { guestEnded } from './guestEnded.js';
 import { Standstill, untilHandedOver, whatBothSay } from './handOver.js';
+import { LinkWatch } from './linkWatch.js';
 import { Migration, migrate, type Task } from './migration.js';
 import { outcome } from './outcome.js';
 import type { Prepared } from './prepared.js';
@@ -22,6 +23,8 @@ import { tally } from './tally.js';
 import { pageBytes } from './units.js';
 import { type WatchedPull, watchPull } from './watchPull.js';
 
+/** The guest runs on meanwhile; a network that is gone for longer is told. */
+const reconnectTimeoutBeforeMs = 60_000;
 /** Of QEMU's final pass, at memory speed. */
 const finalPassMs = 20;
 /** A guest that writes faster than it can be read is given more time, again and again. */
@@ -59,6 +62,10 @@ class Switch extends Migration {
     return false;
   }
 
+  override get reconnectTimeoutMs(): number {
+    return Math.min(this.#request.reconnectTimeoutMs, reconnectTimeoutBeforeMs);
+  }
+
   override get switching(): SwitchRequest {
     return this.#request;
   }
@@ -67,7 +74,8 @@ class Switch extends Migration {
     const { source, destination } = prepared;
     const { recorder, signal } = this;
     const elapsedMs = () => recorder.elapsedMs;
-    using view = new SwitchView(prepared, recorder, { vm: this.request.vm, to: this.intent.to.name });
+    using link = new LinkWatch(destination, recorder, this.reconnectTimeoutMs);
+    using view = new SwitchView(prepared, recorder, { vm: this.request.vm, to: this.intent.to.name, link });
     this.#view = view;
     // The guest may be handed over from here on, whether this process lives to see it or not.
     const handedOver = whatBothSay(
@@ -75,7 +83,10 @@ class Switch extends Migration {
       call(destination.rpc, 'destination.switched', {}),
     );
     handedOver.catch(() => {});
-    const isTime = () => untilTimeToSwitch(this.#request, view, source, elapsedMs, signal);
+    const isTime = async () => {
+      await untilTimeToSwitch(this.#request, view, source, elapsedMs, signal);
+      if (link.isCut) await view.until(() => !link.isCut, signal);
+    };
     await recorder.during('precopy', () => Promise.race([isTime(), handedOver]));
     const [{ stoppedAtMs }, { resumedAtMs }] = await recorder.during('switch-over', async () => {
       await this.journal.writeDurably('committing');

@@ -1,6 +1,7 @@
 /** What both hosts tell of a switch while it goes on, as it is told the operator and waited for. */
 import type { DestinationSample, SourceSample } from '../host-service/protocol.js';
 import { LinkMeter } from './linkMeter.js';
+import type { LinkWatch } from './linkWatch.js';
 import type { PullProgress } from './progress.js';
 import type { Recorder } from './recorder.js';
 import type { Side } from './sides.js';
@@ -10,6 +11,7 @@ export class SwitchView implements Disposable {
   readonly #recorder: Recorder;
   /** For people: what is moved, and where to. */
   readonly #names: { readonly vm: string; readonly to: string };
+  readonly #link: Pick<LinkWatch, 'take'>;
   readonly #subscriptions: readonly Disposable[];
   readonly #meter = new LinkMeter();
   #wake: () => void = () => {};
@@ -24,10 +26,11 @@ export class SwitchView implements Disposable {
   constructor(
     { source, destination }: { readonly source: Side; readonly destination: Side },
     recorder: Recorder,
-    names: { readonly vm: string; readonly to: string },
+    { link, ...names }: { readonly vm: string; readonly to: string; readonly link: Pick<LinkWatch, 'take'> },
   ) {
     this.#recorder = recorder;
     this.#names = names;
+    this.#link = link;
     this.#subscriptions = [
       source.rpc.onNotification('source.sample', (sample: SourceSample) => this.#take(sample)),
       destination.rpc.onNotification('destination.sample', (sample: DestinationSample) => {
@@ -102,7 +105,8 @@ export class SwitchView implements Disposable {
   }
 
   #tellOfLink(isConnected: boolean): void {
-    if (this.commit === 'before' || isConnected === this.#isConnected) return;
+    if (this.commit === 'before') return this.#link.take({ isConnected });
+    if (isConnected === this.#isConnected) return;
     this.#isConnected = isConnected;
     const { vm, to } = this.#names;
     if (isConnected) this.#recorder.notice('info', 'VMMIG_LINK_LOST', 'the relays are connected again');

@@ -1,7 +1,7 @@
 /** The link of a teleport, the same on both sides: nothing on it is urgent, and it endures from its beginning. */
 import type { LinkConnection } from './link/connection.js';
 import { DurableLink } from './link/durableLink.js';
-import type { DurableLinkHandlers, EndureOptions } from './link/durableLinkOptions.js';
+import { type DurableLinkHandlers, type EndureOptions, interruptingSilenceMs } from './link/durableLinkOptions.js';
 import { OpenWindow } from './link/sendingWindow.js';
 import type { TokenBucket } from './link/tokenBucket.js';
 
@@ -13,8 +13,6 @@ export interface TeleportLinkOptions {
   readonly silenceLimitMs?: number;
 }
 
-/** TCP bridges most of what is shorter by itself; to send again what was under way costs more than to wait for it. */
-const interruptingSilenceMs = 5000;
 /** Nothing waits for a receipt but memory. */
 const receiptDelayMs = 5;
 

@@ -269,6 +269,7 @@ function relayOptions(
   memory: GuestMemory | null,
 ): SwitchSourceOptions {
   const { migrationId, key, connections, bandwidthBps, compress, switching } = params;
+  const { reconnectTimeoutMs: reconnectTimeoutBeforeMs } = params;
   const { pageStoreLimitBytes, spillDir, reconnectTimeoutMs, holdsBack, prefetchShare } = switching!;
   return {
     socketPath: streamPath,
@@ -278,6 +279,7 @@ function relayOptions(
     bandwidthBps,
     compress,
     reconnectTimeoutMs,
+    reconnectTimeoutBeforeMs,
     memory,
     holdsBack,
     prefetchShare,

@@ -263,7 +263,7 @@ export class SwitchDestination implements AsyncDisposable {
     placement.dropUntold();
     disks.readLess();
     this.#phases.hasSwitched = true;
-    this.#link.endure();
+    this.#link.switched();
     this.#phases.isLoading = true;
     this.#handlers.permitted();
     stream.switchOver(this.#departure.takeDevices()).then(

@@ -170,6 +170,12 @@ export class DurableLink implements AsyncDisposable {
     if (this.#ended) this.#search.stop();
   }
 
+  /** After `endure`: from now on somebody waits for what is urgent, so silence is noticed soon; and the peer may be out of reach for so long. */
+  expedite(reconnectTimeoutMs: number): void {
+    this.#search!.limitMs = reconnectTimeoutMs;
+    this.#silenceLimitMs = null;
+  }
+
   /** Measures the round trip. It is done twice a second anyway. */
   ping(): void {
     this.#heartbeat.ping();

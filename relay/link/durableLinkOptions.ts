@@ -24,6 +24,9 @@ export interface DurableLinkHandlers {
   drained?(): void;
 }
 
+/** TCP bridges most of what is shorter by itself; to send again what was under way costs more than to wait for it. */
+export const interruptingSilenceMs = 5000;
+
 export interface EndureOptions {
   /** So long may the peer be out of reach, counted by each side for itself; then `lost` is called. */
   readonly reconnectTimeoutMs: number;

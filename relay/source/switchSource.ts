@@ -62,7 +62,7 @@ export class SwitchSource implements AsyncDisposable {
       frame: (frame) => this.#hear(frame),
       drained: () => this.#delivery.run(),
       interrupted: (cause) => handlers.interrupted?.(cause),
-      resumed: (gapMs) => handlers.resumed?.(gapMs),
+      resumed: (gapMs) => this.#resumed(gapMs),
       lost: (cause) => this.#lostLink(cause),
     });
     this.#link = link;
@@ -127,6 +127,7 @@ export class SwitchSource implements AsyncDisposable {
       throw thrown;
     }
     Object.assign(relay.#phases, { mayStop: true, hasStopped: true, ramEnded: true, hasGone: true });
+    relay.#link.switched();
     relay.#link.favourLatency();
     return relay;
   }
@@ -158,7 +159,6 @@ export class SwitchSource implements AsyncDisposable {
       if (this.#end.isDecided) return await this.#link.close();
       this.#end.restart();
       this.#delivery.beginAgain();
-      this.#link.endure();
       this.#capture.sendBlocks();
     } finally {
       this.#isReconnecting = false;
@@ -197,6 +197,7 @@ export class SwitchSource implements AsyncDisposable {
   /** QEMU says that the guest has stopped: what its memory holds follows, and nothing else is to be in its way. */
   guestStopped(): void {
     this.#phases.hasStopped = true;
+    this.#letQemuGoOn();
   }
 
   get state(): SwitchSourceState {
@@ -237,14 +238,14 @@ export class SwitchSource implements AsyncDisposable {
   }
 
   /**
-   * Permits the destination to run the guest; after `ready`. From here on a lost link is not the end.
+   * Permits the destination to run the guest; after `ready`.
    * @returns false when the link was lost before, and the destination will never know
    */
   go(): boolean {
     if (this.#end.isDecided || this.#phases.hasGone) return this.#phases.hasGone;
     this.#phases.hasGone = true;
     this.mayStop();
-    this.#link.endure();
+    this.#link.switched();
     this.#link.sendOrdered(frameType.go, Buffer.alloc(0));
     // While the guest is loaded there, only what makes its first steps shorter.
     this.#delivery.sendWanted();
@@ -303,9 +304,16 @@ export class SwitchSource implements AsyncDisposable {
     if (this.#mayRead) this.#stream.resume();
   }
 
+  /** A guest that is stopped while the link is cut would stand still for as long as that is. */
   get #mayRead(): boolean {
+    if (!this.#link.isConnected && !this.#phases.hasStopped) return false;
     const { store } = this.#delivery;
     return store?.isFull !== true && this.#holdBack.mayRead(this.#capture.leftOfPass, store?.unsent.bytes ?? 0);
+  }
+
+  #resumed(gapMs: number): void {
+    this.#letQemuGoOn();
+    this.#handlers.resumed?.(gapMs);
   }
 
   #compareIfAllIsThere(): void {

@@ -21,6 +21,8 @@ export interface SwitchDestinationOptions {
   readonly heldLimitBytes: number;
   /** So long the source may be out of reach after the switch. */
   readonly reconnectTimeoutMs: number;
+  /** And while the guest is the source's; as long when left open. */
+  readonly reconnectTimeoutBeforeMs?: number;
   /**
    * Takes the place of a relay that ended after the switch. QEMU, paused, listens for a stream that goes on where the one
    * before broke; the source tells again what is not there.

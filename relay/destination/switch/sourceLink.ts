@@ -1,10 +1,11 @@
 /**
- * The link of a switch's destination relay. From the switch on it outlives its connections, and even the relay on the
+ * The link of a switch's destination relay. It outlives its connections, and from the switch on even the relay on the
  * other side: when another one is to take that one's place, it is awaited, and has a link of its own.
  */
 import type { RelayError } from '../../errors.js';
 import type { LinkCredentials } from '../../link/connection.js';
 import { DurableLink } from '../../link/durableLink.js';
+import { interruptingSilenceMs } from '../../link/durableLinkOptions.js';
 import type { Frame } from '../../link/frames.js';
 import { type Listener, type ListenOptions, listen } from '../../link/handshake.js';
 
@@ -13,6 +14,8 @@ export interface SourceLinkOptions {
   readonly listen: ListenOptions;
   /** So long the source may be out of reach after the switch. */
   readonly reconnectTimeoutMs: number;
+  /** And while the guest is the source's; as long when left open. */
+  readonly reconnectTimeoutBeforeMs?: number | undefined;
   /** The guest has switched already, and the source is told to come when this listens. */
   readonly takesOver: boolean;
 }
@@ -34,6 +37,7 @@ export class SourceLink implements AsyncDisposable {
   /** Another source has taken, or is to take, the place of the one before. */
   #hasChanged = false;
   #holdsBulk = false;
+  #hasSwitched: boolean;
   /** Of links that are gone. */
   #past = { bytesOnWire: 0, reconnects: 0 };
 
@@ -41,6 +45,7 @@ export class SourceLink implements AsyncDisposable {
     this.#options = options;
     this.#handlers = handlers;
     this.#listener = listener;
+    this.#hasSwitched = options.takesOver;
     this.#join(listener);
   }
 
@@ -93,10 +98,10 @@ export class SourceLink implements AsyncDisposable {
     this.#join(this.#listener);
   }
 
-  /** From now on a lost connection is not the end. Once for each link. */
-  endure(): void {
-    const { reconnectTimeoutMs } = this.#options;
-    this.#current!.endure({ reconnectTimeoutMs, by: { accept: this.#listener } });
+  /** The guest is this side's: what it needs may be there and nowhere else. */
+  switched(): void {
+    this.#hasSwitched = true;
+    this.#current!.expedite(this.#options.reconnectTimeoutMs);
   }
 
   /** While what has come cannot be handled. */
@@ -138,7 +143,10 @@ export class SourceLink implements AsyncDisposable {
         });
         this.#current = link;
         link.holdBulk(this.#holdsBulk);
-        if (this.#options.takesOver || this.#hasChanged) this.endure();
+        const { reconnectTimeoutMs, reconnectTimeoutBeforeMs = reconnectTimeoutMs } = this.#options;
+        const by = { accept: listener };
+        link.endure({ reconnectTimeoutMs: reconnectTimeoutBeforeMs, silenceLimitMs: interruptingSilenceMs, by });
+        if (this.#hasSwitched) link.expedite(reconnectTimeoutMs);
       })
       .catch((cause: RelayError) => {
         if (listener === this.#listener) handlers.lost(cause);

@@ -22,7 +22,7 @@ export interface SwitchSourceOptions extends SwitchLinkOptions {
 }
 
 /** Of a relay that comes after QEMU's stream. */
-export type SwitchTakeOverOptions = Omit<SwitchSourceOptions, 'socketPath'>;
+export type SwitchTakeOverOptions = Omit<SwitchSourceOptions, 'socketPath' | 'reconnectTimeoutBeforeMs'>;
 
 export interface SwitchSourceHandlers {
   /** The guest has stopped, and all that the destination needs to run it is on its way but for the permission: see `go`. */

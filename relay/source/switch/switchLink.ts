@@ -1,11 +1,12 @@
 /**
- * The link of a switch's source relay. From the switch on it outlives its connections, and even the relay on the other
+ * The link of a switch's source relay. It outlives its connections, and from the switch on even the relay on the other
  * side: when another one takes that one's place, what is sent goes to the new one, over a link of its own.
  */
 import type { RelayError } from '../../errors.js';
 import { BulkWindow } from '../../link/bulkWindow.js';
 import type { Endpoint, LinkConnection, LinkCredentials } from '../../link/connection.js';
 import { DurableLink, durableConnections } from '../../link/durableLink.js';
+import { interruptingSilenceMs } from '../../link/durableLinkOptions.js';
 import type { Frame } from '../../link/frames.js';
 import { dial } from '../../link/handshake.js';
 import { TokenBucket } from '../../link/tokenBucket.js';
@@ -17,6 +18,8 @@ export interface SwitchLinkOptions {
   readonly bandwidthBps: number | null;
   /** So long the destination may be out of reach after the switch. */
   readonly reconnectTimeoutMs: number;
+  /** And while the guest is the source's; as long when left open. */
+  readonly reconnectTimeoutBeforeMs?: number;
 }
 
 export interface SwitchLinkHandlers {
@@ -49,6 +52,7 @@ export class SwitchLink {
   #bucket: TokenBucket | null;
   #current: DurableLink | null = null;
   #endpoint: Endpoint | null = null;
+  #hasSwitched = false;
   /** Of links that are gone. */
   #past = { bytesOnWire: 0, reconnects: 0, takeovers: 0 };
 
@@ -84,6 +88,10 @@ export class SwitchLink {
     );
     this.#current = link;
     this.#endpoint = endpoint;
+    const { credentials, reconnectTimeoutMs, reconnectTimeoutBeforeMs = reconnectTimeoutMs } = this.#options;
+    const by = { dial: endpoint, credentials };
+    link.endure({ reconnectTimeoutMs: reconnectTimeoutBeforeMs, silenceLimitMs: interruptingSilenceMs, by });
+    if (this.#hasSwitched) link.expedite(reconnectTimeoutMs);
   }
 
   /** The guest goes: what it waits for there is not to queue behind bulk data. */
@@ -91,10 +99,10 @@ export class SwitchLink {
     this.#window.favourLatency();
   }
 
-  /** From now on a lost connection is not the end. Once for each link. */
-  endure(): void {
-    const { credentials, reconnectTimeoutMs } = this.#options;
-    this.#link.endure({ reconnectTimeoutMs, by: { dial: this.#endpoint!, credentials } });
+  /** The guest may be the destination's: what it needs may be here and nowhere else. */
+  switched(): void {
+    this.#hasSwitched = true;
+    this.#current?.expedite(this.#options.reconnectTimeoutMs);
   }
 
   /** @returns the frame's sequence number */
@@ -129,6 +137,10 @@ export class SwitchLink {
     return this.#current?.isConnected === true && this.#endpoint?.host === host && this.#endpoint.port === port;
   }
 
+  get isConnected(): boolean {
+    return this.#current?.isConnected ?? false;
+  }
+
   get rttMs(): number {
     return this.#current?.rttMs ?? 0;
   }
@@ -141,7 +153,7 @@ export class SwitchLink {
       connections: link?.connections ?? 0,
       reconnects: this.#past.reconnects + (link?.reconnects ?? 0),
       takeovers: this.#past.takeovers,
-      isConnected: link?.isConnected ?? false,
+      isConnected: this.isConnected,
     };
   }
 
