@@ -3,11 +3,12 @@
  * cached files; the link has 200 Mbit/s and a round trip of 40 ms. Medians of three moves each way.
  */
 import { type DataDiskOptions, labDown, labUp, type QemuVersion } from '../lab/index.js';
+import { median } from './median.js';
 import { LabGuest, type Move, type StockMode } from './moves.js';
 import { formatTable } from './table.js';
 
 const cachedMiB = 400;
-/** Each way, in turn: a single one says more about what else the machine was doing. */
+/** Each way, in turn. */
 const rounds = 3;
 
 interface Scenario {
@@ -66,10 +67,6 @@ function print(title: string, ours: readonly Move[], stock: readonly Move[], rer
     `\n${title}\n${formatTable(['', 'on the wire', 'total', 'each', 'downtime'], rows)}` +
       `cached pages teleported: ${percent(worst, 1)}; read again from disk after the move: ${(100 * reread).toFixed(2)} %\n`,
   );
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((left, right) => left - right)[Math.floor(values.length / 2)]!;
 }
 
 for (const qemu of ['7.2', '10.0'] as const) for (const scenario of scenarios) await measure(qemu, scenario);

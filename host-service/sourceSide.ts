@@ -22,7 +22,7 @@ import { SourceSampling } from './sourceSampling.js';
 import { type OpenMemory, openGuestMemory } from './switching/guestMemory.js';
 import { findSourceRemains } from './switching/keptMemory.js';
 import { hasEnded } from './switching/leftGuest.js';
-import { type OrphanedMigration, postToSource, pulledElsewhere } from './switching/orphans.js';
+import { type OrphanedMigration, postToSource, pulledElsewhere, removeLostSource } from './switching/orphans.js';
 import { SourceSwitch } from './switching/sourceSwitch.js';
 import { findSourceAtWork, reconnectSource } from './switching/takeover.js';
 import { SourceTeleport } from './teleporting/sourceTeleport.js';
@@ -229,7 +229,10 @@ export class SourceSide implements AsyncDisposable {
   async takeOver({ runDir, migrationId }: OrphanedMigration, signal: AbortSignal): Promise<Results['source.takeOver']> {
     const atWork = await findSourceAtWork(runDir, migrationId);
     if (atWork !== null) return atWork;
-    const remains = await findSourceRemains(runDir, migrationId);
+    const remains = await findSourceRemains(runDir, migrationId).catch(async (thrown) => {
+      if (thrown.code === 'VMMIG_MEMORY_LOST') await removeLostSource({ runDir, migrationId });
+      throw thrown;
+    });
     this.#memory = remains.memory;
     this.#migrationId = migrationId;
     this.#switch = await SourceSwitch.takeOver(remains, { runDir, pulled: () => this.#pulled() }, signal);

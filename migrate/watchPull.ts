@@ -3,7 +3,7 @@
  * again, for as long as the relays would look for each other, and the services that are at work are asked from there.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { call, type Params, type Pulled, type SourceSample } from '../host-service/protocol.js';
+import { call, type Params, type Pulled, type Results, type SourceSample } from '../host-service/protocol.js';
 import type { InventoryHost } from '../hosts/index.js';
 import { RemoteError } from '../hosts/rpc.js';
 import { VmmigError } from './errors.js';
@@ -32,6 +32,8 @@ const openTimeoutMs = 10_000;
 const pauseMs = 1_000;
 /** For the news of an end to come from the other host, too. */
 const graceMs = 3_000;
+/** A destination that still waits so long after the source has let go waits for what is lost. Longer than a session may be silent. */
+const concludingMs = 30_000;
 
 /**
  * Resolves when the destination has all of the guest's memory.
@@ -56,7 +58,7 @@ export async function watchPull(watched: WatchedPull, signal?: AbortSignal): Pro
   );
   for (const promise of [whole, served]) promise.catch(() => {});
   try {
-    const pulled = await Promise.race([whole, failureOf(served)]);
+    const pulled = await Promise.race([whole, failureOf(served, watched)]);
     const end = await Promise.race([served.catch(() => null), delay(graceMs, null)]);
     return { pulled, sample: end?.sample ?? null };
   } finally {
@@ -64,15 +66,17 @@ export async function watchPull(watched: WatchedPull, signal?: AbortSignal): Pro
   }
 }
 
-/** Rejects when serving has failed and the destination has not said meanwhile that it has everything. */
-async function failureOf(served: Promise<unknown>): Promise<never> {
-  try {
-    await served;
-  } catch (error) {
+/** Rejects when serving has ended and the destination has not said meanwhile that it has everything. */
+async function failureOf(served: Promise<Results['source.pulled']>, { sides, hosts }: WatchedPull): Promise<never> {
+  const end = await served.catch(async (error) => {
     await delay(graceMs);
     throw error;
-  }
-  return await new Promise<never>(() => {});
+  });
+  if (end !== null) return await new Promise<never>(() => {});
+  // A destination that cannot be asked may have concluded.
+  for (let askedMs = 0; askedMs < concludingMs; askedMs = sides.destination === null ? 0 : askedMs + pauseMs)
+    await delay(pauseMs);
+  throw memoryLost(`vmmig on ${hosts.source.name} has nothing left of the guest's memory`);
 }
 
 async function follow<T>(
@@ -148,6 +152,9 @@ function isStopped(thrown: unknown): boolean {
 function explainLoss(thrown: unknown, source: InventoryHost): never {
   const isLost = thrown instanceof RemoteError && thrown.code === 'VMMIG_MEMORY_LOST';
   if (!isLost || thrown.host !== source.name) throw thrown;
-  const message = `vmmig on ${thrown.host}, which held the rest of the guest's memory, has ended`;
-  throw new VmmigError('VMMIG_MEMORY_LOST', message, { phase: 'pull', vmLocation: 'destination', cause: thrown });
+  throw memoryLost(`vmmig on ${thrown.host}, which held the rest of the guest's memory, has ended`, thrown);
+}
+
+function memoryLost(message: string, cause?: unknown): VmmigError {
+  return new VmmigError('VMMIG_MEMORY_LOST', message, { phase: 'pull', vmLocation: 'destination', cause });
 }

@@ -15,6 +15,8 @@
 
 #define TOUCH_BATCH 256
 #define FLAG_BATCH 512
+/* With a page that it has to map, the kernel maps what is in memory beside it, so far. */
+#define FAULT_AROUND_BYTES 65536
 /* The largest page cache folio there can be: a huge page. */
 #define MAX_FOLIO_PAGES 512
 
@@ -57,23 +59,29 @@ static void mark_blocks(const struct window *window, uint32_t from, uint32_t pag
 }
 
 /*
- * Puts resident pages into our page table. A page evicted since mincore is the one case in which the kernel would
- * read from disk; MADV_RANDOM keeps it at that one page. Kernels before 5.14 have no MADV_POPULATE_READ: there the
- * kernel is made to look at one byte of each page (nothing of it is used), which, unlike touching the page,
+ * Has the kernel look at one byte of a page in every `stride` bytes; nothing of it is used. Unlike touching the page, that
  * cannot raise SIGBUS when the file is truncated meanwhile.
  */
-static void populate(uint8_t *start, size_t pages, size_t page_size) {
-    if (!madvise(start, pages * page_size, MADV_POPULATE_READ) || errno != EINVAL) return;
+static void look(uint8_t *start, uint8_t *end, size_t stride) {
     struct iovec from[TOUCH_BATCH];
     uint8_t bytes[TOUCH_BATCH];
-    while (pages) {
-        size_t count = pages < TOUCH_BATCH ? pages : TOUCH_BATCH;
-        for (size_t i = 0; i < count; i++) from[i] = (struct iovec){start + i * page_size, 1};
+    while (start < end) {
+        size_t count = 0;
+        for (; count < TOUCH_BATCH && start < end; count++) {
+            from[count] = (struct iovec){start, 1};
+            start = (uint8_t *)(((uintptr_t)start / stride + 1) * stride);
+        }
         struct iovec into = {bytes, count};
         process_vm_readv(getpid(), &into, 1, from, count, 0);
-        start += count * page_size;
-        pages -= count;
     }
+}
+
+/*
+ * Puts resident pages into our page table, each by itself. A page evicted since mincore is the one case in which the kernel
+ * would read from disk; MADV_RANDOM keeps it at that one page. Kernels before 5.14 have no MADV_POPULATE_READ.
+ */
+static void populate(uint8_t *start, size_t length, size_t page_size) {
+    if (madvise(start, length, MADV_POPULATE_READ) && errno == EINVAL) look(start, start + length, page_size);
 }
 
 int resident_read(int file, uint64_t offset, size_t length, uint8_t *bytes) {
@@ -128,20 +136,28 @@ static void judge_run(uint64_t *pfns, uint32_t count) {
     }
 }
 
-static void find_frames(uint8_t *memory, size_t page_size, uint32_t from, uint32_t end, uint64_t *pfns) {
-    populate(memory + from * page_size, end - from, page_size);
+/* The frames of those that are in our page table; 0 for the others. */
+static void read_frames(const uint8_t *memory, size_t page_size, uint32_t from, uint32_t end, uint64_t *pfns) {
     size_t length = (end - from) * 8;
     off_t at = (off_t)(((uintptr_t)memory / page_size + from) * 8);
-    if (pread(pagemap, pfns + from, length, at) != (ssize_t)length) {
-        for (uint32_t i = from; i < end; i++) pfns[i] = 0;
-    }
-    for (uint32_t i = from; i < end; i++) {
-        pfns[i] = pfns[i] & PAGEMAP_PRESENT ? pfns[i] & PAGEMAP_PFN_MASK : 0;
-        if (!pfns[i]) stats.skipped[SKIP_VANISHED]++;
+    ssize_t got = pread(pagemap, pfns + from, length, at);
+    for (uint32_t i = from; i < end; i++)
+        pfns[i] = got == (ssize_t)length && pfns[i] & PAGEMAP_PRESENT ? pfns[i] & PAGEMAP_PFN_MASK : 0;
+}
+
+static void find_frames(uint8_t *memory, size_t page_size, uint32_t from, uint32_t end, uint64_t *pfns) {
+    look(memory + from * page_size, memory + end * page_size, FAULT_AROUND_BYTES);
+    read_frames(memory, page_size, from, end, pfns);
+    for (uint32_t i = from, next; i < end; i = next) {
+        for (next = i + 1; next < end && !pfns[next] == !pfns[i];) next++;
+        if (pfns[i]) continue;
+        populate(memory + i * page_size, (next - i) * page_size, page_size);
+        read_frames(memory, page_size, i, next, pfns);
     }
     for (uint32_t i = from, next; i < end; i = next) {
         for (next = i + 1; next < end && pfns[next] == pfns[next - 1] + 1;) next++;
         if (pfns[i]) judge_run(pfns + i, next - i);
+        else stats.skipped[SKIP_VANISHED]++;
     }
 }
 

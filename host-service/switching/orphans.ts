@@ -72,6 +72,15 @@ export async function postToSource(
 }
 
 /**
+ * What the service that died kept was the guest's memory, and its QEMU here has ended: nothing that is left is of use to
+ * anybody.
+ */
+export async function removeLostSource({ runDir, migrationId }: Omit<OrphanedMigration, 'guest'>): Promise<void> {
+  const ledger = await readLedger(runDir, migrationId, 'source');
+  if (ledger?.phase === 'pulling') await removeRemains(runDir, migrationId, 'source');
+}
+
+/**
  * Asks the destination's side: does the guest run there? If not, it never will.
  * @param bootIdThen - of this host when the migration began, where that is known
  */

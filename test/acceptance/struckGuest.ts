@@ -40,7 +40,7 @@ export class StruckGuest {
     for (const host of hostNames) {
       for (const pid of find(host, processes.service)) process.kill(pid, 'SIGKILL');
       await this.#keeper.end(host);
-      await labExec(host, ['sh', '-c', 'rm -rf /run/vmmig/*']);
+      await labExec(host, ['sh', '-c', 'rm -rf /run/vmmig/* /var/lib/libvirt/qemu/vmmig-*']);
     }
     await setWan(fastWan);
     this.guest = await this.#keeper.start();
