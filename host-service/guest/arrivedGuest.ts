@@ -1,6 +1,6 @@
 /** What the commit point asks of a guest that was brought to this host: of its QEMU, or of libvirt. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { type DestinationGuest, endProcess, HypervisorError, isRunning, letRun } from '../../hypervisor/index.js';
+import { type DestinationGuest, endProcess, HypervisorError, letRun } from '../../hypervisor/index.js';
 import { QmpCommandError } from '../../qmp/index.js';
 import { eventTimeMs } from '../clock.js';
 import type { LibvirtDestination } from './libvirtDestination.js';
@@ -13,8 +13,6 @@ export interface ArrivedGuest {
   /** Resolves with when the guest began to run, by this host's clock. @throws see {@link isRefusal} */
   start(): Promise<number>;
   look(): Promise<'guestRuns' | 'guestWaits' | 'guestGone'>;
-  /** There is surely no QEMU of it here any more. */
-  hasEnded(): Promise<boolean>;
   /** Ends one that has not run. @throws when it cannot be made sure of */
   end(): Promise<void>;
   /** What QEMU has said, as far as that is known. */
@@ -56,7 +54,6 @@ export function arrivedDirectly(guest: DestinationGuest): ArrivedGuest {
         return 'guestGone';
       }
     },
-    hasEnded: async () => !(await isRunning(guest)),
     async end() {
       await guest.kill();
       // Also one that was released: it has refused.
@@ -81,7 +78,6 @@ export function arrivedByLibvirt(domain: LibvirtDestination, handOver: () => Pro
       }
     },
     look: async () => ((await domain.settle(true)) === 'running' ? 'guestRuns' : 'guestGone'),
-    hasEnded: () => domain.hasEnded(),
     async end() {
       if ((await domain.settle(false)) !== 'ended')
         throw new HypervisorError('VMMIG_PROCESS_END', 'libvirt has not given the domain up here');

@@ -124,11 +124,6 @@ export class LibvirtDestination implements AsyncDisposable {
     }
   }
 
-  /** libvirt says that it has no QEMU for it. */
-  async hasEnded(): Promise<boolean> {
-    return !isActive(await domainState(this.#virsh, this.#address.domain));
-  }
-
   /** libvirt has ended QEMU here, which had not run the guest: that is sure. */
   get hasGivenUp(): boolean {
     return this.#hasGivenUp;

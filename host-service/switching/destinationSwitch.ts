@@ -55,8 +55,6 @@ export class DestinationSwitch implements AsyncDisposable {
   #goingOn: Promise<void> = Promise.resolve();
   /** The relay has given up. */
   #isCutOff = false;
-  /** It ran here and was ended: nobody has to ask any more. */
-  #guestHasEnded = false;
 
   private constructor(options: DestinationSwitchOptions, state: DestinationState) {
     this.#options = options;
@@ -153,7 +151,7 @@ export class DestinationSwitch implements AsyncDisposable {
 
   /** Whether the guest runs here, or has all its memory, is not known. */
   get isInDoubt(): boolean {
-    return this.state !== 'ended' && (this.state !== 'running' || this.#isCutOff) && !this.#guestHasEnded;
+    return this.state !== 'ended' && (this.state !== 'running' || this.#isCutOff);
   }
 
   /** Does the guest run here? If not, it never will. */
@@ -228,13 +226,7 @@ export class DestinationSwitch implements AsyncDisposable {
     await this.#commit.post('abandon');
     await this.#control?.[Symbol.asyncDispose]();
     await this.relay[Symbol.asyncDispose]();
-    if (this.state === 'running' && this.#isCutOff) this.#guestHasEnded = await this.#lookForEnd();
     if (!this.isInDoubt) await removeLedger(runDir, migrationId, 'destination');
-  }
-
-  async #lookForEnd(): Promise<boolean> {
-    const guest = await this.#options.guest();
-    return (await guest?.hasEnded().catch(() => false)) ?? false;
   }
 
   #tell(answer: 'tellRunning' | 'tellRefused'): void {
