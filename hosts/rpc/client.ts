@@ -52,7 +52,7 @@ export interface RpcClient extends AsyncDisposable {
   request<Result = unknown>(method: string, params?: object, options?: RequestOptions): Promise<Result>;
   /** Sends without an answer. Dropped when the connection has ended. */
   notify(method: string, params?: object): Promise<void>;
-  /** Registers the one handler of a notification. What comes without a handler is dropped. */
+  /** Registers a handler of a notification; all that are registered are called. What comes without one is dropped. */
   onNotification<Params = unknown>(method: string, handler: (params: Params) => void): Disposable;
   /** Resolves when the connection is over: undefined when it was disposed of, else why. */
   readonly closed: Promise<Error | undefined>;
@@ -107,7 +107,7 @@ class Client implements RpcClient {
   readonly #reader: JsonLineReader;
   readonly #writer: JsonLineWriter;
   readonly #pending = new Set<(error: Error) => void>();
-  readonly #handlers = new Map<string, (params: never) => void>();
+  readonly #handlers = new Map<string, Set<(params: never) => void>>();
   readonly #resolveClosed: (error: Error | undefined) => void;
   /** Set from the first sign of the end; the reason may take a moment longer. */
   #ending = false;
@@ -135,7 +135,9 @@ class Client implements RpcClient {
     this.#connection.onError(([error, message]) =>
       onEnd(message === undefined && !reader.ended ? this.#garbled(error) : undefined),
     );
-    this.#connection.onNotification((method: string, params: unknown) => this.#handlers.get(method)?.(params as never));
+    this.#connection.onNotification((method: string, params: unknown) => {
+      for (const handler of this.#handlers.get(method) ?? []) handler(params as never);
+    });
     // A write that fails means that the other end is gone: its stdout tells, or its exit.
     writer.write(ownHello(version)).catch(() => {});
     this.greeted = this.#greet(version, options).then((hello) => {
@@ -222,12 +224,9 @@ class Client implements RpcClient {
   }
 
   onNotification<Params>(method: string, handler: (params: Params) => void): Disposable {
-    this.#handlers.set(method, handler);
-    return {
-      [Symbol.dispose]: () => {
-        if (this.#handlers.get(method) === handler) this.#handlers.delete(method);
-      },
-    };
+    const handlers = this.#handlers.get(method) ?? new Set();
+    this.#handlers.set(method, handlers.add(handler));
+    return { [Symbol.dispose]: () => void handlers.delete(handler) };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -121,6 +121,16 @@ describe.each([
     expect(seen).toHaveLength(100);
   });
 
+  test('tells all that listen to a notification, until each has enough', async () => {
+    const seen = [0, 0];
+    const first = host.rpc.onNotification('progress', () => seen[0]!++);
+    using _ = host.rpc.onNotification('progress', () => seen[1]!++);
+    await host.rpc.request('progress');
+    first[Symbol.dispose]();
+    await host.rpc.request('progress');
+    expect(seen).toEqual([100, 200]);
+  });
+
   test('rejects what is pending with exit code and stderr when it ends, and all that follows', async () => {
     const doomed = await startHostService(session, service());
     const pending = [doomed.rpc.request('wait'), doomed.rpc.request('exit')];
