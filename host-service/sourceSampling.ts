@@ -60,6 +60,7 @@ export class SourceSampling {
     const ram = this.#migration?.ram;
     const moving = switching?.state;
     return {
+      takenAtMs: performance.now(),
       ...relay.state,
       status: this.#migration?.status ?? 'none',
       remainingBytes: ram?.remainingBytes ?? 0,

@@ -1,4 +1,7 @@
-/** What the link takes and what memory costs on it, from the source's samples. */
+/**
+ * What the link takes and what memory costs on it, from the source's samples, by the source's clock: who is told of them may
+ * be too busy to take them one by one.
+ */
 import { pageBytes } from './units.js';
 
 interface Point {
@@ -17,10 +20,13 @@ export class LinkMeter {
   #points: Point[] = [];
   #bestBytesPerSecond = 0;
 
-  /** @param isBusy - whether the link had as much to do as it can: what it takes otherwise says nothing against it */
+  /**
+   * @param atMs - when it was so, by any clock that only counts
+   * @param isBusy - whether the link had as much to do as it can: what it takes otherwise says nothing against it
+   */
   add(atMs: number, wireBytes: number, pagesSeen: number, isBusy = true): void {
     this.#points.push({ atMs, wireBytes, memoryBytes: pagesSeen * pageBytes });
-    while (this.#points.length > 2 && this.#points[0]!.atMs < atMs - windowMs) this.#points.shift();
+    while (this.#points.length > 2 && this.#points[1]!.atMs <= atMs - windowMs) this.#points.shift();
     const { bytesPerSecond } = this;
     if (this.#spanMs >= windowMs / 3)
       this.#bestBytesPerSecond = Math.max(bytesPerSecond, this.#bestBytesPerSecond * (isBusy ? forgetting : 1));

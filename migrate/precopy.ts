@@ -134,7 +134,7 @@ export class Precopy implements Disposable {
     keep(this.#backlogs, backlogBytes);
     if (sample.dirtySyncCount >= 2) keep(this.#speeds, sample.qemuBytesPerSecond);
     const isBusy = backlogBytes * 1000 >= this.#meter.capacityBytesPerSecond * (sample.rttMs + busyMs);
-    this.#meter.add(atMs, sample.bytesOnWire, sample.counters.pages.seen, isBusy && sample.isConnected);
+    this.#meter.add(sample.takenAtMs, sample.bytesOnWire, sample.counters.pages.seen, isBusy && sample.isConnected);
     const restored = this.#options.restored();
     const { zero, teleported, sent, mismatched } = sample.counters.pages;
     this.#recorder.sample({

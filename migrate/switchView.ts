@@ -66,7 +66,7 @@ export class SwitchView implements Disposable {
 
   #take(sample: SourceSample): void {
     this.latest = sample;
-    this.#meter.add(this.#recorder.elapsedMs, sample.bytesOnWire, sample.counters.pages.seen);
+    this.#meter.add(sample.takenAtMs, sample.bytesOnWire, sample.counters.pages.seen);
     const { zero, teleported, sent, mismatched } = sample.counters.pages;
     const restored = this.restored?.counters;
     const leftBytes = (sample.remaining?.bytesPages ?? 0) * pageBytes;

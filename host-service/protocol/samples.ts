@@ -6,6 +6,8 @@ import type { Remaining } from '../../relay/source/switchSource.js';
 
 /** Pushed by the source about twenty times a second. */
 export interface SourceSample extends SourceRelayState {
+  /** When it was so, by a clock of the source's that only counts. */
+  readonly takenAtMs: number;
   /** QEMU's own view: `setup`, `active`, `completed`, … */
   readonly status: string;
   readonly remainingBytes: number;

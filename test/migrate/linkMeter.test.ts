@@ -77,6 +77,16 @@ describe('the link meter', () => {
     expect(meter.capacityBytesPerSecond).toBeLessThan(2_000_000);
   });
 
+  test('is not misled by two samples of a moment, after a long silence', () => {
+    const meter = new LinkMeter();
+    const at = { atMs: 0, wire: 0, pages: 0 };
+    feed(meter, at, 30, 500_000, 100);
+    meter.add(at.atMs + 5000, at.wire + 25_000_000, at.pages);
+    meter.add(at.atMs + 5001, at.wire + 25_200_000, at.pages);
+    expect(meter.bytesPerSecond).toBeLessThan(6_000_000);
+    expect(meter.capacityBytesPerSecond).toBeLessThan(6_000_000);
+  });
+
   test('says what memory costs on the wire, and never calls it free', () => {
     const half = new LinkMeter();
     feed(half, { atMs: 0, wire: 0, pages: 0 }, 12, 50 * pageBytes, 100);
