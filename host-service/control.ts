@@ -21,6 +21,8 @@ export interface ControlHandlers {
   reconnect?(endpoint: Endpoint | null): Promise<void>;
   /** At the destination: another source relay is to come. @returns where it is awaited */
   awaitSource?(): Promise<{ readonly port: number }>;
+  /** At the destination: the source has nothing of the guest any more. */
+  conclude?(): Promise<void>;
   /** An event for the commit point. */
   post(params: { readonly event: string }): Promise<{ readonly state: string }>;
 }
@@ -54,6 +56,10 @@ export async function serveControl(
     post: (params) => answer(handlers.post(params as { event: string })),
     reconnect: async (params) => {
       await handlers.reconnect?.((params as { endpoint: Endpoint | null }).endpoint);
+      return {};
+    },
+    conclude: async () => {
+      await handlers.conclude?.();
       return {};
     },
   };

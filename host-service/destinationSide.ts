@@ -262,11 +262,11 @@ export class DestinationSide implements AsyncDisposable {
     return { resumedAtMs };
   }
 
-  /** The source has let go of the guest that runs here. */
+  /** The source has let go of the guest that runs here, or has lost what it had of it. */
   async conclude(migration: OrphanedMigration): Promise<null> {
-    const teleport = await this.#teleporting;
-    if (teleport === null) await concludeDestination(migration);
-    else teleport.conclude();
+    const own = this.#switch ?? (await this.#teleporting);
+    if (own === null) await concludeDestination(migration);
+    else own.conclude();
     return null;
   }
 

@@ -142,6 +142,7 @@ export class SourceSide implements AsyncDisposable {
     this.#switch = await SourceSwitch.start({
       ...common,
       ...{ runDir: params.runDir, migrationId: params.migrationId, memory: this.#memory },
+      explained: (failure: Error) => guest.explained(failure),
       resumeGuest: () => this.#undo(inspection.running, limits()),
       pulled: () => this.#pulled(),
     });
@@ -249,7 +250,10 @@ export class SourceSide implements AsyncDisposable {
 
   /** Resolves when QEMU has sent everything and the destination's memory was found equal. */
   async finished(signal: AbortSignal): Promise<Results['source.finished']> {
-    await untilAborted(this.#relay!.finished, signal);
+    const finished = this.#relay!.finished.catch(async (thrown) => {
+      throw await this.#guest!.explained(thrown);
+    });
+    await untilAborted(finished, signal);
     this.#sampling.heard(await this.#guest!.sent(signal));
     await this.#teleport?.complete();
     return { stoppedAtMs: await this.#departure!.stoppedAtMs, sample: this.#sampling.view() };

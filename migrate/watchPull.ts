@@ -34,6 +34,7 @@ const pauseMs = 1_000;
 const graceMs = 3_000;
 /** A destination that still waits so long after the source has let go waits for what is lost. Longer than a session may be silent. */
 const concludingMs = 30_000;
+const concludeTimeoutMs = 5_000;
 
 /**
  * Resolves when the destination has all of the guest's memory.
@@ -61,6 +62,9 @@ export async function watchPull(watched: WatchedPull, signal?: AbortSignal): Pro
     const pulled = await Promise.race([whole, failureOf(served, watched)]);
     const end = await Promise.race([served.catch(() => null), delay(graceMs, null)]);
     return { pulled, sample: end?.sample ?? null };
+  } catch (thrown) {
+    if (thrown instanceof VmmigError && thrown.code === 'VMMIG_MEMORY_LOST') await conclude(watched);
+    throw thrown;
   } finally {
     stop.abort();
   }
@@ -77,6 +81,16 @@ async function failureOf(served: Promise<Results['source.pulled']>, { sides, hos
   for (let askedMs = 0; askedMs < concludingMs; askedMs = sides.destination === null ? 0 : askedMs + pauseMs)
     await delay(pauseMs);
   throw memoryLost(`vmmig on ${hosts.source.name} has nothing left of the guest's memory`);
+}
+
+/** Nobody will ask the destination any more: nothing is to be left there once the guest has ended. */
+async function conclude({ sides, hosts, migrationOn }: WatchedPull): Promise<void> {
+  const migration = migrationOn(hosts.destination);
+  // What cannot be told now is told by the next `recover`.
+  if (sides.destination !== null)
+    await call(sides.destination.rpc, 'destination.conclude', migration, { timeoutMs: concludeTimeoutMs }).catch(
+      () => {},
+    );
 }
 
 async function follow<T>(

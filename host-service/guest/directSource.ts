@@ -128,6 +128,10 @@ export class DirectSource implements SourceGuest {
 
   async letGo(): Promise<void> {}
 
+  async explained(failure: Error): Promise<Error> {
+    return failure;
+  }
+
   hold(): void {}
 
   async undo(wasRunning: boolean, signal: AbortSignal): Promise<void> {

@@ -45,6 +45,8 @@ const unwindTimeoutMs = 8_000;
 const cutTimeoutMs = 5_000;
 /** From the destination's running the guest to the source's having ended it. */
 const releaseTimeoutMs = 20_000;
+/** From QEMU's hanging up to libvirt's saying why. */
+const lastWordsMs = 1_000;
 /** There while the guest is held. */
 const heldFile = 'held';
 
@@ -151,6 +153,16 @@ export class LibvirtSource implements SourceGuest {
     });
     for (const end of [given, lost]) end.catch(() => {});
     await Promise.race([this.#tunnel!.asked, given, lost]);
+  }
+
+  async explained(failure: Error): Promise<Error> {
+    const migration = this.#migration;
+    if (migration === null || !('code' in failure) || failure.code !== 'VMMIG_RELAY_QEMU') return failure;
+    const reason = migration.ended.then(
+      () => failure,
+      (thrown) => thrown as Error,
+    );
+    return await Promise.race([reason, delay(lastWordsMs, failure, { ref: false })]);
   }
 
   hold(): void {

@@ -69,6 +69,8 @@ export interface SourceGuest extends AsyncDisposable {
    * not let it run here again unasked. @throws when that will not come
    */
   letGo(): Promise<void>;
+  /** Why it has failed, where whoever manages the guest knows better than the relay that QEMU hung up on. */
+  explained(failure: Error): Promise<Error>;
   /** From here on only the caller can say where the guest is: it is not let run here by whatever fails. */
   hold(): void;
   /** Cancels what is under way, whose relay has hung up, and lets the guest run again if it ran before. */

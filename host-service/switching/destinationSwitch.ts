@@ -12,6 +12,7 @@ import type { ArrivedGuest } from '../guest/arrivedGuest.js';
 import { newLedger } from '../newLedger.js';
 import type { GuestAddress, Pulled } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
+import { concludeDestination } from './orphans.js';
 
 export interface DestinationSwitchOptions {
   readonly runDir: string;
@@ -55,6 +56,7 @@ export class DestinationSwitch implements AsyncDisposable {
   #goingOn: Promise<void> = Promise.resolve();
   /** The relay has given up. */
   #isCutOff = false;
+  #isSourceGone = false;
 
   private constructor(options: DestinationSwitchOptions, state: DestinationState) {
     this.#options = options;
@@ -137,6 +139,7 @@ export class DestinationSwitch implements AsyncDisposable {
         await this.relay.awaitAnotherSource();
         return { port: this.relay.port };
       },
+      conclude: async () => this.conclude(),
       post: async () => ({ state: await this.ask() }),
     });
   }
@@ -152,6 +155,11 @@ export class DestinationSwitch implements AsyncDisposable {
   /** Whether the guest runs here, or has all its memory, is not known. */
   get isInDoubt(): boolean {
     return this.state !== 'ended' && (this.state !== 'running' || this.#isCutOff);
+  }
+
+  /** The source has nothing of the guest any more: nobody will ask what became of it, once it has ended here. */
+  conclude(): void {
+    this.#isSourceGone = true;
   }
 
   /** Does the guest run here? If not, it never will. */
@@ -222,11 +230,12 @@ export class DestinationSwitch implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const { runDir, migrationId } = this.#options;
+    const { runDir, migrationId, guestAddress: guest } = this.#options;
     await this.#commit.post('abandon');
     await this.#control?.[Symbol.asyncDispose]();
     await this.relay[Symbol.asyncDispose]();
     if (!this.isInDoubt) await removeLedger(runDir, migrationId, 'destination');
+    else if (this.#isSourceGone) await concludeDestination({ runDir, migrationId, guest });
   }
 
   #tell(answer: 'tellRunning' | 'tellRefused'): void {

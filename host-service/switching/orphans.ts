@@ -4,6 +4,7 @@
  */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { RemoteError } from '../../hosts/rpc.js';
 import {
   type DestinationEvent,
@@ -12,6 +13,7 @@ import {
   decideAtSource,
   destinationFrom,
   destinationStep,
+  type Ledger,
   type Role,
   readDecision,
   readLedger,
@@ -27,7 +29,16 @@ import { removeStreamPath } from '../guest/libvirtPaths.js';
 import { bootId } from '../newLedger.js';
 import type { GuestAddress } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
-import { leftAtDestination, leftAtSource, leftByLibvirtAtDestination, leftByLibvirtAtSource } from './leftGuest.js';
+import {
+  type LeftAtDestination,
+  leftAtDestination,
+  leftAtSource,
+  leftByLibvirtAtDestination,
+  leftByLibvirtAtSource,
+} from './leftGuest.js';
+
+const endingMs = 2_000;
+const pollMs = 100;
 
 export interface OrphanedMigration {
   readonly guest: GuestAddress;
@@ -93,9 +104,7 @@ export async function askDestination(
   if (atWork !== null) return atWork as DestinationState;
   const ledger = await readLedger(runDir, migrationId, 'destination');
   const decision = await readDecision(runDir, migrationId, 'destination');
-  await using guest = await (migration.guest.libvirt === undefined
-    ? leftAtDestination(migration, ledger)
-    : leftByLibvirtAtDestination(migration.guest.libvirt, migrationId));
+  await using guest = await guestAtDestination(migration, ledger);
   const state = destinationFrom({
     // The ledger is removed when the guest was given up, or has run and nobody needs to ask any more.
     remembers: (ledger?.bootId ?? bootIdThen) === (await bootId()),
@@ -123,10 +132,35 @@ export async function askDestination(
   return reached;
 }
 
-/** Of a teleport: the source has let go of the guest that runs here. */
-export async function concludeDestination({ runDir, migrationId }: OrphanedMigration): Promise<void> {
+/** The source has let go of the guest that runs here, or, after a switch, has lost what it had of it. */
+export async function concludeDestination(migration: OrphanedMigration): Promise<void> {
+  const { runDir, migrationId } = migration;
+  const control = await connectControl(runDir, migrationId, 'destination');
+  if (control !== null) {
+    await using _control = control;
+    await control.request('conclude');
+    return;
+  }
   const ledger = await readLedger(runDir, migrationId, 'destination');
-  if (ledger?.mode === 'teleport') await removeRemains(runDir, migrationId, 'destination');
+  await using guest = await guestAtDestination(migration, ledger);
+  if (ledger?.mode === 'teleport' || (await hasGone(guest))) await removeRemains(runDir, migrationId, 'destination');
+}
+
+/** A QEMU that does not answer any more may be about to end. */
+async function hasGone(guest: LeftAtDestination): Promise<boolean> {
+  const startMs = performance.now();
+  for (;;) {
+    const found = await guest.look();
+    if (found !== 'silent' || performance.now() - startMs > endingMs) return found === 'gone';
+    await delay(pollMs);
+  }
+}
+
+async function guestAtDestination(migration: OrphanedMigration, ledger: Ledger | null): Promise<LeftAtDestination> {
+  const { libvirt } = migration.guest;
+  return await (libvirt === undefined
+    ? leftAtDestination(migration, ledger)
+    : leftByLibvirtAtDestination(libvirt, migration.migrationId));
 }
 
 async function attempt<Event>(work: () => Promise<void>, done: Event, failed: Event): Promise<Event> {

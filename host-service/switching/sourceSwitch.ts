@@ -29,6 +29,8 @@ export interface SourceSwitchOptions {
   readonly resumeGuest: () => Promise<void>;
   /** Ends QEMU, whose guest runs elsewhere. @throws when it does not end */
   readonly endQemu: () => Promise<void>;
+  /** Who manages the guest may know better than the relay why it failed. */
+  readonly explained?: (failure: Error) => Promise<Error>;
   /** Resolves with what came of the pull. */
   readonly pulled: () => Promise<object>;
 }
@@ -158,8 +160,8 @@ export class SourceSwitch implements AsyncDisposable {
           void this.#commit.post('linkBack');
         },
       });
-      this.relay.finished.catch((error) => {
-        this.#commit.noteFailure(error);
+      this.relay.finished.catch(async (error) => {
+        this.#commit.noteFailure(await (this.#options.explained?.(error) ?? error));
         this.#isCutOff = true;
         void this.#commit.post('abandon');
       });

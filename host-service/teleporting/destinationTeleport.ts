@@ -48,6 +48,7 @@ export class DestinationTeleport implements AsyncDisposable {
     own.#control = await serveControl(runDir, migrationId, 'destination', {
       status: async () => ({ commit: own.state, resumedAtMs: own.#commit.resumedAtMs, ...own.relay?.state }),
       pulled: () => Promise.reject(new ServiceError('VMMIG_SERVICE_ORDER', 'a teleport has no pull')),
+      conclude: async () => own.conclude(),
       post: async () => ({ state: await own.ask() }),
     });
     return own;

@@ -65,11 +65,11 @@ async function moveHeldBack(dir: string, keepsUp: boolean): Promise<void> {
   await source.connect({ host, port: destination.port });
   source.begin();
   await using qmp = await QmpClient.connect({ path: guest.qmpPath });
-  await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40, 'downtime-limit': 1000 });
+  // Enough to stop a guest that is idle after one pass. With much more, QEMU would not wait for the end of the first one.
+  await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40, 'downtime-limit': 20 });
   await qmp.execute('migrate', { uri: `unix:${socketPath}` });
   const isAllSent = () => source.state.heldBackPages > 0 && source.state.remaining.bytesPages === 0;
   while (!isAllSent()) await sleep(20);
-  // With so much downtime QEMU would stop the guest as soon as it could.
   await sleep(1000);
   expect((await qmp.execute('query-status')).running).toBe(true);
   const { heldBackPages, counters } = source.state;

@@ -27,7 +27,7 @@ function open(): Promise<GuestAgent> {
 /** Programs that run, what lies where programs leave things, and what the daemon has open. */
 async function state(): Promise<string> {
   return await guest.shell.output(
-    `for p in /proc/[0-9]*; do readlink $p/exe; done | sort
+    `programs=$(for p in /proc/[0-9]*; do readlink $p/exe; done); echo "$programs" | sort
      ls -A /run /tmp /dev/shm 2>/dev/null
      ${openFiles} | grep '^/'`,
   );
