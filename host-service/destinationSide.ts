@@ -100,7 +100,7 @@ export class DestinationSide implements AsyncDisposable {
     if (libvirt !== undefined) await this.#listenForLibvirt(params, libvirt);
     const relay = params.switching === null ? await this.#listen(params) : await this.#listenToSwitch(params);
     this.#startSampling(relay);
-    return { port: relay.port, tunnelPort: this.#domain?.tunnelPort ?? null };
+    return { port: relay.port, tunnelPort: this.#domain?.tunnelPort ?? null, bootId: await bootId() };
   }
 
   async #startTeleport(params: Params<'destination.listen'>): Promise<DestinationTeleport> {

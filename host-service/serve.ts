@@ -49,7 +49,7 @@ export async function serve(version: string): Promise<void> {
     'source.takeOver': (migration, signal) => source.takeOver(migration, signal),
     'source.reconnect': (params) => source.reconnect(params),
     'source.finished': (_, signal) => source.finished(signal),
-    'source.hold': (params) => source.hold(params),
+    'source.hold': () => source.hold(),
     'destination.check': (plan, signal) => checkDestination(plan, { signal }),
     'destination.checkDomain': (plan, signal) => checkDomainDestination(plan, { signal }),
     'destination.compareDisks': (params, signal) => compareDisks(params, signal),

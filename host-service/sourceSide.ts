@@ -109,8 +109,9 @@ export class SourceSide implements AsyncDisposable {
   }
 
   /** Meets the destination relay, and lets QEMU's stream in once there is a map of what need not be sent. */
-  async connect(endpoint: Params<'source.connect'>, signal: AbortSignal): Promise<null> {
+  async connect({ peerBootId, ...endpoint }: Params<'source.connect'>, signal: AbortSignal): Promise<null> {
     if (this.#relay === null) throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no relay to connect');
+    await (this.#switch ?? this.#teleport)!.knowPeer(peerBootId);
     await this.#relay.connect(endpoint);
     // A switch is not kept waiting by a guest that is too busy for its agent.
     await this.#cache.answered(this.#switch === null ? null : agentPatienceMs);
@@ -260,10 +261,10 @@ export class SourceSide implements AsyncDisposable {
   }
 
   /** From here on the guest may be let run on the destination. Refused once it may have been let run here again. */
-  async hold({ peerBootId }: Params<'source.hold'>): Promise<null> {
+  async hold(): Promise<null> {
     if (this.#teleport === null)
       throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no complete migration to hold');
-    await this.#teleport.hold(peerBootId);
+    await this.#teleport.hold();
     return null;
   }
 

@@ -71,7 +71,11 @@ async function watchToTheEnd(recovery: Recovery): Promise<MigrationReport> {
     const { code, message } = leave?.aborted
       ? { code: 'VMMIG_LEFT', message: 'The command was made to end' }
       : toVmmigError(thrown);
-    const text = `${message}. ${unfinished.vm} runs on ${destination.name} and may still need memory from ${source.name}`;
+    const what =
+      code === 'VMMIG_MEMORY_LOST'
+        ? 'only until it touches what is lost: end it there and start it again from its disk'
+        : `and may still need memory from ${source.name}`;
+    const text = `${message}. ${unfinished.vm} runs on ${destination.name} ${what}`;
     const error = new VmmigError(code, text, { phase: 'pull', vmLocation: 'destination' });
     return await recorder.finish('interrupted', 'destination', error);
   } finally {

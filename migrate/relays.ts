@@ -69,9 +69,12 @@ export function connectRelays(
     const domainUser = domain?.user ?? null;
     const own = { reconnectTimeoutMs, switching: switchingOf(migration, destination), domainUser };
     const listen = { migrationId, runDir, key, ports, ...party, ...own };
-    const { port, tunnelPort } = await call(destination.rpc, 'destination.listen', listen, { signal });
+    const { port, tunnelPort, bootId } = await call(destination.rpc, 'destination.listen', listen, { signal });
     const host = await linkAddress(destination.host);
-    return { relay: { host, port }, tunnel: tunnelPort === null ? null : { host, port: tunnelPort } };
+    return {
+      relay: { host, port, peerBootId: bootId },
+      tunnel: tunnelPort === null ? null : { host, port: tunnelPort },
+    };
   };
   const there = listenThere();
   const meet = async () => {

@@ -173,7 +173,7 @@ class Teleport extends Migration {
           destinationProcess: this.destinationProcess,
           destinationName: this.request.domain?.destinationName ?? null,
         }),
-        call(source.rpc, 'source.hold', { peerBootId: this.destinationProcess?.bootId ?? null }, { signal }),
+        call(source.rpc, 'source.hold', {}, { signal }),
       ]);
       signal.throwIfAborted();
       this.commit = 'asked';

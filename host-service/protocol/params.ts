@@ -99,7 +99,8 @@ export const methodParams = {
   /** Of the destination's list: those that it cannot read. Their pages are sent. */
   'source.skipDisks': z.object({ indexes: z.array(z.number().int()) }),
   /** Where the destination's relay listens. */
-  'source.connect': endpointSchema,
+  /** `peerBootId`: as `destination.listen` has told it. */
+  'source.connect': z.object({ ...endpointSchema.shape, peerBootId: z.string() }),
   'source.start': z.object({
     /** The guest may be slowed down, should `source.throttle` ask for it. */
     mayThrottle: z.boolean(),
@@ -110,8 +111,8 @@ export const methodParams = {
   'source.throttle': z.object({}),
   'source.switchOver': z.object({}),
   'source.finished': z.object({}),
-  /** Of a teleport: the guest may go from here on. With the boot of the destination, as that has told it. */
-  'source.hold': z.object({ peerBootId: z.string().nullable() }),
+  /** Of a teleport: the guest may go from here on. */
+  'source.hold': z.object({}),
   /** To the source's side of the commit point, in whatever service it is. */
   'source.post': z.object({
     ...directorySchema.shape,

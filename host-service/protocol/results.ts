@@ -61,7 +61,7 @@ export interface Results {
   'destination.diskWriters': readonly (readonly string[])[];
   'destination.start': StartedProcess;
   /** `tunnelPort`: where the way to the destination's daemon begins; null where there is none. */
-  'destination.listen': { readonly port: number; readonly tunnelPort: number | null };
+  'destination.listen': { readonly port: number; readonly tunnelPort: number | null; readonly bootId: string };
   'destination.expect': StartedProcess;
   'destination.finished': Loaded;
   /** When the guest was resumed, by the host's clock. */

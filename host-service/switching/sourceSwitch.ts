@@ -177,6 +177,11 @@ export class SourceSwitch implements AsyncDisposable {
     }
   }
 
+  /** A destination that remembers nothing, and has not restarted since, has given the guest up. */
+  async knowPeer(peerBootId: string): Promise<void> {
+    await this.#commit.note({ peerBootId });
+  }
+
   /** It has set out. @param letGo - rejects when it will not go */
   departs(letGo: Promise<void>): void {
     this.#letGo = letGo;

@@ -67,6 +67,11 @@ export class SourceTeleport implements AsyncDisposable {
     return this.state !== 'resumed' && this.state !== 'released';
   }
 
+  /** A destination that remembers nothing, and has not restarted since, has given the guest up. */
+  async knowPeer(peerBootId: string): Promise<void> {
+    await this.#commit.note({ peerBootId });
+  }
+
   /** QEMU has sent everything, and the destination's memory was found equal. */
   async complete(): Promise<void> {
     await this.#commit.post('guestStopped');
@@ -74,11 +79,9 @@ export class SourceTeleport implements AsyncDisposable {
 
   /**
    * Resolves when the guest may be let run on the destination, and nowhere else: that is on disk.
-   * @param peerBootId - what the destination told of its boot
    * @throws ServiceError VMMIG_SERVICE_ORDER when it may not: its migration is not complete, or was given up
    */
-  async hold(peerBootId: string | null): Promise<void> {
-    if (peerBootId !== null) await this.#commit.note({ peerBootId });
+  async hold(): Promise<void> {
     const state = await this.#commit.post('commit');
     if (state === 'held') return;
     throw this.#commit.failure ?? new ServiceError('VMMIG_SERVICE_ORDER', 'there is no complete migration to hold');

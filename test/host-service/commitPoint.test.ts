@@ -17,7 +17,7 @@ const modes = ['teleport', 'switch'] as const;
 
 describe('The source', () => {
   it('does not hold a guest that has not been copied whole', async () => {
-    const held = new SourceSide(() => {}).hold({ peerBootId: null });
+    const held = new SourceSide(() => {}).hold();
     await expect(held).rejects.toMatchObject({ code: 'VMMIG_SERVICE_ORDER' });
   });
 });
