@@ -251,11 +251,12 @@ export class SourceSide implements AsyncDisposable {
 
   /** Resolves when QEMU has sent everything and the destination's memory was found equal. */
   async finished(signal: AbortSignal): Promise<Results['source.finished']> {
-    const finished = this.#relay!.finished.catch(async (thrown) => {
-      throw await this.#guest!.explained(thrown);
+    const guest = this.#guest!;
+    const finished = Promise.race([this.#relay!.finished, guest.lost()]).catch(async (thrown) => {
+      throw await guest.explained(thrown);
     });
     await untilAborted(finished, signal);
-    this.#sampling.heard(await this.#guest!.sent(signal));
+    this.#sampling.heard(await guest.sent(signal));
     await this.#teleport?.complete();
     return { stoppedAtMs: await this.#departure!.stoppedAtMs, sample: this.#sampling.view() };
   }

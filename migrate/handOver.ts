@@ -13,22 +13,29 @@ const checkMs = 500;
 const progressBytes = 64 * 1024;
 
 /** For a side to say why the other has lost it. */
-const lastWordsMs = 1_000;
+const lastWordsMs = 2_000;
 
-/** Both sides' answers, or what went wrong: the side that has lost the other knows it least. */
+/**
+ * What is but the consequence of a failure elsewhere, the other host's or libvirt's, by how little it says: the side that
+ * has lost the other knows least.
+ */
+const consequences = ['VMMIG_LINK_LOST', 'VMMIG_RELAY_QEMU', 'VMMIG_DESTINATION_LOAD', 'VMMIG_LIBVIRT_UNREACHABLE'];
+
+/** Both sides' answers, or what went wrong, by who knows it best. */
 export async function whatBothSay<Here, There>(here: Promise<Here>, there: Promise<There>): Promise<[Here, There]> {
   try {
     return await Promise.all([here, there]);
   } catch (thrown) {
-    if (!isLost(thrown)) throw thrown;
+    if (says(thrown) === consequences.length) throw thrown;
     const outcomes = await Promise.race([Promise.allSettled([here, there]), delay(lastWordsMs, [], { ref: false })]);
     const reasons = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason] : []));
-    throw reasons.find((reason) => !isLost(reason)) ?? thrown;
+    throw reasons.reduce((best, reason) => (says(reason) > says(best) ? reason : best), thrown);
   }
 }
 
-function isLost(thrown: unknown): boolean {
-  return toVmmigError(thrown).code === 'VMMIG_LINK_LOST';
+function says(thrown: unknown): number {
+  const rank = consequences.indexOf(toVmmigError(thrown).code);
+  return rank < 0 ? consequences.length : rank;
 }
 
 /**

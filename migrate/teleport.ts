@@ -2,11 +2,11 @@
  * Teleport: everything is put back on the destination before the guest resumes there, the page cache from the
  * shared disk. Before the commit point every way out leaves the guest running on the source.
  */
-import { setTimeout as delay } from 'node:timers/promises';
 import { call, type DestinationSample, type Loaded, type ScanSummary } from '../host-service/protocol.js';
 import { conclude } from './abandon.js';
 import { scanCache } from './cacheScan.js';
 import { VmmigError } from './errors.js';
+import { whatBothSay } from './handOver.js';
 import { LinkWatch } from './linkWatch.js';
 import { Migration, migrate } from './migration.js';
 import {
@@ -32,7 +32,6 @@ const reconnectTimeoutMs = 60 * 60 * 1000;
 const mostThrottlePercent = 99;
 /** A guest that hardly runs any more has written what it had begun to write by then. */
 const throttledPatienceMs = 30_000;
-const lastWordsMs = 2000;
 /**
  * Longer than what networks mend by themselves (a router's failover, a switch that restarts its ports); no longer than
  * applications keep their own connections open, so that a network which is gone is told soon.
@@ -111,19 +110,13 @@ class Teleport extends Migration {
     this.#precopying = precopy;
     const sent = call(source.rpc, 'source.finished', {}, { signal });
     const loaded = call(destination.rpc, 'destination.finished', {}, { signal });
-    const whatFails = new Promise<never>((_, reject) => {
-      loaded.catch(reject);
-      sent.catch(async (error) => {
-        // When the destination's relay gave up, the destination knows better why: QEMU has told there.
-        if (error.code === 'VMMIG_RELAY_QEMU') await Promise.race([loaded, delay(lastWordsMs)]).catch(() => {});
-        reject(error);
-      });
-    });
+    const done = whatBothSay(sent, loaded);
+    const whatFails = done.then(() => new Promise<never>(() => {}));
     whatFails.catch(() => {});
     await recorder.during('precopy', () => Promise.race([precopy.untilStopped(), whatFails]));
     await recorder.during('switch-over', () => Promise.race([precopy.untilRead(), whatFails]));
     return await recorder.during('restore', async () => {
-      const [{ stoppedAtMs, sample }, result] = await Promise.all([sent, loaded]);
+      const [{ stoppedAtMs, sample }, result] = await done;
       precopy.latest = sample;
       this.#loaded = result;
       recorder.facts = { ...recorder.facts, verified: true };

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { call, type Params, type Pulled, type Results, type SourceSample } from '../host-service/protocol.js';
 import type { InventoryHost } from '../hosts/index.js';
 import { RemoteError } from '../hosts/rpc.js';
-import { VmmigError } from './errors.js';
+import { toVmmigError, VmmigError } from './errors.js';
 import type { Sides } from './prepared.js';
 import { openSide, type Side } from './sides.js';
 import { type Replaced, takeOver } from './takeOver.js';
@@ -63,7 +63,7 @@ export async function watchPull(watched: WatchedPull, signal?: AbortSignal): Pro
     const end = await Promise.race([served.catch(() => null), delay(graceMs, null)]);
     return { pulled, sample: end?.sample ?? null };
   } catch (thrown) {
-    if (thrown instanceof VmmigError && thrown.code === 'VMMIG_MEMORY_LOST') await conclude(watched);
+    if (toVmmigError(thrown).code === 'VMMIG_MEMORY_LOST') await conclude(watched);
     throw thrown;
   } finally {
     stop.abort();
@@ -83,14 +83,16 @@ async function failureOf(served: Promise<Results['source.pulled']>, { sides, hos
   throw memoryLost(`vmmig on ${hosts.source.name} has nothing left of the guest's memory`);
 }
 
-/** Nobody will ask the destination any more: nothing is to be left there once the guest has ended. */
+/** What one host still has of the guest is of no use to the other: nothing is to be left of it once the guest has ended. */
 async function conclude({ sides, hosts, migrationOn }: WatchedPull): Promise<void> {
-  const migration = migrationOn(hosts.destination);
+  const { source, destination } = sides;
+  const { runDir, migrationId } = migrationOn(hosts.source);
+  const limits = { timeoutMs: concludeTimeoutMs };
   // What cannot be told now is told by the next `recover`.
-  if (sides.destination !== null)
-    await call(sides.destination.rpc, 'destination.conclude', migration, { timeoutMs: concludeTimeoutMs }).catch(
-      () => {},
-    );
+  await Promise.allSettled([
+    source && call(source.rpc, 'source.reconnect', { runDir, migrationId, endpoint: null }, limits),
+    destination && call(destination.rpc, 'destination.conclude', migrationOn(hosts.destination), limits),
+  ]);
 }
 
 async function follow<T>(

@@ -128,6 +128,10 @@ export class DirectSource implements SourceGuest {
 
   async letGo(): Promise<void> {}
 
+  lost(): Promise<never> {
+    return new Promise(() => {});
+  }
+
   async explained(failure: Error): Promise<Error> {
     return failure;
   }

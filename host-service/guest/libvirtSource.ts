@@ -47,6 +47,8 @@ const cutTimeoutMs = 5_000;
 const releaseTimeoutMs = 20_000;
 /** From QEMU's hanging up to libvirt's saying why. */
 const lastWordsMs = 1_000;
+/** Of what libvirt may know the reason of. */
+const consequences: ReadonlySet<unknown> = new Set(['VMMIG_RELAY_QEMU', 'VMMIG_LIBVIRT_UNREACHABLE']);
 /** There while the guest is held. */
 const heldFile = 'held';
 
@@ -148,16 +150,20 @@ export class LibvirtSource implements SourceGuest {
     const given = this.#migration!.ended.then(() => {
       throw new LibvirtError('VMMIG_LIBVIRT_MIGRATE', `libvirt moved ${this.#address.domain} without its stream`);
     });
-    const lost = this.#tunnel!.lost.then(() => {
-      throw new LibvirtError('VMMIG_LIBVIRT_UNREACHABLE', 'the way to libvirt on the destination was lost');
-    });
+    const lost = this.lost();
     for (const end of [given, lost]) end.catch(() => {});
     await Promise.race([this.#tunnel!.asked, given, lost]);
   }
 
+  async lost(): Promise<never> {
+    await (this.#tunnel?.lost ?? new Promise(() => {}));
+    throw new LibvirtError('VMMIG_LIBVIRT_UNREACHABLE', 'the connection of libvirt on both hosts was lost');
+  }
+
   async explained(failure: Error): Promise<Error> {
     const migration = this.#migration;
-    if (migration === null || !('code' in failure) || failure.code !== 'VMMIG_RELAY_QEMU') return failure;
+    const isConsequence = 'code' in failure && consequences.has(failure.code);
+    if (migration === null || !isConsequence) return failure;
     const reason = migration.ended.then(
       () => failure,
       (thrown) => thrown as Error,

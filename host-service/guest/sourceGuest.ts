@@ -69,6 +69,8 @@ export interface SourceGuest extends AsyncDisposable {
    * not let it run here again unasked. @throws when that will not come
    */
   letGo(): Promise<void>;
+  /** Rejects when whoever manages the guest on the destination is out of reach: it could not be let run there. */
+  lost(): Promise<never>;
   /** Why it has failed, where whoever manages the guest knows better than the relay that QEMU hung up on. */
   explained(failure: Error): Promise<Error>;
   /** From here on only the caller can say where the guest is: it is not let run here by whatever fails. */

@@ -161,7 +161,7 @@ export class SourceSwitch implements AsyncDisposable {
         },
       });
       this.relay.finished.catch(async (error) => {
-        this.#commit.noteFailure(await (this.#options.explained?.(error) ?? error));
+        await this.#note(error);
         this.#isCutOff = true;
         void this.#commit.post('abandon');
       });
@@ -185,8 +185,8 @@ export class SourceSwitch implements AsyncDisposable {
   /** It has set out. @param letGo - rejects when it will not go */
   departs(letGo: Promise<void>): void {
     this.#letGo = letGo;
-    letGo.catch((error) => {
-      this.#commit.noteFailure(error);
+    letGo.catch(async (error) => {
+      await this.#note(error);
       void this.#commit.post('abandon');
     });
   }
@@ -194,6 +194,10 @@ export class SourceSwitch implements AsyncDisposable {
   /** The guest may go, as far as the command is concerned. */
   permit(): void {
     this.#permit();
+  }
+
+  async #note(failure: Error): Promise<void> {
+    this.#commit.noteFailure(await (this.#options.explained?.(failure) ?? failure));
   }
 
   /** All that the destination needs is ready. */

@@ -38,6 +38,10 @@ describe('What becomes of a hand-over', () => {
     await expect(whatBothSay(later(full), Promise.reject(lost))).rejects.toBe(full);
     await expect(whatBothSay(Promise.reject(lost), later(full))).rejects.toBe(full);
     await expect(whatBothSay(Promise.reject(full), later(lost))).rejects.toBe(full);
+    const cut = Object.assign(new Error('QEMU hung up'), { code: 'VMMIG_RELAY_QEMU' });
+    const killed = Object.assign(new Error('libvirt: virsh was killed'), { code: 'VMMIG_LIBVIRT_MIGRATE' });
+    await expect(whatBothSay(later(killed), Promise.reject(cut))).rejects.toBe(killed);
+    await expect(whatBothSay(Promise.reject(lost), later(cut))).rejects.toBe(cut);
   });
 
   it('is told as it is known when the other side says nothing, or the same', async () => {
