@@ -25,6 +25,8 @@ export interface SwitchoverView {
 const deviceStateBytes = 64 * 1024;
 /** A link that is measured is not a link that is promised. */
 const linkMargin = 0.85;
+/** Of what was promised: what a host that is busy adds to what was measured before. Not spent, where there is a choice. */
+const timeMargin = 0.15;
 /** For less than this QEMU need not try. */
 const leastMs = 5;
 
@@ -39,7 +41,7 @@ export function expectedDowntimeMs(view: SwitchoverView): number {
  */
 export function memoryBudgetMs(view: SwitchoverView, maxDowntimeMs: number): number {
   const leftMs = maxDowntimeMs + view.rttMs - stopMs(view);
-  return leftMs < leastMs ? 0 : leftMs;
+  return leftMs < leastMs ? 0 : Math.max(leastMs, leftMs - timeMargin * maxDowntimeMs);
 }
 
 /** The first pass sends everything once; before its end nothing is known about what is left. */

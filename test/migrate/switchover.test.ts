@@ -67,13 +67,17 @@ describe('the expected downtime', () => {
 });
 
 describe('what QEMU may take for its part', () => {
-  test('is the promise and a round trip, less what else the guest waits for', () => {
+  test('is the promise and a round trip, less a margin and what else the guest waits for', () => {
     const budget = memoryBudgetMs(view, 300);
-    expect(budget).toBeCloseTo(340 - expectedDowntimeMs(view), 5);
+    expect(budget).toBeCloseTo(340 - 45 - expectedDowntimeMs(view), 5);
     const behind = memoryBudgetMs({ ...view, backlogBytes: 2 * mib }, 300);
-    expect(budget - behind).toBeCloseTo(expectedDowntimeMs({ ...view, backlogBytes: 2 * mib }) - 340 + budget, 5);
+    expect(budget - behind).toBeCloseTo(expectedDowntimeMs({ ...view, backlogBytes: 2 * mib }) - 295 + budget, 5);
     // What is dirty is what it is for.
     expect(memoryBudgetMs({ ...view, remainingBytes: 500 * mib }, 300)).toBe(budget);
+  });
+
+  test('is little, and no margin, where the promise can just be kept', () => {
+    expect(memoryBudgetMs({ ...view, fixedMs: 300 }, 300)).toBe(5);
   });
 
   test('is nothing where the promise cannot be kept', () => {
@@ -85,7 +89,7 @@ describe('what QEMU may take for its part', () => {
 
 describe('the time to switch over', () => {
   test('has come when the rest fits into the promised downtime', () => {
-    expect(isTimeToSwitch({ ...view, remainingBytes: 5 * mib }, 300)).toBe(true);
+    expect(isTimeToSwitch({ ...view, remainingBytes: 4 * mib }, 300)).toBe(true);
     expect(isTimeToSwitch({ ...view, remainingBytes: 50 * mib }, 300)).toBe(false);
     expect(isTimeToSwitch({ ...view, backlogBytes: 50 * mib }, 300)).toBe(false);
   });
