@@ -8,7 +8,7 @@ export interface PassView {
   /** Times QEMU has been through the guest's memory. */
   readonly dirtySyncCount: number;
   readonly remainingBytes: number;
-  /** Whether the guest could be stopped now as promised. */
+  /** Whether the guest could be stopped now as promised: looked at when a pass begins. */
   readonly fits: boolean;
   /** As QEMU measured it; null before. */
   readonly dirtyBytesPerSecond: number | null;
@@ -49,10 +49,11 @@ export class Convergence {
   add(view: PassView): Verdict | null {
     const { atMs, dirtySyncCount, remainingBytes, fits, takesBytesPerSecond } = view;
     if (dirtySyncCount < 2) return null;
-    if (fits || this.#fitAtMs === null) this.#fitAtMs = atMs;
-    if (fits) this.#useless = 0;
+    this.#fitAtMs ??= atMs;
     if (dirtySyncCount === this.#syncs) return null;
     this.#syncs = dirtySyncCount;
+    // Towards the end of a pass little is left of any guest; what counts is what the next one begins with.
+    if (fits) [this.#fitAtMs, this.#useless] = [atMs, 0];
     const roundLastedMs = atMs - this.#roundBeganAtMs;
     this.#least = Math.min(this.#least, remainingBytes);
     if (roundLastedMs < roundMs && this.#leastBefore !== Number.POSITIVE_INFINITY) return null;
