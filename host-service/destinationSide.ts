@@ -131,9 +131,10 @@ export class DestinationSide implements AsyncDisposable {
   #startSampling(relay: DestinationRelay | SwitchDestination): void {
     this.#relay = relay;
     this.#timer = setInterval(() => {
-      const { counters, pendingRestores } = relay.state;
+      const { counters, bytesOnWire, pendingRestores } = relay.state;
       const { missingPages = null, faults = null } = this.#switch?.relay.state ?? {};
-      this.#notify({ counters, pendingRestores, missingPages, faults });
+      const takenAtMs = performance.now();
+      this.#notify({ takenAtMs, counters, bytesOnWire, pendingRestores, missingPages, faults });
     }, sampleIntervalMs);
   }
 

@@ -2,6 +2,7 @@
 import { type MigrationState, migrationState, type QmpMonitor } from '../hypervisor/index.js';
 import type { SourceRelay } from '../relay/source/sourceRelay.js';
 import type { SwitchSource } from '../relay/source/switchSource.js';
+import type { Ahead } from './memoryAhead.js';
 import type { SourceSample } from './protocol.js';
 
 export interface Sampled {
@@ -12,6 +13,8 @@ export interface Sampled {
   readonly switching: SwitchSource | null;
   /** Of a switch, where the guest's memory is kept in files. */
   readonly isInFiles: boolean;
+  /** Of a teleport; null while it is not known. */
+  readonly ahead: Ahead | null;
 }
 
 const intervalMs = 50;
@@ -56,7 +59,7 @@ export class SourceSampling {
   }
 
   view(): SourceSample {
-    const { relay, switching, isInFiles } = this.#look();
+    const { relay, switching, isInFiles, ahead } = this.#look();
     const ram = this.#migration?.ram;
     const moving = switching?.state;
     return {
@@ -71,6 +74,7 @@ export class SourceSampling {
       throttlePercent: this.#migration?.throttlePercent ?? 0,
       isStopped: this.#isStopped,
       touchedPages: this.#touchedPages,
+      ahead,
       remaining: moving?.remaining ?? null,
       capture: isInFiles ? 'memory file' : 'stream',
       isSentAhead: moving?.isSentAhead ?? false,

@@ -14,6 +14,7 @@ import { removeStreamPath } from './guest/libvirtPaths.js';
 import { LibvirtSource } from './guest/libvirtSource.js';
 import type { SourceGuest } from './guest/sourceGuest.js';
 import { GuestCache } from './guestCache.js';
+import { type FateOf, MemoryAhead } from './memoryAhead.js';
 import type { Params, Results, ScanSummary, SourceSample } from './protocol.js';
 import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
@@ -45,6 +46,8 @@ export class SourceSide implements AsyncDisposable {
   #directory: string | null = null;
   #migrationId = '';
   #departure: SourceDeparture | null = null;
+  /** Of a teleport. */
+  #ahead: MemoryAhead | null = null;
   readonly #patience = new CallerPatience();
   /** It runs nowhere: there is nothing to find it by any more. */
   #guestHasEnded = false;
@@ -55,6 +58,7 @@ export class SourceSide implements AsyncDisposable {
       monitor: this.#switch?.state === 'released' ? null : (this.#guest?.monitor ?? null),
       switching: this.#switch?.relay ?? null,
       isInFiles: this.#memory !== null,
+      ahead: this.#ahead?.estimate(this.#fateOf) ?? null,
     });
     this.#sampling = new SourceSampling(look, notify);
   }
@@ -99,6 +103,7 @@ export class SourceSide implements AsyncDisposable {
       { stopped: () => this.#guestStopped(), touched: (pages) => this.#sampling.touched(pages) },
     );
     if (this.#switch !== null) void this.#departure.watchUse();
+    else this.#ahead = new MemoryAhead(guest.monitor, this.#inspection!, params);
     this.#cache.useRelay(this.#relay);
     return null;
   }
@@ -152,10 +157,13 @@ export class SourceSide implements AsyncDisposable {
 
   /** Lets QEMU migrate into the relay. */
   async start(params: Params<'source.start'>, signal: AbortSignal): Promise<null> {
+    this.#ahead?.watch(this.#fateOf);
     await this.#departure!.begin(params, signal);
     this.#sampling.start();
     return null;
   }
+
+  readonly #fateOf: FateOf = (block, page) => this.#teleport!.relay.fateOf(block, page);
 
   #guestStopped(): void {
     // A guest that stands still is not kept for a caller who may be gone.
@@ -273,6 +281,7 @@ export class SourceSide implements AsyncDisposable {
     this.#sampling.stop();
     await releaseAll([
       () => this.#departure?.[Symbol.dispose](),
+      () => this.#ahead?.[Symbol.dispose](),
       () => this.#switch?.[Symbol.asyncDispose](),
       () => this.#teleport?.[Symbol.asyncDispose](),
       () => this.#cache[Symbol.asyncDispose](),

@@ -26,6 +26,7 @@ export type { BlockDevice, GuestInspection, MemoryBackend, ProcessId, ProcessIns
 export * from './libvirt/index.js';
 export { loadWorkingSet } from './loadWorkingSet.js';
 export { isInFiles, type MemoryBackendFile, memoryBackends } from './memoryBackends.js';
+export { lookAt, type RunContents, runsToLookAt, type SampledRun } from './memorySamples.js';
 export { applyMigrationSettings, type MigrationSettings, type PreviousSettings } from './migrationSettings.js';
 export { type MigrationState, migrationState, waitForMigrationEnd } from './migrationStatus.js';
 export { PhysicalMemory } from './physicalMemory.js';

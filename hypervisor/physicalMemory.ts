@@ -3,10 +3,13 @@
  * space, and `/proc/PID/mem` has that. The guest goes on meanwhile, so nothing that is read here may count for more than a
  * guess.
  */
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, openSync, read, readSync } from 'node:fs';
+import { promisify } from 'node:util';
 import { findGpaRange, type GpaRange } from './gpaMap.js';
 import type { QmpMonitor } from './qmpMonitor.js';
 import type { RamStretch } from './ramStretch.js';
+
+const readFrom = promisify(read);
 
 interface MappedRange extends GpaRange {
   /** In QEMU's address space. */
@@ -36,10 +39,21 @@ export class PhysicalMemory implements Disposable {
 
   /** Fills the buffer from a guest physical address on. @returns whether all of it is memory */
   read(gpa: number, into: Buffer): boolean {
-    const range = findGpaRange(this.#ranges, gpa) as MappedRange | undefined;
-    if (range === undefined || gpa - range.gpaStart + into.length > range.lengthBytes) return false;
+    const address = this.#addressOf(gpa, into.length);
+    if (address === null) return false;
     try {
-      return readSync(this.#descriptor, into, 0, into.length, range.address + gpa - range.gpaStart) === into.length;
+      return readSync(this.#descriptor, into, 0, into.length, address) === into.length;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Likewise, without waiting for what is swapped out. Not to be disposed of meanwhile. */
+  async load(gpa: number, into: Buffer): Promise<boolean> {
+    const address = this.#addressOf(gpa, into.length);
+    if (address === null) return false;
+    try {
+      return (await readFrom(this.#descriptor, into, 0, into.length, address)).bytesRead === into.length;
     } catch {
       return false;
     }
@@ -67,6 +81,13 @@ export class PhysicalMemory implements Disposable {
 
   [Symbol.dispose](): void {
     closeSync(this.#descriptor);
+  }
+
+  /** Null unless all of so much is memory. */
+  #addressOf(gpa: number, lengthBytes: number): number | null {
+    const range = findGpaRange(this.#ranges, gpa) as MappedRange | undefined;
+    if (range === undefined || gpa - range.gpaStart + lengthBytes > range.lengthBytes) return null;
+    return range.address + gpa - range.gpaStart;
   }
 }
 

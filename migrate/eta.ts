@@ -7,17 +7,21 @@ export interface EtaView {
   readonly sentPages: number;
   readonly teleportedPages: number;
   readonly zeroPages: number;
-  readonly wireBytes: number;
-  /** Pages that have ever been written to: the others are zero. Null where that is not known. */
+  /** What they took: on the destination, or under way. */
+  readonly sentBytes: number;
+  /** Of the first pass, what it has not come to yet: pages that are not zero, and bytes for the link; null where it is not known. */
+  readonly ahead: { readonly pages: number; readonly bytes: number } | null;
+  /** Pages that the host has memory for: the others are zero. Null where that is not known. For want of `ahead`. */
   readonly touchedPages: number | null;
   /** Pages that need not be sent as bytes. */
   readonly cachedPages: number;
-  /** What the link has shown that it takes. */
-  readonly linkBytesPerSecond: number;
+  /** What the link has shown that it takes; null before it has. */
+  readonly linkBytesPerSecond: number | null;
   /** Pages that are not zero, on average since pages move: of memory that the link need not carry, QEMU is what takes long. */
   readonly pagesPerSecond: number;
+  /** Taken from QEMU, and not on the destination. */
   readonly backlogBytes: number;
-  /** What QEMU says is still dirty. */
+  /** What QEMU has to send again. */
   readonly remainingBytes: number;
   readonly dirtySyncCount: number;
   readonly dirtyBytesPerSecond: number | null;
@@ -32,36 +36,33 @@ const mostLoad = 0.95;
 /** @returns milliseconds; null while no honest estimate can be made */
 export function etaMs(view: EtaView): number | null {
   const { linkBytesPerSecond, dirtySyncCount, backlogBytes, stopMs } = view;
-  if (linkBytesPerSecond <= 0 || view.totalPages === 0) return null;
+  if (linkBytesPerSecond === null || linkBytesPerSecond <= 0 || view.totalPages === 0) return null;
   const wireMs = (bytes: number) => ((bytes + backlogBytes) / linkBytesPerSecond) * 1000;
-  if (dirtySyncCount >= 2) return wireMs(dirtyBytes(view)) + stopMs;
-  if (view.sentPages === 0) return null;
-  const { sendPages, readPages } = firstPass(view);
-  // What the first pass has sent so far says what a page costs.
-  const sendMs = wireMs((sendPages * (view.wireBytes + backlogBytes)) / view.sentPages);
-  return Math.max(sendMs, (readPages / Math.max(1, view.pagesPerSecond)) * 1000) + stopMs;
+  if (dirtySyncCount >= 2) return wireMs(dirtyBytes(view, linkBytesPerSecond)) + stopMs;
+  const ahead = view.ahead ?? guessAhead(view);
+  if (ahead === null) return null;
+  return Math.max(wireMs(ahead.bytes), (ahead.pages / Math.max(1, view.pagesPerSecond)) * 1000) + stopMs;
 }
 
-/** What the first pass has still to send, and to read, page cache included. */
-function firstPass(view: EtaView): { sendPages: number; readPages: number } {
+/** By what the first pass has sent so far; null before there is any of that. */
+function guessAhead(view: EtaView): { pages: number; bytes: number } | null {
   const { totalPages, seenPages, sentPages, teleportedPages, zeroPages, touchedPages, cachedPages } = view;
+  if (sentPages === 0) return null;
+  const bytesPerPage = view.sentBytes / sentPages;
   const leftPages = Math.max(0, totalPages - seenPages);
   const leftCached = Math.min(leftPages, Math.max(0, cachedPages - teleportedPages));
-  if (touchedPages === null) {
-    const share = sentPages / Math.max(1, seenPages - teleportedPages);
-    const sendPages = (leftPages - leftCached) * share;
-    return { sendPages, readPages: sendPages + leftCached };
-  }
+  const guess = (pages: number) => ({ pages: pages + leftCached, bytes: pages * bytesPerPage });
+  if (touchedPages === null)
+    return guess((leftPages - leftCached) * (sentPages / Math.max(1, seenPages - teleportedPages)));
   // More zeroes than there are pages that were never written to: so many were written to, and are zero again.
   const zeroAgain = Math.max(0, zeroPages - (totalPages - touchedPages));
   const leftTouched = Math.min(leftPages, touchedPages - sentPages - teleportedPages - zeroAgain);
-  const sendPages = (Math.max(0, leftTouched - leftCached) * sentPages) / (sentPages + zeroAgain);
-  return { sendPages, readPages: sendPages + leftCached };
+  return guess((Math.max(0, leftTouched - leftCached) * sentPages) / (sentPages + zeroAgain));
 }
 
 /** What is dirty, and what will be by then: each pass leaves a share of the one before. */
-function dirtyBytes(view: EtaView): number {
-  const { remainingBytes, wireBytesPerMemoryByte, dirtyBytesPerSecond, linkBytesPerSecond } = view;
+function dirtyBytes(view: EtaView, linkBytesPerSecond: number): number {
+  const { remainingBytes, wireBytesPerMemoryByte, dirtyBytesPerSecond } = view;
   const load = ((dirtyBytesPerSecond ?? 0) * wireBytesPerMemoryByte) / linkBytesPerSecond;
   return (remainingBytes * wireBytesPerMemoryByte) / (1 - Math.min(mostLoad, load));
 }

@@ -4,6 +4,7 @@
  */
 import { call, type SourceSample } from '../host-service/protocol.js';
 import { Convergence } from './convergence.js';
+import { DeliveryMeter } from './deliveryMeter.js';
 import { etaMs } from './eta.js';
 import { LinkMeter } from './linkMeter.js';
 import type { LinkWatch } from './linkWatch.js';
@@ -25,6 +26,8 @@ export interface PrecopyOptions {
   readonly rescan: ((signal: AbortSignal) => Promise<void>) | null;
   /** What the destination has put back from its disk so far. */
   readonly restored: () => { readonly pages: number; readonly bytes: number };
+  /** What has arrived there from the link, and when that was so by its clock; null before it has said so. */
+  readonly arrived: () => { readonly atMs: number; readonly bytes: number } | null;
   /** The guest writes faster than the link takes. To go on is what happens when it does nothing. @throws what ends it */
   readonly notConverging: (situation: Situation, precopy: Precopy) => Promise<void>;
   readonly signal: AbortSignal;
@@ -54,6 +57,7 @@ export class Precopy implements Disposable {
   readonly #recorder: Recorder;
   readonly #options: PrecopyOptions;
   readonly #meter = new LinkMeter();
+  readonly #delivery = new DeliveryMeter();
   readonly #convergence = new Convergence();
   readonly #subscription: Disposable;
   #wake: () => void = () => {};
@@ -61,7 +65,7 @@ export class Precopy implements Disposable {
   readonly #rescans: Rescans;
   #scan: AbortController | null = null;
   latest: SourceSample | null = null;
-  #first: { readonly atMs: number; readonly wireBytes: number } | null = null;
+  #firstAtMs: number | null = null;
   #backlogs: number[] = [];
   #speeds: number[] = [];
   /** What QEMU may take for its rest, and when it was told. */
@@ -129,7 +133,10 @@ export class Precopy implements Disposable {
     this.latest = sample;
     this.#options.link.take(sample);
     const atMs = this.#recorder.elapsedMs;
-    this.#first ??= { atMs, wireBytes: sample.bytesOnWire };
+    this.#firstAtMs ??= atMs;
+    const arrived = this.#options.arrived();
+    if (arrived !== null)
+      this.#delivery.add(arrived.atMs, arrived.bytes, sample.isConnected ? this.#toArrive(sample) : 0);
     const backlogBytes = sample.backlogBytes + this.#inSocketBytes(sample);
     keep(this.#backlogs, backlogBytes);
     if (sample.dirtySyncCount >= 2) keep(this.#speeds, sample.qemuBytesPerSecond);
@@ -246,6 +253,11 @@ export class Precopy implements Disposable {
     return Math.min(maxSocketBytes, Math.max(0, qemuSentBytes - counters.bytes.stream));
   }
 
+  /** Taken from QEMU, and not at the destination yet. What waits there for its disk the link has carried. */
+  #toArrive({ backlogBytes, framedBytes }: SourceSample): number {
+    return Math.min(backlogBytes, Math.max(0, (framedBytes ?? Infinity) - (this.#options.arrived()?.bytes ?? 0)));
+  }
+
   #view(sample: SourceSample): SwitchoverView {
     return {
       remainingBytes: sample.remainingBytes,
@@ -260,9 +272,8 @@ export class Precopy implements Disposable {
   }
 
   #etaMs(sample: SourceSample): number | null {
-    const { counters, bytesOnWire: wireBytes } = sample;
-    const first = this.#first!;
-    const elapsedMs = this.#recorder.elapsedMs - first.atMs;
+    const { counters, dirtySyncCount } = sample;
+    const elapsedMs = this.#recorder.elapsedMs - this.#firstAtMs!;
     const perSecond = (amount: number) => (elapsedMs === 0 ? 0 : (amount / elapsedMs) * 1000);
     const eta = etaMs({
       totalPages: counters.totalPages,
@@ -270,14 +281,16 @@ export class Precopy implements Disposable {
       sentPages: counters.pages.sent,
       teleportedPages: counters.pages.teleported,
       zeroPages: counters.pages.zero,
-      wireBytes,
+      sentBytes: sample.framedBytes ?? 0,
+      ahead: sample.ahead,
       touchedPages: sample.touchedPages,
       cachedPages: this.#options.cachedPages,
-      linkBytesPerSecond: this.#meter.capacityBytesPerSecond,
+      linkBytesPerSecond: this.#delivery.bytesPerSecond,
       pagesPerSecond: perSecond(counters.pages.sent + counters.pages.teleported),
-      backlogBytes: this.#backlogs.at(-1) ?? 0,
+      // What is in QEMU's socket the first pass has still ahead of it.
+      backlogBytes: this.#toArrive(sample) + (dirtySyncCount < 2 ? 0 : this.#inSocketBytes(sample)),
       remainingBytes: sample.remainingBytes,
-      dirtySyncCount: sample.dirtySyncCount,
+      dirtySyncCount,
       dirtyBytesPerSecond: sample.dirtyBytesPerSecond,
       wireBytesPerMemoryByte: this.#meter.wireBytesPerMemoryByte,
       stopMs: this.#options.fixedMs(sample.rttMs) + sample.rttMs,

@@ -1,5 +1,6 @@
 /** What both hosts tell of a switch while it goes on, as it is told the operator and waited for. */
 import type { DestinationSample, SourceSample } from '../host-service/protocol.js';
+import { DeliveryMeter } from './deliveryMeter.js';
 import { LinkMeter } from './linkMeter.js';
 import type { LinkWatch } from './linkWatch.js';
 import type { PullProgress } from './progress.js';
@@ -14,6 +15,7 @@ export class SwitchView implements Disposable {
   readonly #link: Pick<LinkWatch, 'take'>;
   readonly #subscriptions: readonly Disposable[];
   readonly #meter = new LinkMeter();
+  readonly #delivery = new DeliveryMeter();
   #wake: () => void = () => {};
   #isConnected = true;
   latest: SourceSample | null = null;
@@ -70,7 +72,11 @@ export class SwitchView implements Disposable {
     const { zero, teleported, sent, mismatched } = sample.counters.pages;
     const restored = this.restored?.counters;
     const leftBytes = (sample.remaining?.bytesPages ?? 0) * pageBytes;
-    this.#tellOfLink(sample.isConnected ?? true);
+    const isConnected = sample.isConnected ?? true;
+    if (this.restored !== null)
+      this.#delivery.add(this.restored.takenAtMs, this.restored.bytesOnWire, isConnected ? leftBytes : 0);
+    const arriving = this.#delivery.bytesPerSecond;
+    this.#tellOfLink(isConnected);
     const pull = this.#pullProgress(sample);
     this.#recorder.sample({
       ...(pull === null ? {} : { pull }),
@@ -84,10 +90,7 @@ export class SwitchView implements Disposable {
       wireBps: Math.round(this.#meter.bytesPerSecond * 8),
       dirtyBytesPerSecond: sample.dirtyBytesPerSecond,
       remainingBytes: this.commit === 'done' ? leftBytes : sample.remainingBytes,
-      etaMs:
-        this.#meter.capacityBytesPerSecond === 0
-          ? null
-          : Math.round((leftBytes / this.#meter.capacityBytesPerSecond) * 1000),
+      etaMs: arriving === null ? null : Math.round((leftBytes / arriving) * 1000),
     });
     this.#wake();
   }

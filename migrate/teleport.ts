@@ -16,7 +16,7 @@ import {
   noConvergence,
   type Situation,
 } from './noConvergence.js';
-import { Precopy } from './precopy.js';
+import { Precopy, type PrecopyOptions } from './precopy.js';
 import type { Prepared } from './prepared.js';
 import type { ProgressEvent } from './progress.js';
 import type { MigrationReport } from './report.js';
@@ -91,8 +91,11 @@ class Teleport extends Migration {
   async #precopy({ source, destination }: Prepared, scan: ScanSummary | null): Promise<number> {
     const { recorder, signal } = this;
     let restored = { pages: 0, bytes: 0 };
-    using _subscription = destination.rpc.onNotification('destination.sample', ({ counters }: DestinationSample) => {
-      restored = { pages: counters.pages.restored, bytes: counters.bytes.restored };
+    let arrived: ReturnType<PrecopyOptions['arrived']> = null;
+    using _subscription = destination.rpc.onNotification('destination.sample', (sample: DestinationSample) => {
+      const { pages, bytes } = sample.counters;
+      restored = { pages: pages.restored, bytes: bytes.restored };
+      arrived = { atMs: sample.takenAtMs, bytes: sample.bytesOnWire };
     });
     using costs = new StopCosts(source, destination, this.journal);
     using link = new LinkWatch(destination, recorder, this.reconnectTimeoutMs);
@@ -105,6 +108,7 @@ class Teleport extends Migration {
       notConverging: (situation, pass) => this.#notConverging(source, pass, situation),
       rescan: scan === null ? null : async (giveUp) => void (await scanCache(source, recorder, 'changes', giveUp)),
       restored: () => restored,
+      arrived: () => arrived,
       signal,
     });
     this.#precopying = precopy;

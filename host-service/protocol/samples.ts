@@ -3,6 +3,7 @@ import type { RelayCounters } from '../../relay/counters.js';
 import type { FaultStatistics } from '../../relay/destination/postcopy/faults.js';
 import type { SourceRelayState } from '../../relay/source/sourceRelay.js';
 import type { Remaining } from '../../relay/source/switchSource.js';
+import type { Ahead } from '../memoryAhead.js';
 
 /** Pushed by the source about twenty times a second. */
 export interface SourceSample extends SourceRelayState {
@@ -23,6 +24,8 @@ export interface SourceSample extends SourceRelayState {
   readonly isStopped: boolean;
   /** Pages of the guest's memory that have ever been written to; null where that is not known. */
   readonly touchedPages: number | null;
+  /** Of a teleport, what QEMU's first pass has still ahead of it, by a look at some of it; null where that is not known. */
+  readonly ahead: Ahead | null;
   /** What the destination still needs from here; null for a teleport. */
   readonly remaining: Remaining | null;
   /** How the guest's memory gets to the relay: through QEMU's migration stream, or from the file that it is kept in. */
@@ -36,6 +39,10 @@ export interface SourceSample extends SourceRelayState {
 }
 
 export interface DestinationSample {
+  /** When it was so, by a clock of the destination's that only counts. */
+  readonly takenAtMs: number;
+  /** Both ways, as it has got here or set out from here. */
+  readonly bytesOnWire: number;
   readonly counters: RelayCounters;
   readonly pendingRestores: number;
   /** Of a switch. */

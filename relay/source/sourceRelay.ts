@@ -22,7 +22,7 @@ import { teleportLink } from '../teleportLink.js';
 import { IncomingStream, type IncomingStreamHandlers } from './incomingStream.js';
 import { Resends } from './resends.js';
 import { StoppedGuest, stoppedPatienceMs } from './stoppedGuest.js';
-import { StreamToFrames } from './streamToFrames.js';
+import { type PageFate, StreamToFrames } from './streamToFrames.js';
 import type { CacheMap } from './teleportMap.js';
 import { maxRetainedBytes, SendWindow } from './window.js';
 
@@ -53,6 +53,8 @@ export interface SourceRelayState {
   readonly counters: RelayCounters;
   /** Taken from QEMU and not yet acknowledged. */
   readonly backlogBytes: number;
+  /** What was taken from QEMU takes on the link, on its way or there; null where that is not counted: of a switch. */
+  readonly framedBytes: number | null;
   readonly bytesOnWire: number;
   readonly rttMs: number;
   readonly connections: number;
@@ -155,6 +157,7 @@ export class SourceRelay implements AsyncDisposable {
     return {
       counters: this.#counters,
       backlogBytes: this.#window.frameBytes + this.#frames.pendingBytes,
+      framedBytes: this.#window.allFramesBytes + this.#frames.pendingBytes,
       bytesOnWire: this.#link?.bytesOnWire ?? 0,
       rttMs: this.#link?.rttMs ?? 0,
       connections: this.#link?.connections ?? 0,
@@ -163,6 +166,11 @@ export class SourceRelay implements AsyncDisposable {
       ramEnded: this.#ramEnded,
       opaqueSections: this.#frames.opaqueSections,
     };
+  }
+
+  /** What becomes of a page in QEMU's first pass. @param block - its name */
+  fateOf(block: string, page: number): PageFate {
+    return this.#frames.fateOf(block, page);
   }
 
   /** Replaces the cache map: pages that QEMU sends from now on are looked up in the new one. */

@@ -34,6 +34,9 @@ export interface EncodingOptions {
   readonly compress: boolean;
 }
 
+/** What becomes of a page in QEMU's first pass: it has been there, or the page comes from the disk, or is sent. */
+export type PageFate = 'passed' | 'onDisk' | 'sent';
+
 const nothingRetained: ReadonlyMap<number, RetainedRun> = new Map();
 
 export class StreamToFrames implements StreamHandler {
@@ -50,6 +53,9 @@ export class StreamToFrames implements StreamHandler {
   #teleportMap: TeleportMap | null = null;
   #retained = new Map<number, RetainedRun>();
   readonly #run: RunCollector;
+  /** How far the first pass is: it goes through the blocks in their order. */
+  #furthestBlock = 0;
+  #furthestPage = -1;
   /** Of a batch, pages as bytes: what waits for more of them has not set out yet. */
   batchPages = maxBatchPages;
 
@@ -88,6 +94,15 @@ export class StreamToFrames implements StreamHandler {
     return this.#batch.pageCount * pageBytes;
   }
 
+  /** @param block - its name */
+  fateOf(block: string, page: number): PageFate {
+    // There are few.
+    const index = this.#blocks.findIndex(({ name }) => name === block);
+    if (index === -1) return this.#blocks.length === 0 ? 'sent' : 'passed';
+    if (index < this.#furthestBlock || (index === this.#furthestBlock && page <= this.#furthestPage)) return 'passed';
+    return this.#options.elide && this.#teleportMap?.holds(index, page) ? 'onDisk' : 'sent';
+  }
+
   header(version: number): void {
     this.#encoder.header(version);
   }
@@ -124,6 +139,7 @@ export class StreamToFrames implements StreamHandler {
 
   page(block: RamBlock, pageIndex: number, source: Buffer, start: number): void {
     this.#counters.pages.seen++;
+    this.#advance(block.index, pageIndex);
     const map = this.#teleportMap;
     if (this.#options.elide && map?.find(block.index, pageIndex)) {
       this.#collect(block.index, pageIndex, source, start, map);
@@ -138,6 +154,7 @@ export class StreamToFrames implements StreamHandler {
   zeroPage(block: RamBlock, pageIndex: number, fill: number): void {
     this.#closeRun();
     this.#counters.pages.seen++;
+    this.#advance(block.index, pageIndex);
     this.#counters.pages.zero++;
     this.#batch.addFill(block.index, pageIndex, fill);
     if (this.#batch.isFull) this.flush();
@@ -194,6 +211,12 @@ export class StreamToFrames implements StreamHandler {
     const retained = this.#retained;
     this.#retained = new Map();
     this.#sink.ordered(frameType.batch, this.#batch.take(this.#options.compress), retained);
+  }
+
+  #advance(block: number, page: number): void {
+    if (block < this.#furthestBlock || (block === this.#furthestBlock && page <= this.#furthestPage)) return;
+    this.#furthestBlock = block;
+    this.#furthestPage = page;
   }
 
   /** The map that there is before the first page: by the next one the destination has most of it. */

@@ -93,6 +93,13 @@ export class TeleportMap {
         };
   }
 
+  /** Whether a page is page cache, whoever asks and however often. */
+  holds(block: number, page: number): boolean {
+    const runs = this.#blocks[block];
+    const at = runs === undefined ? -1 : lastAtOrBefore(runs.page, runs.count, page);
+    return at >= 0 && page - runs!.page[at]! < runs!.pageCount[at]!;
+  }
+
   /**
    * Whether a page may be teleported; sets `run`, `disk` and `diskOffsetBytes`. A page is found once for each
    * map: when QEMU sends it again the guest has written to it, and only a newer map can know what.

@@ -46,6 +46,7 @@ export class SendWindow {
   #retainedBytes = 0;
   #windowBytes = initialWindowBytes;
   #ackedBytes = 0;
+  #allFramesBytes = 0;
   #measuredAtMs = performance.now();
   #wasFull = false;
   #bytesPerMs = 0;
@@ -76,12 +77,18 @@ export class SendWindow {
     return this.#frameBytes;
   }
 
+  /** Sent from the beginning, acknowledged or not. */
+  get allFramesBytes(): number {
+    return this.#allFramesBytes;
+  }
+
   add(sequence: number, frameBytes: number, retained: ReadonlyMap<number, RetainedRun>): void {
     let retainedBytes = 0;
     for (const run of retained.values()) retainedBytes += run.bytes.buffer.byteLength;
     if (this.#startedAtMs === 0) this.#startedAtMs = performance.now();
     this.#outstanding.set(sequence, { frameBytes, retainedBytes, retained, resent: new Set() });
     this.#frameBytes += frameBytes;
+    this.#allFramesBytes += frameBytes;
     this.#retainedBytes += retainedBytes;
     if (this.#frameBytes >= this.#windowBytes) this.#wasFull = true;
   }

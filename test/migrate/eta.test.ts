@@ -1,14 +1,15 @@
 import { describe, expect, test } from 'vitest';
 import { type EtaView, etaMs } from '../../migrate/eta.js';
 
-/** 400 MB of 1 GB have ever been written to, half of that was sent; the link takes 10 MB/s. */
+/** 400 MB of 1 GB have ever been written to, half of that was sent; the link takes 10 MB/s. Nobody could look at the rest. */
 const halfway: EtaView = {
   totalPages: 250_000,
   seenPages: 125_000,
   sentPages: 50_000,
   teleportedPages: 0,
   zeroPages: 75_000,
-  wireBytes: 190e6,
+  sentBytes: 200e6,
+  ahead: null,
   touchedPages: 100_000,
   cachedPages: 0,
   linkBytesPerSecond: 10e6,
@@ -22,10 +23,22 @@ const halfway: EtaView = {
 };
 
 describe('the time that is left', () => {
-  test('of the first pass is what is still to be sent, by what pages have cost so far', () => {
+  test('of the first pass is what a look at the rest has shown', () => {
+    const seen = { ...halfway, ahead: { pages: 30_000, bytes: 60e6 } };
+    expect(etaMs(seen)).toBeCloseTo(6_000 + 1_000 + 100, -2);
+    expect(etaMs({ ...seen, touchedPages: null, sentPages: 0 })).toBeCloseTo(6_000 + 1_000 + 100, -2);
+    expect(etaMs({ ...seen, ahead: { pages: 0, bytes: 0 } })).toBeCloseTo(1_000 + 100, -2);
+  });
+
+  test('is no less than QEMU takes to read what is ahead, page cache included', () => {
+    const seen = { ...halfway, ahead: { pages: 50_000, bytes: 10e6 }, pagesPerSecond: 10_000 };
+    expect(etaMs(seen)).toBeCloseTo(5_000 + 100, -2);
+  });
+
+  test('without such a look is what has been touched, by what pages have cost so far', () => {
     // 50,000 more at 4 kB each, and what is under way.
     expect(etaMs(halfway)).toBeCloseTo(20_000 + 1_000 + 100, -2);
-    expect(etaMs({ ...halfway, wireBytes: 90e6 })).toBeCloseTo(10_000 + 1_000 + 100, -2);
+    expect(etaMs({ ...halfway, sentBytes: 100e6 })).toBeCloseTo(10_000 + 1_000 + 100, -2);
   });
 
   test('is never more than the pages that are left', () => {
@@ -65,7 +78,9 @@ describe('the time that is left', () => {
   });
 
   test('is not guessed before anything is known', () => {
+    expect(etaMs({ ...halfway, linkBytesPerSecond: null })).toBeNull();
     expect(etaMs({ ...halfway, linkBytesPerSecond: 0 })).toBeNull();
+    expect(etaMs({ ...halfway, linkBytesPerSecond: null, dirtySyncCount: 3 })).toBeNull();
     expect(etaMs({ ...halfway, sentPages: 0 })).toBeNull();
     expect(etaMs({ ...halfway, totalPages: 0 })).toBeNull();
   });

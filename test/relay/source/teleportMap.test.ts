@@ -141,6 +141,28 @@ describe('the teleport map', () => {
     );
   });
 
+  test('tells what it holds as often as it is asked, and is none the wiser', () => {
+    fc.assert(
+      fc.property(runs, layout, (all, gpaMap) => {
+        const map = cacheMap(all, gpaMap, [0, 1, -1, 2, 3]);
+        const places = naive(map, blocks);
+        const teleport = new TeleportMap(blocks, map);
+        for (const [block, { lengthBytes }] of blocks.entries())
+          for (let page = 0; page < lengthBytes / pageBytes; page++)
+            for (let time = 0; time < 2; time++)
+              expect(teleport.holds(block, page)).toBe(places.has(`${block}/${page}`));
+        expect(pagesOf(teleport)).toBe(places.size);
+        for (const name of places.keys()) {
+          const [block, page] = name.split('/').map(Number) as [number, number];
+          expect(teleport.find(block, page)).toBe(true);
+          expect(teleport.holds(block, page)).toBe(true);
+        }
+      }),
+      { numRuns: 100 },
+    );
+    expect(new TeleportMap(blocks, cacheMap([], [], [])).holds(9, 0)).toBe(false);
+  });
+
   test('knows the hole below 4 GiB: what follows it in memory is elsewhere in the block', () => {
     const gib = 2 ** 30;
     const gpaMap = [

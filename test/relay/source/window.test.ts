@@ -49,8 +49,10 @@ describe('the window', () => {
         const window = new SendWindow();
         const model = new Map<number, { bytes: number; runs: Map<number, RetainedRun> }>();
         let next = 0;
+        let sentBytes = 0;
         for (const each of steps) {
           if ('bytes' in each) {
+            sentBytes += each.bytes;
             const runs = new Map(each.records.map((record) => [record, runOf(4096)]));
             window.add(next, each.bytes, runs);
             model.set(next++, { bytes: each.bytes, runs });
@@ -59,6 +61,7 @@ describe('the window', () => {
             expect(Boolean(window.acknowledge(each.sequence, 1))).toBe(wasUnderWay);
           }
           expect(window.frameBytes).toBe([...model.values()].reduce((sum, { bytes }) => sum + bytes, 0));
+          expect(window.allFramesBytes).toBe(sentBytes);
           expect(window.isEmpty).toBe(model.size === 0);
           for (let sequence = 0; sequence <= next; sequence++)
             for (const record of [0, 7, 40]) {
