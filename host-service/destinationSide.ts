@@ -19,7 +19,14 @@ import { ServiceError } from './serviceError.js';
 import { DestinationSwitch } from './switching/destinationSwitch.js';
 import { type Successor, takeOverDestination } from './switching/destinationTakeOver.js';
 import { hintLimitBytes } from './switching/guestMemory.js';
-import { askDestination, concludeDestination, type OrphanedMigration, pulledElsewhere } from './switching/orphans.js';
+import {
+  askDestination,
+  asked,
+  concludeDestination,
+  type OrphanedMigration,
+  pulledElsewhere,
+} from './switching/orphans.js';
+import { keepVigil } from './switching/vigil.js';
 import { DestinationTeleport } from './teleporting/destinationTeleport.js';
 
 const sampleIntervalMs = 200;
@@ -40,6 +47,8 @@ export class DestinationSide implements AsyncDisposable {
   #teleporting: Promise<DestinationTeleport | null> = Promise.resolve(null);
   readonly #patience = new CallerPatience();
   #starting: Promise<StartedProcess> | null = null;
+  /** For a guest that another service had brought here, and that has lost memory. */
+  #vigil: Promise<void> | null = null;
   #listening!: (pageSizes: ReadonlyMap<string, number>) => void;
   /** The link may be there before QEMU is. With the host page size of its RAM blocks, where it is not the usual one. */
   readonly #qemuListens = new Promise<ReadonlyMap<string, number>>((resolve) => {
@@ -234,12 +243,15 @@ export class DestinationSide implements AsyncDisposable {
   /** Does the guest run here? If not, it never will. */
   async ask({ bootId, ...migration }: Params<'destination.ask'>): Promise<Results['destination.ask']> {
     const commitPoint = this.#switch ?? (await this.#teleporting.catch(() => null));
-    return { state: await (commitPoint?.ask() ?? askDestination(migration, bootId)) };
+    return commitPoint == null
+      ? await askDestination(migration, bootId)
+      : await asked(migration, await commitPoint.ask());
   }
 
   /** Resolves when this service is of no use to the guest any more. */
   async settled(): Promise<void> {
     await this.#switch?.settled();
+    await this.#vigil;
   }
 
   /** Resolves when QEMU has loaded everything, and it was found equal to the source's. */
@@ -266,8 +278,8 @@ export class DestinationSide implements AsyncDisposable {
   /** The source has let go of the guest that runs here, or has lost what it had of it. */
   async conclude(migration: OrphanedMigration): Promise<null> {
     const own = this.#switch ?? (await this.#teleporting);
-    if (own === null) await concludeDestination(migration);
-    else own.conclude();
+    if (own !== null) own.conclude();
+    else if (!(await concludeDestination(migration))) this.#vigil ??= keepVigil(migration).catch(() => {});
     return null;
   }
 

@@ -21,6 +21,7 @@ export {
 } from './protocol/params.js';
 export type {
   AgentSearch,
+  AskedDestination,
   Check,
   DiskComparison,
   GuestProbe,

@@ -107,16 +107,16 @@ function peerOf(inventory: Inventory, { hosted }: Part): InventoryHost {
 
 /** The latest one that a command on this machine began, got to the commit point, and did not see the end of. */
 async function fromJournals(inventory: Inventory, vm: string): Promise<Unfinished[]> {
-  const reported = new Map((await history()).map((report) => [report.id, report.result]));
+  const reported = new Map((await history()).map((report) => [report.id, report]));
   for (const id of (await journalIds()).sort().reverse()) {
     const journal = await readJournal(id);
     const begin = journal.find(({ event }) => event === 'begin');
     if (begin?.vm !== vm || typeof begin.from !== 'string' || typeof begin.to !== 'string') continue;
-    const result = reported.get(id);
-    const isOver = result !== undefined && result !== 'unknown' && result !== 'interrupted';
+    const report = reported.get(id) ?? null;
+    const mayGoOn = report === null || report.result === 'unknown' || report.result === 'interrupted';
+    const isOver = !mayGoOn || report?.error?.code === 'VMMIG_GUEST_ENDED';
     const hasAsked = journal.some(({ event }) => event === 'committing');
     if (isOver || !hasAsked) return [];
-    const report = result === undefined ? null : await readReport(id);
     return [
       {
         id,

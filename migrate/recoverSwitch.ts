@@ -8,12 +8,12 @@ import type { InventoryHost } from '../hosts/index.js';
 import { toVmmigError, VmmigError } from './errors.js';
 import type { Recovery } from './recovery.js';
 import type { MigrationReport } from './report.js';
-import { ask, partOn, settle } from './settle.js';
+import { ask, forget, partOn, settle } from './settle.js';
 import type { Side } from './sides.js';
 import { takeOver } from './takeOver.js';
 import { tally } from './tally.js';
 import { pageBytes } from './units.js';
-import { watchPull } from './watchPull.js';
+import { isLoss, watchPull } from './watchPull.js';
 
 const askTimeoutMs = 20_000;
 /** For the session with a host that is lost during the pull to come back. */
@@ -22,11 +22,28 @@ const watchIntervalMs = 500;
 const limits = { timeoutMs: askTimeoutMs };
 
 export async function recoverSwitch(recovery: Recovery): Promise<MigrationReport> {
+  const { vm } = recovery.unfinished;
+  if (isLost(recovery)) return await finishLost(recovery, `what ${vm} still needed is nowhere any more`);
   const failures: unknown[] = [];
   // What cannot be replaced is looked at like everything else.
   if (needsTakeOver(recovery)) await replaceServices(recovery).catch((thrown) => failures.push(thrown));
   const settled = await settle(recovery, failures);
-  return 'end' in settled ? await watchToTheEnd(recovery) : settled;
+  if (!('end' in settled)) return settled;
+  const lost = failures.find(isLoss);
+  return lost === undefined ? await watchToTheEnd(recovery) : await finishLost(recovery, toVmmigError(lost).message);
+}
+
+/** The destination has noted that what the guest still needs is nowhere any more. */
+function isLost({ unfinished }: Recovery): boolean {
+  return unfinished.parts.some(
+    ({ hosted: { ledger, isFromBefore } }) => ledger.role === 'destination' && ledger.phase === 'lost' && !isFromBefore,
+  );
+}
+
+/** Says so, also again, and sees to it that somebody waits for the guest's end. */
+async function finishLost(recovery: Recovery, message: string): Promise<MigrationReport> {
+  await forget(recovery);
+  return await finishInterrupted(recovery, new VmmigError('VMMIG_MEMORY_LOST', message));
 }
 
 /** The guest was let run on the destination, and on one host nobody is there any more who brings it memory. */
@@ -68,19 +85,25 @@ async function watchToTheEnd(recovery: Recovery): Promise<MigrationReport> {
     };
     return await recorder.finish('moved', 'destination', null);
   } catch (thrown) {
-    const { code, message } = leave?.aborted
-      ? { code: 'VMMIG_LEFT', message: 'The command was made to end' }
-      : toVmmigError(thrown);
-    const what =
-      code === 'VMMIG_MEMORY_LOST'
-        ? 'only until it touches what is lost: end it there and start it again from its disk'
-        : `and may still need memory from ${source.name}`;
-    const text = `${message}. ${unfinished.vm} runs on ${destination.name} ${what}`;
-    const error = new VmmigError(code, text, { phase: 'pull', vmLocation: 'destination' });
-    return await recorder.finish('interrupted', 'destination', error);
+    return await finishInterrupted(recovery, thrown);
   } finally {
     ended.abort();
   }
+}
+
+/** The guest runs on the destination without all of its memory, and nobody watches any more. */
+async function finishInterrupted({ recorder, leave, unfinished }: Recovery, thrown: unknown): Promise<MigrationReport> {
+  const { vm, from, to } = unfinished;
+  const { code, message } = leave?.aborted
+    ? { code: 'VMMIG_LEFT', message: 'The command was made to end' }
+    : toVmmigError(thrown);
+  const what =
+    code === 'VMMIG_MEMORY_LOST'
+      ? 'only until it touches what is lost: end it there and start it again from its disk'
+      : `and may still need memory from ${from.name}`;
+  const text = `${message}. ${vm} runs on ${to.name} ${what}`;
+  const error = new VmmigError(code, text, { phase: 'pull', vmLocation: 'destination' });
+  return await recorder.finish('interrupted', 'destination', error);
 }
 
 /** Tells as progress what the services that are at work say when they are asked. */

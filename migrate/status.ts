@@ -125,10 +125,13 @@ export function toldByHosts(parts: readonly Part[], own: RunningMigration | null
   };
 }
 
+/** Of the destination's ledger. */
+const movedPhases: ReadonlySet<string> = new Set(['pulling', 'lost', 'ended']);
+
 function locationOf(source: HostedMigration | undefined, destination: HostedMigration | undefined): VmLocation {
   if (destination?.isFromBefore) return 'unknown';
   const receiving = destination?.destination ?? destination?.teleport;
-  const isMoved = destination?.ledger.phase === 'pulling' || destination?.ledger.phase === 'ended';
+  const isMoved = destination !== undefined && movedPhases.has(destination.ledger.phase);
   if (receiving?.commit === 'running' || isMoved) return 'destination';
   if (source === undefined || source.isFromBefore) return 'unknown';
   const sending = source.source ?? source.teleport;
@@ -158,7 +161,10 @@ function teleportPhaseOf(vmLocation: VmLocation, sending: TeleportStatus | null)
 function problemsOf({ host, hosted }: Part, vmLocation: VmLocation): string[] {
   if (hosted.isFromBefore) return [`${host.name} has restarted since: what the guest had there is gone`];
   if ((hosted.source ?? hosted.destination ?? hosted.teleport) !== null) return [];
-  const recover = `run "vmmig recover ${hosted.ledger.guest.name}"`;
+  const { phase, guest } = hosted.ledger;
+  const recover = `run "vmmig recover ${guest.name}"`;
+  if (phase === 'lost')
+    return [`part of the memory of ${guest.name} is lost: end it on ${host.name} and start it again from its disk`];
   if (hosted.isBusy) return [`vmmig's service on ${host.name} does not answer`];
   const isNeeded = hosted.ledger.mode === 'switch' && hosted.ledger.role === 'source' && !hosted.isReplaceable;
   if (isNeeded && vmLocation === 'destination')

@@ -48,7 +48,11 @@ export async function watchPull(watched: WatchedPull, signal?: AbortSignal): Pro
   // Both services may have died at once, and each is noticed by itself.
   const repair = async () => {
     const repaired = repairing.then(() => replaceServices(watched, either));
-    repairing = repaired.catch(() => {});
+    // What the first has found to be lost, another one would find to be unknown.
+    repairing = repaired.catch((thrown) => {
+      if (isLoss(thrown)) throw thrown;
+    });
+    repairing.catch(() => {});
     await repaired;
   };
   const whole = follow(watched, 'destination', either, repair, (side, params, limits) =>
@@ -63,7 +67,7 @@ export async function watchPull(watched: WatchedPull, signal?: AbortSignal): Pro
     const end = await Promise.race([served.catch(() => null), delay(graceMs, null)]);
     return { pulled, sample: end?.sample ?? null };
   } catch (thrown) {
-    if (toVmmigError(thrown).code === 'VMMIG_MEMORY_LOST') await conclude(watched);
+    if (isLoss(thrown)) await conclude(watched);
     throw thrown;
   } finally {
     stop.abort();
@@ -159,6 +163,10 @@ async function replaceServices(watched: WatchedPull, signal: AbortSignal): Promi
 function silent({ name }: InventoryHost, cause: unknown): VmmigError {
   const message = `${name} could not be reached again: ${(cause as Error).message}`;
   return new VmmigError('VMMIG_HOST_SILENT', message, { phase: 'pull', vmLocation: 'destination', cause });
+}
+
+export function isLoss(thrown: unknown): boolean {
+  return toVmmigError(thrown).code === 'VMMIG_MEMORY_LOST';
 }
 
 function isStopped(thrown: unknown): boolean {

@@ -15,8 +15,11 @@ import { decisionPath } from './decision.js';
 import { LedgerError } from './ledgerError.js';
 import { readGuarded, syncDirectory, writeSynced } from './ledgerFiles.js';
 
-/** As far as this host knows. The commit point itself is in the decision. */
-export const ledgerPhases = ['preparing', 'moving', 'committing', 'pulling', 'ended'] as const;
+/**
+ * As far as this host knows. The commit point itself is in the decision. `lost`: what the guest that runs here still needed
+ * is nowhere any more, and the service waits for its end.
+ */
+export const ledgerPhases = ['preparing', 'moving', 'committing', 'pulling', 'lost', 'ended'] as const;
 
 const id = z.string().regex(/^[\w-]{1,64}$/);
 const text = z.string().min(1).max(4096);

@@ -121,7 +121,10 @@ export const methodParams = {
   }),
   /** `bootId`: of the host when the migration began, where that is known. */
   'destination.ask': z.object({ ...migrationSchema.shape, bootId: z.string().nullable() }),
-  /** Of a teleport: the source has let go of the guest, and nobody will ask any more. */
+  /**
+   * Of a teleport: the source has let go of the guest, and nobody will ask any more. Of a switch: it has lost what it had of
+   * the guest, whose end is waited for where nobody else does.
+   */
   'destination.conclude': migrationSchema,
   /**
    * Takes the place of a service that died after the guest had begun to run there. `isSourceNew`: one that is alive there

@@ -43,7 +43,7 @@ export interface Results {
     /** It belongs here, and its QEMU is gone: it runs nowhere. */
     readonly guestHasEnded: boolean;
   };
-  'destination.ask': { readonly state: DestinationState };
+  'destination.ask': AskedDestination;
   'destination.takeOver': TakeOver;
   /** `waiting`: `source.reconnect` is to follow. */
   'source.takeOver': 'atWork' | 'waiting';
@@ -67,6 +67,15 @@ export interface Results {
   /** When the guest was resumed, by the host's clock. */
   'destination.commit': { readonly resumedAtMs: number };
   'destination.conclude': null;
+}
+
+/** Where the destination's side of the commit point is. */
+export interface AskedDestination {
+  readonly state: DestinationState;
+  /** It was decided that the guest runs here, and its QEMU is gone. */
+  readonly guestHasEnded: boolean;
+  /** The host has been up since the migration began: what is missing here means something. */
+  readonly remembers: boolean;
 }
 
 export interface Check {

@@ -13,6 +13,7 @@ import { newLedger } from '../newLedger.js';
 import type { GuestAddress, Pulled } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
 import { concludeDestination } from './orphans.js';
+import { keepVigil } from './vigil.js';
 
 export interface DestinationSwitchOptions {
   readonly runDir: string;
@@ -197,11 +198,13 @@ export class DestinationSwitch implements AsyncDisposable {
 
   /**
    * Who has asked for the switch is gone: it is given up, unless the guest may run here. Resolves when all of its memory is
-   * here, or all hope is gone.
+   * here, or all hope is gone, and with it the guest where nobody else could bring it the rest.
    */
   async settled(): Promise<void> {
     await this.#commit.post('abandon');
     await this.whole.catch(() => {});
+    const { runDir, migrationId, guestAddress: guest } = this.#options;
+    if (this.#isSourceGone && this.isInDoubt) await keepVigil({ runDir, migrationId, guest }).catch(() => {});
   }
 
   /** Whoever waits for it. */

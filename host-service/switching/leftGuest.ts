@@ -176,7 +176,8 @@ export async function hasEnded(ledger: Ledger | null): Promise<boolean> {
   return process !== null && (ledger!.bootId !== (await bootId()) || !(await isRunning(process)));
 }
 
-async function notedProcess(path: string): Promise<ProcessId | null> {
+/** What was noted of a QEMU when it was started. */
+export async function notedProcess(path: string): Promise<ProcessId | null> {
   const [pid, startTime] = (await readFile(path, 'utf8').catch(() => '')).split(' ').map(Number);
   return pid && startTime ? { pid, startTime } : null;
 }

@@ -27,9 +27,10 @@ import { CommitDriver } from '../commitDriver.js';
 import { connectControl } from '../control.js';
 import { removeStreamPath } from '../guest/libvirtPaths.js';
 import { bootId } from '../newLedger.js';
-import type { GuestAddress } from '../protocol.js';
+import type { AskedDestination, GuestAddress } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
 import {
+  hasEnded,
   type LeftAtDestination,
   leftAtDestination,
   leftAtSource,
@@ -98,19 +99,16 @@ export async function removeLostSource({ runDir, migrationId }: Omit<OrphanedMig
 export async function askDestination(
   migration: OrphanedMigration,
   bootIdThen: string | null = null,
-): Promise<DestinationState> {
+): Promise<AskedDestination> {
   const { runDir, migrationId } = migration;
-  const atWork = await askAtWork(migration, 'destination', 'ask');
-  if (atWork !== null) return atWork as DestinationState;
+  const atWork = (await askAtWork(migration, 'destination', 'ask')) as DestinationState | null;
+  if (atWork !== null) return await asked(migration, atWork);
   const ledger = await readLedger(runDir, migrationId, 'destination');
   const decision = await readDecision(runDir, migrationId, 'destination');
   await using guest = await guestAtDestination(migration, ledger);
-  const state = destinationFrom({
-    // The ledger is removed when the guest was given up, or has run and nobody needs to ask any more.
-    remembers: (ledger?.bootId ?? bootIdThen) === (await bootId()),
-    decision,
-    guest: await guest.look(),
-  });
+  // The ledger is removed when the guest was given up, or has run and nobody needs to ask any more.
+  const remembers = (ledger?.bootId ?? bootIdThen) === (await bootId());
+  const state = destinationFrom({ remembers, decision, guest: await guest.look() });
   const driver = new CommitDriver(state, destinationStep, async (action): Promise<DestinationEvent | null> => {
     switch (action) {
       case 'writeEnd':
@@ -129,21 +127,40 @@ export async function askDestination(
   });
   const reached = await driver.post('ask');
   if (reached === 'ended') await removeRemains(runDir, migrationId, 'destination');
-  return reached;
+  if (remembers) return await asked(migration, reached);
+  const hasRestarted = ledger !== null || bootIdThen !== null;
+  return { state: reached, remembers, guestHasEnded: reached === 'doubtful' && hasRestarted };
 }
 
-/** The source has let go of the guest that runs here, or, after a switch, has lost what it had of it. */
-export async function concludeDestination(migration: OrphanedMigration): Promise<void> {
+/** The answer of a host that has been up since. */
+export async function asked(migration: OrphanedMigration, state: DestinationState): Promise<AskedDestination> {
+  return { state, remembers: true, guestHasEnded: state === 'doubtful' && (await hasEndedHere(migration)) };
+}
+
+/** Only what is certain: a monitor that does not answer may be another's. */
+async function hasEndedHere({ guest: { libvirt }, runDir, migrationId }: OrphanedMigration): Promise<boolean> {
+  if (libvirt === undefined) return await hasEnded(await readLedger(runDir, migrationId, 'destination'));
+  await using guest = await leftByLibvirtAtDestination(libvirt, migrationId);
+  return (await guest.look()) === 'gone';
+}
+
+/**
+ * The source has let go of the guest that runs here, or, after a switch, has lost what it had of it.
+ * @returns false when nobody is at work here who will remove what was noted of the guest once it has ended
+ */
+export async function concludeDestination(migration: OrphanedMigration): Promise<boolean> {
   const { runDir, migrationId } = migration;
   const control = await connectControl(runDir, migrationId, 'destination');
   if (control !== null) {
     await using _control = control;
     await control.request('conclude');
-    return;
+    return true;
   }
   const ledger = await readLedger(runDir, migrationId, 'destination');
   await using guest = await guestAtDestination(migration, ledger);
-  if (ledger?.mode === 'teleport' || (await hasGone(guest))) await removeRemains(runDir, migrationId, 'destination');
+  if (ledger?.mode !== 'teleport' && !(await hasGone(guest))) return ledger === null;
+  await removeRemains(runDir, migrationId, 'destination');
+  return true;
 }
 
 /** A QEMU that does not answer any more may be about to end. */
@@ -198,7 +215,7 @@ export async function pulledElsewhere<T>(
 }
 
 /** What a service that was killed has left, when there is nothing to be done any more. */
-async function removeRemains(runDir: string, migrationId: string, role: Role): Promise<void> {
+export async function removeRemains(runDir: string, migrationId: string, role: Role): Promise<void> {
   await removeStreamPath(migrationId);
   await removeLedger(runDir, migrationId, role);
   const other = role === 'source' ? 'destination' : 'source';

@@ -31,6 +31,17 @@ export function isActive(found: DomainState | null): boolean {
   return found !== null && found.state !== 'shut off' && found.state !== 'crashed';
 }
 
+/** What the daemon calls the domain's process, and no other one; null while it has none. @throws LibvirtError */
+export async function domainId(virsh: Virsh, domain: string, limits: VirshLimits = {}): Promise<string | null> {
+  try {
+    const said = await virsh.run(['domid', '--domain', domain], limits);
+    return said === '-' ? null : said;
+  } catch (thrown) {
+    if (thrown instanceof LibvirtError && thrown.code === 'VMMIG_LIBVIRT_NO_DOMAIN') return null;
+    throw thrown;
+  }
+}
+
 /** Names of all domains, running or not. */
 export async function listDomains(virsh: Virsh, limits: VirshLimits = {}): Promise<string[]> {
   const said = await virsh.run(['list', '--all', '--name'], limits);

@@ -5,6 +5,7 @@ export { inspectDomainServices } from './domainServices.js';
 export {
   type DomainAddress,
   type DomainState,
+  domainId,
   domainJob,
   domainState,
   domainXml,

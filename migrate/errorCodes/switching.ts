@@ -36,8 +36,8 @@ export const switching = {
     },
     VMMIG_GUEST_ENDED: {
       summary:
-        'The guest’s QEMU on the source ended before the guest had been handed over. The message has what was noticed of it.',
-      whereIsTheGuest: 'Nowhere. Nothing of it is left on the destination.',
+        'The guest’s QEMU has ended: on the source before the guest had been handed over, or on both hosts. The message has what was noticed of it.',
+      whereIsTheGuest: 'Nowhere. Nothing of the migration is left on the hosts.',
       nextStep: 'Start it again from its disk, as after a power cut, and look for what ended its QEMU.',
     },
     VMMIG_QEMU_SILENT: {
@@ -78,9 +78,17 @@ export const switching = {
       nextStep: 'Nothing: both hosts are as they were. Move the guest again when you like.',
     },
     VMMIG_UNRESOLVED: {
-      summary: '`vmmig recover` could not find out whether the guest runs on the destination.',
+      summary:
+        '`vmmig recover` could not ask a host that has to say where the guest is. The message has what the other one answered.',
       whereIsTheGuest: 'Not known; it is kept paused on the source, if it is still there.',
-      nextStep: 'Make both hosts reachable and run it again; docs/switch.md says what to do when a host cannot know.',
+      nextStep: 'Make the host reachable that the message names, and run `vmmig recover GUEST` again.',
+    },
+    VMMIG_INCONCLUSIVE: {
+      summary:
+        'Both hosts have answered `vmmig recover`, and what they say does not decide where the guest is. The message has the answers, and why.',
+      whereIsTheGuest: 'Not known; mostly it is kept paused on the source, and goes on nowhere by itself.',
+      nextStep:
+        'The message says it, by what the hosts have answered: mostly end both QEMUs, start the guest again from its disk, and run `vmmig recover GUEST` once more. See “Exit code 7” in docs/switch.md.',
     },
     VMMIG_USAGE_NOTHING_TO_RECOVER: {
       summary: 'No host, and no journal on this machine, knows of an unfinished migration of that guest.',

@@ -1,7 +1,8 @@
 /** Guests that libvirt manages run on the other host at once; both daemons know it, and libvirt sees the end of it. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { cutWan, healWan, labExec, setWan, virsh } from '../../lab/index.js';
+import { cutWan, healWan, hostNames, labExec, setWan, virsh } from '../../lab/index.js';
+import type { StatusReport } from '../../migrate/index.js';
 import { domainsOn, expectQuiet, expectToRunOnce, isPersistent, refusals, startDomain, unsafe } from './domains.js';
 import { reportDocument } from './reportSchema.js';
 import { fastWan, Guest, isFull, kill, type Move, processes, processOn, useLab } from './rig.js';
@@ -147,7 +148,7 @@ describe('A domain that is switched', () => {
 
   it.runIf(isFull)(
     'is lost with the service that brings it memory, and that is said',
-    { timeout: 180_000 },
+    { timeout: 240_000 },
     async () => {
       const move = await beginPull();
       await kill(guest.host, await processOn(guest.host, processes.service));
@@ -157,8 +158,47 @@ describe('A domain that is switched', () => {
       expect(report.error!.message).toMatch(/End it there and start it again from its disk$/);
       // It has not been ended with the connection over which it came: what it has written is on its way to its disks.
       expect(await virsh(guest.host, ['domstate', '--reason', 'vm1'])).toBe('running (post-copy failed)');
+      await setWan(fastWan);
+      const { stdout: status } = await labExec(guest.host, ['vmmig', 'status', 'vm1', '--json']);
+      expect((JSON.parse(status) as StatusReport).migrations).toMatchObject([
+        {
+          vmLocation: 'destination',
+          problems: [expect.stringMatching(/is lost: end it on host[AB] and start it again/)],
+        },
+      ]);
+      const asked = ['vmmig', 'recover', 'vm1', '--json'] as const;
+      const recovered = await labExec(guest.otherHost, [...asked], { reject: false });
+      expect(recovered.exitCode, recovered.stderr).toBe(6);
+      expect(JSON.parse(recovered.stdout)).toMatchObject({ error: { code: 'VMMIG_MEMORY_LOST' } });
       await virsh(guest.host, ['destroy', 'vm1']);
       expect((await domainsOn(guest.host)).vm1 ?? 'shut off').toBe('shut off');
+      await expectQuiet();
+      const again = await labExec(guest.otherHost, [...asked], { reject: false });
+      expect(again.exitCode, again.stderr).toBe(7);
+      expect(JSON.parse(again.stdout)).toMatchObject({ error: { code: 'VMMIG_INCONCLUSIVE' } });
+      for (const host of hostNames) await labExec(host, ['virsh', 'undefine', 'vm1'], { reject: false });
+      guest = await startDomain('vm1');
+    },
+  );
+
+  it.runIf(isFull)(
+    'that was lost and ended while nobody watched is known to run nowhere',
+    { timeout: 240_000 },
+    async () => {
+      const from = guest.host;
+      await beginPull();
+      await kill(from, await processOn(from, processes.commandLine));
+      await kill(guest.host, await processOn(guest.host, processes.service));
+      await virsh(guest.host, ['destroy', 'vm1']);
+      await setWan(fastWan);
+      const { exitCode, stdout, stderr } = await labExec(from, ['vmmig', 'recover', 'vm1', '--json'], {
+        reject: false,
+      });
+      expect(exitCode, stderr).toBe(7);
+      expect(JSON.parse(stdout)).toMatchObject({ vmLocation: 'unknown', error: { code: 'VMMIG_GUEST_ENDED' } });
+      await expectQuiet();
+      const again = await labExec(from, ['vmmig', 'recover', 'vm1'], { reject: false });
+      expect(again.stderr).toContain('VMMIG_USAGE_NOTHING_TO_RECOVER');
     },
   );
 });

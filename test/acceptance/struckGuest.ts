@@ -13,6 +13,9 @@ import { type Strike, strikes } from './strikes.js';
 const settledWithinMs = 180_000;
 const whileStoppedMs = 1_000;
 
+/** What is found of a guest whose QEMUs have been ended. */
+const ended: Expectation = { where: 'lost', exitCode: 7, codes: ['GUEST_ENDED'] };
+
 /** What differs between guests. */
 export interface GuestKeeper {
   /** Starts it, or starts it anew, where no QEMU and no service is any more. */
@@ -66,9 +69,9 @@ export class StruckGuest {
     if (became.recovered !== null) await this.#recover(became.recovered, from, counted);
     const { where } = became.recovered ?? became;
     // What is left to be ended is the operator's.
-    if (where === 'paused') return;
-    if (where === 'lost') {
+    if (where === 'lost' || where === 'paused') {
       for (const host of hostNames) await this.#keeper.end(host);
+      if (where === 'paused') await this.#recover(ended, from, counted);
       return await this.#keeper.expectNothingLeft(null);
     }
     if (phase === 'later pass') await guest.run('pattern stop');

@@ -1,7 +1,7 @@
 /** The guest runs on the destination, part of its memory is on the source, and something happens. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { cutWan, healWan, labExec, setWan } from '../../lab/index.js';
+import { cutWan, healWan, hostNames, labExec, setWan } from '../../lab/index.js';
 import { reportDocument } from './reportSchema.js';
 import { expectNothingLeft, fastWan, Guest, isFull, kill, type Move, processes, processOn, useLab } from './rig.js';
 
@@ -159,5 +159,30 @@ describe('While the memory of a guest that was switched is pulled,', () => {
     const [, pages] = /: ([\d,]+) pages \([\d.]+ MiB\) were nowhere else and are lost\./.exec(report.error!.message)!;
     expect(Number(pages!.replaceAll(',', ''))).toBeGreaterThan(1000);
     expect(report.error!.message).toMatch(/End it there and start it again from its disk$/);
+  });
+});
+
+describe.runIf(isFull)('While the memory of a guest that was switched is pulled, and both services die,', () => {
+  useLab(fastWan);
+
+  it('it is lost, that is said as often as it is asked, and nothing is left of it once it has been ended', {
+    timeout: 120_000,
+  }, async () => {
+    const guest = await Guest.start('vm1', { memoryMiB: 192, data: { contents: 'random', filesMiB: 48, freeMiB: 16 } });
+    await guest.run('fill-cache');
+    await setWan(slowWan);
+    const move = guest.beginSwitch('--no-agent');
+    await move.untilPull();
+    for (const host of hostNames) await kill(host, await processOn(host, processes.service));
+    const { exitCode, report, stderr } = await move.ended;
+    expect(exitCode, stderr).toBe(6);
+    expect(report).toMatchObject({ vmLocation: 'destination', error: { code: 'VMMIG_MEMORY_LOST' } });
+    await setWan(fastWan);
+    const recovered = await labExec(guest.host, ['vmmig', 'recover', 'vm1', '--json'], { reject: false });
+    expect(recovered.exitCode, recovered.stderr).toBe(6);
+    expect(JSON.parse(recovered.stdout)).toMatchObject({ error: { code: 'VMMIG_MEMORY_LOST' } });
+    await processOn(guest.otherHost, processes.service);
+    await kill(guest.otherHost, await processOn(guest.otherHost, processes.qemu));
+    await expectNothingLeft([]);
   });
 });

@@ -140,4 +140,11 @@ describe('What is said of a migration', () => {
     expect(problems(source(), restarted)).toEqual([expect.stringMatching(/hostB has restarted/)]);
     expect(toldByHosts([source({ decision: 'held' }), restarted], null).vmLocation).toBe('unknown');
   });
+
+  it('is that memory was lost, where a service waits for the guest to be ended', () => {
+    const lost = { ...destination().hosted.ledger, phase: 'lost' };
+    const { vmLocation, problems } = toldByHosts([destination({ ledger: lost, decision: 'run' }, null)], null);
+    expect(vmLocation).toBe('destination');
+    expect(problems).toEqual(['part of the memory of vm1 is lost: end it on hostB and start it again from its disk']);
+  });
 });

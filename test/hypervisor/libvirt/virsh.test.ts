@@ -1,6 +1,7 @@
 /** Against libvirt's own test driver, which needs no daemon and has one domain, `test`. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
+  domainId,
   domainJob,
   domainState,
   domainXml,
@@ -75,6 +76,16 @@ describe('A domain', () => {
     await virsh.run(['destroy', 'test']);
     expect(isActive(await domainState(virsh, 'test'))).toBe(false);
     expect(isActive(null)).toBe(false);
+  });
+
+  it('has a number of its own for each process', async () => {
+    const first = await domainId(virsh, 'test');
+    expect(first).toMatch(/^\d+$/);
+    await virsh.run(['destroy', 'test']);
+    expect(await domainId(virsh, 'test')).toBeNull();
+    await virsh.run(['start', 'test']);
+    expect(await domainId(virsh, 'test')).not.toBe(first);
+    expect(await domainId(virsh, 'nothing')).toBeNull();
   });
 
   it('has no job when libvirt is not busy with it', async () => {
