@@ -17,6 +17,11 @@ import { fileURLToPath } from 'node:url';
 const project = dirname(dirname(fileURLToPath(import.meta.url)));
 const isRoot = process.getuid?.() === 0;
 
+/** What makes file systems and network links is root's, and not on everybody's path. */
+const systemDirectories = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
+const path = (process.env.PATH ?? '').split(delimiter);
+process.env.PATH = [...path, ...systemDirectories.filter((directory) => !path.includes(directory))].join(delimiter);
+
 class Failure extends Error {}
 
 /** Runs a command and gives its exit code. `quiet` shows its output only when it fails. */
