@@ -12,7 +12,7 @@ import type { Endpoint, LinkCredentials } from '../link/connection.js';
 import { type DurableLink, durableConnections } from '../link/durableLink.js';
 import { type Frame, frameHeaderBytes, frameType } from '../link/frames.js';
 import { dial } from '../link/handshake.js';
-import { decodeInPlace } from '../link/hints.js';
+import { decodeInPlace, type RunInPlace } from '../link/hints.js';
 import { peerText } from '../link/peerText.js';
 import { decodeResendRequest } from '../link/resend.js';
 import { decodeSequences } from '../link/sequences.js';
@@ -226,7 +226,7 @@ export class SourceRelay implements AsyncDisposable {
         this.#resend(frame);
         break;
       case frameType.inPlace:
-        this.#frames.noteInPlace(decodeInPlace(frame.payload));
+        this.#inPlace(decodeInPlace(frame.payload));
         break;
       case frameType.rootResult:
         this.#conclude(frame.payload[0] === 1);
@@ -237,6 +237,15 @@ export class SourceRelay implements AsyncDisposable {
       default:
         throw new RelayError('VMMIG_LINK_PROTOCOL', `the destination relay sent a frame of type ${frame.type}`);
     }
+  }
+
+  /** The destination has read a run ahead. */
+  #inPlace(found: RunInPlace): void {
+    this.#frames.noteInPlace(found);
+    const run = this.#window.release(found);
+    if (run === null) return;
+    this.#pool.release(Buffer.from(run.bytes.buffer));
+    if (this.#window.isOpen) this.#stream.resume();
   }
 
   #acknowledged(sequences: Buffer): void {

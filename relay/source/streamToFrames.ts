@@ -14,7 +14,7 @@ import { encodeHints, type RunInPlace } from '../link/hints.js';
 import { maxTailPayloadBytes, packTail } from '../link/packedTail.js';
 import { RunCollector } from './runCollector.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
-import type { RetainedRun } from './window.js';
+import type { ReferredRun } from './window.js';
 
 /** Tells the destination what the blocks are called and which section they belong to. */
 export interface BlocksFrame {
@@ -23,7 +23,7 @@ export interface BlocksFrame {
 }
 
 export interface FrameSink {
-  ordered(type: number, payload: Buffer, retained: ReadonlyMap<number, RetainedRun>): void;
+  ordered(type: number, payload: Buffer, retained: ReadonlyMap<number, ReferredRun>): void;
   /** The source guest has stopped: its RAM is complete. */
   ramEnded(): void;
 }
@@ -37,7 +37,7 @@ export interface EncodingOptions {
 /** What becomes of a page in QEMU's first pass: it has been there, or the page comes from the disk, or is sent. */
 export type PageFate = 'passed' | 'onDisk' | 'sent';
 
-const nothingRetained: ReadonlyMap<number, RetainedRun> = new Map();
+const nothingRetained: ReadonlyMap<number, ReferredRun> = new Map();
 
 export class StreamToFrames implements StreamHandler {
   readonly #sink: FrameSink;
@@ -51,7 +51,7 @@ export class StreamToFrames implements StreamHandler {
   #folding: Disposable | null = null;
   #cacheMap: CacheMap | null = null;
   #teleportMap: TeleportMap | null = null;
-  #retained = new Map<number, RetainedRun>();
+  #retained = new Map<number, ReferredRun>();
   readonly #run: RunCollector;
   /** How far the first pass is: it goes through the blocks in their order. */
   #furthestBlock = 0;
@@ -245,7 +245,7 @@ export class StreamToFrames implements StreamHandler {
     const record = this.#batch.addReference(block, page, count, disk, diskOffsetBytes, digest);
     // What the destination has told to have, it will not ask for.
     if (!this.#teleportMap!.isInPlace(block, page, count, digest))
-      this.#retained.set(record, { block, page, count, bytes: this.#takeRun(bytes) });
+      this.#retained.set(record, { block, page, count, digest, bytes: this.#takeRun(bytes) });
     this.#run.count = 0;
     this.#counters.pages.teleported += count;
     if (this.#batch.isFull) this.flush();

@@ -11,11 +11,15 @@ export interface RetainedRun {
   readonly bytes: Buffer;
 }
 
+export interface ReferredRun extends RetainedRun {
+  readonly digest: Buffer;
+}
+
 interface Outstanding {
   readonly frameBytes: number;
-  readonly retainedBytes: number;
+  retainedBytes: number;
   /** References by their record's index in the batch. */
-  readonly retained: ReadonlyMap<number, RetainedRun>;
+  readonly retained: Map<number, ReferredRun>;
   /** Those of them that were asked for. */
   readonly resent: Set<number>;
 }
@@ -42,6 +46,8 @@ const forgetting = 0.9;
 
 export class SendWindow {
   readonly #outstanding = new Map<number, Outstanding>();
+  /** Where those of the first pass are, by their first page. */
+  readonly #ofFirstPass = new Map<number, { readonly entry: Outstanding; readonly record: number }>();
   #frameBytes = 0;
   #retainedBytes = 0;
   #windowBytes = initialWindowBytes;
@@ -82,11 +88,16 @@ export class SendWindow {
     return this.#allFramesBytes;
   }
 
-  add(sequence: number, frameBytes: number, retained: ReadonlyMap<number, RetainedRun>): void {
+  add(sequence: number, frameBytes: number, retained: ReadonlyMap<number, ReferredRun>): void {
     let retainedBytes = 0;
-    for (const run of retained.values()) retainedBytes += run.bytes.buffer.byteLength;
+    const entry = { frameBytes, retainedBytes, retained: new Map(retained), resent: new Set<number>() };
+    for (const [record, run] of retained) {
+      retainedBytes += memoryBytes(run);
+      if (this.firstPassLeftBytes > 0) this.#ofFirstPass.set(placeOf(run), { entry, record });
+    }
+    entry.retainedBytes = retainedBytes;
     if (this.#startedAtMs === 0) this.#startedAtMs = performance.now();
-    this.#outstanding.set(sequence, { frameBytes, retainedBytes, retained, resent: new Set() });
+    this.#outstanding.set(sequence, entry);
     this.#frameBytes += frameBytes;
     this.#allFramesBytes += frameBytes;
     this.#retainedBytes += retainedBytes;
@@ -94,7 +105,7 @@ export class SendWindow {
   }
 
   /** @returns the runs that need not be kept any longer; null when no such frame was under way */
-  acknowledge(sequence: number, rttMs: number): Iterable<RetainedRun> | null {
+  acknowledge(sequence: number, rttMs: number): Iterable<ReferredRun> | null {
     const entry = this.#outstanding.get(sequence);
     if (entry === undefined) return null;
     this.#outstanding.delete(sequence);
@@ -102,11 +113,30 @@ export class SendWindow {
     this.#retainedBytes -= entry.retainedBytes;
     this.#ackedBytes += entry.frameBytes;
     this.#adapt(rttMs);
+    for (const run of entry.retained.values())
+      if (this.#ofFirstPass.get(placeOf(run))?.entry === entry) this.#ofFirstPass.delete(placeOf(run));
     return entry.retained.values();
   }
 
+  /**
+   * The destination has a run, though its reference may still be on the way there. Of the first pass, in which no page comes
+   * twice: nothing that could replace it comes before its reference.
+   * @returns what need not be kept any longer; null when that is nothing
+   */
+  release({ block, page, digest }: Pick<ReferredRun, 'block' | 'page' | 'digest'>): ReferredRun | null {
+    const found = this.#ofFirstPass.get(placeOf({ block, page }));
+    const run = found?.entry.retained.get(found.record);
+    if (found === undefined || run === undefined || !run.digest.equals(digest)) return null;
+    if (found.entry.resent.has(found.record)) return null;
+    this.#ofFirstPass.delete(placeOf(run));
+    found.entry.retained.delete(found.record);
+    found.entry.retainedBytes -= memoryBytes(run);
+    this.#retainedBytes -= memoryBytes(run);
+    return run;
+  }
+
   /** The run to be sent as bytes after all; null when there is none, or it was asked for before. */
-  takeForResend(sequence: number, record: number): RetainedRun | null {
+  takeForResend(sequence: number, record: number): ReferredRun | null {
     const entry = this.#outstanding.get(sequence);
     const run = entry?.retained.get(record);
     if (entry === undefined || run === undefined || entry.resent.has(record)) return null;
@@ -130,4 +160,15 @@ export class SendWindow {
     this.#measuredAtMs = nowMs;
     this.#wasFull = this.#frameBytes >= this.#windowBytes;
   }
+}
+
+/** What is kept of a run is kept whole. */
+function memoryBytes({ bytes }: Pick<ReferredRun, 'bytes'>): number {
+  return bytes.buffer.byteLength;
+}
+
+const pagesPerBlock = 2 ** 32;
+
+function placeOf({ block, page }: Pick<ReferredRun, 'block' | 'page'>): number {
+  return block * pagesPerBlock + page;
 }

@@ -1,11 +1,11 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { maxRetainedBytes, type RetainedRun, SendWindow } from '../../../relay/source/window.js';
+import { maxRetainedBytes, type ReferredRun, SendWindow } from '../../../relay/source/window.js';
 
-const nothing: ReadonlyMap<number, RetainedRun> = new Map();
+const nothing: ReadonlyMap<number, ReferredRun> = new Map();
 
-function runOf(lengthBytes: number): RetainedRun {
-  return { block: 0, page: 0, count: 1, bytes: Buffer.allocUnsafeSlow(lengthBytes) };
+function runOf(lengthBytes: number, page = 0): ReferredRun {
+  return { block: 0, page, count: 1, bytes: Buffer.allocUnsafeSlow(lengthBytes), digest: Buffer.alloc(16, page) };
 }
 
 describe('the window', () => {
@@ -35,6 +35,44 @@ describe('the window', () => {
     expect(window.isOpen).toBe(true);
   });
 
+  test('keeps no run of the first pass that the destination has found by itself, unless it was asked for', () => {
+    const window = new SendWindow();
+    window.firstPassLeftBytes = 2 ** 30;
+    const [first, second, third] = [runOf(4096, 7), runOf(4096, 8), runOf(4096, 9)] as const;
+    window.add(
+      0,
+      40,
+      new Map([
+        [0, first],
+        [1, second],
+      ]),
+    );
+    expect(window.release({ ...first, digest: second.digest })).toBe(null);
+    expect(window.release(first)).toBe(first);
+    expect(window.release(first)).toBe(null);
+    expect(window.takeForResend(0, 0)).toBe(null);
+    expect(window.takeForResend(0, 1)).toBe(second);
+    expect(window.release(second)).toBe(null);
+    expect([...window.acknowledge(0, 1)!]).toEqual([second]);
+    expect(window.release(second)).toBe(null);
+    // From then on a page may come again before its reference does.
+    window.firstPassLeftBytes = 0;
+    window.add(1, 40, new Map([[0, third]]));
+    expect(window.release(third)).toBe(null);
+  });
+
+  test('opens when the destination has found enough by itself', () => {
+    const window = new SendWindow();
+    window.firstPassLeftBytes = 2 ** 30;
+    let sequence = 0;
+    while (window.isOpen) {
+      window.add(sequence, 40, new Map([[0, runOf(2 ** 20, sequence % 256)]]));
+      sequence++;
+    }
+    expect(window.release(runOf(2 ** 20, 3))).not.toBe(null);
+    expect(window.isOpen).toBe(true);
+  });
+
   test('follows a model: what is under way, and which runs can be asked for again', () => {
     const step = fc.oneof(
       fc.record({
@@ -47,7 +85,7 @@ describe('the window', () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
         const window = new SendWindow();
-        const model = new Map<number, { bytes: number; runs: Map<number, RetainedRun> }>();
+        const model = new Map<number, { bytes: number; runs: Map<number, ReferredRun> }>();
         let next = 0;
         let sentBytes = 0;
         for (const each of steps) {
