@@ -17,12 +17,13 @@ describe.each([
       memoryMiB: 192,
       data: { contents: 'random', filesMiB: 16, freeMiB: 64 },
     });
-    await guest.run('fill-cache; mkdir -p /data/w; pattern start 16 1000; fswriter start /data/w 8');
+    await guest.run('fill-cache; mkdir -p /data/w; pattern start 16; fswriter start /data/w 8');
   });
 
   async function moveBy(modes: readonly ('teleport' | 'switch')[]): Promise<void> {
     let passes = 0;
     let rounds = 0;
+    await guest.run('pattern pace 1000');
     for (const mode of modes) {
       await sleep(500);
       await guest[mode]();
@@ -32,7 +33,8 @@ describe.each([
       passes = Number(pass);
       rounds = Number(round);
     }
-    // Everything that was there during the last move is verified at least once more.
+    // Everything that was there during the last move is verified at least once more, now as fast as the guest can.
+    await guest.run('pattern pace');
     const state = async (tool: string) =>
       Number(/(?:passes|rounds) (\d+) errors 0 /.exec(await guest.run(`${tool} status`))?.[1]);
     await expect.poll(() => state('pattern'), { timeout: 30_000 }).toBeGreaterThan(passes + 1);
