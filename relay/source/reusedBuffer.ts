@@ -7,7 +7,7 @@
  */
 import { Socket } from 'node:net';
 
-const defaultBytes = 256 * 1024;
+export const defaultReadBytes = 256 * 1024;
 
 interface WithHandle {
   _handle: object | null;
@@ -22,7 +22,7 @@ interface WithHandle {
 export function readIntoOneBuffer(
   accepted: Socket,
   onBytes: (bytes: Buffer) => boolean,
-  bufferBytes = defaultBytes,
+  bufferBytes = defaultReadBytes,
 ): Socket {
   const holder = accepted as unknown as WithHandle;
   const handle = holder._handle;

@@ -20,7 +20,9 @@ import { TokenBucket } from '../link/tokenBucket.js';
 import { Milestone } from '../milestone.js';
 import { teleportLink } from '../teleportLink.js';
 import { IncomingStream, type IncomingStreamHandlers } from './incomingStream.js';
+import { pagesAhead } from './pagesAhead.js';
 import { Resends } from './resends.js';
+import { defaultReadBytes } from './reusedBuffer.js';
 import { StoppedGuest, stoppedPatienceMs } from './stoppedGuest.js';
 import { type PageFate, StreamToFrames } from './streamToFrames.js';
 import type { CacheMap } from './teleportMap.js';
@@ -53,6 +55,8 @@ export interface SourceRelayState {
   readonly counters: RelayCounters;
   /** Taken from QEMU and not yet acknowledged. */
   readonly backlogBytes: number;
+  /** Referred to, and not known to be in place at the destination; 0 of a switch, whose guest does not wait for it. */
+  readonly unrestoredBytes: number;
   /** What was taken from QEMU takes on the link, on its way or there; null where that is not counted: of a switch. */
   readonly framedBytes: number | null;
   readonly bytesOnWire: number;
@@ -78,6 +82,7 @@ export class SourceRelay implements AsyncDisposable {
   readonly #options: SourceRelayOptions;
   readonly #resends = new Resends();
   readonly #stoppedGuest: StoppedGuest;
+  readonly #pagesAhead = pagesAhead(defaultReadBytes);
   #link: DurableLink | null = null;
   #ramEnded = false;
   /** Since when the link is interrupted, by this host's clock; null while it is not. */
@@ -111,7 +116,8 @@ export class SourceRelay implements AsyncDisposable {
       decoded: () => {
         const { totalPages, pages } = this.#counters;
         const leftPages = Math.max(0, totalPages - pages.seen);
-        this.#window.firstPassLeftBytes = leftPages * pageBytes;
+        this.#window.isFirstPass = leftPages > 0;
+        this.#window.runsAhead = leftPages > this.#pagesAhead;
         this.#frames.batchPages = leftPages > 0 ? maxBatchPages : this.#shortBatchPages();
         return this.#window.isOpen;
       },
@@ -137,7 +143,7 @@ export class SourceRelay implements AsyncDisposable {
       peers,
       {
         immediate: (frame) => this.#answer(frame),
-        received: () => this.#resends.send(this.#link!),
+        received: () => this.#received(),
         interrupted: () => this.#interrupted(),
         resumed: () => this.#resumed(),
         lost: (cause) => this.#fail(cause),
@@ -157,6 +163,7 @@ export class SourceRelay implements AsyncDisposable {
     return {
       counters: this.#counters,
       backlogBytes: this.#window.frameBytes + this.#frames.pendingBytes,
+      unrestoredBytes: this.#window.retainedBytes,
       framedBytes: this.#window.allFramesBytes + this.#frames.pendingBytes,
       bytesOnWire: this.#link?.bytesOnWire ?? 0,
       rttMs: this.#link?.rttMs ?? 0,
@@ -248,9 +255,15 @@ export class SourceRelay implements AsyncDisposable {
     if (this.#window.isOpen) this.#stream.resume();
   }
 
+  #received(): void {
+    const { unreceivedBytes, rttMs } = this.#link!;
+    this.#window.received(unreceivedBytes, rttMs);
+    this.#resends.send(this.#link!);
+  }
+
   #acknowledged(sequences: Buffer): void {
     for (const sequence of decodeSequences(sequences)) {
-      const runs = this.#window.acknowledge(sequence, this.#link!.rttMs);
+      const runs = this.#window.acknowledge(sequence);
       if (runs === null) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination acknowledged what was not sent');
       for (const { bytes } of runs) this.#pool.release(Buffer.from(bytes.buffer));
     }

@@ -30,7 +30,9 @@ const maxWindowBytes = 48 * 1024 * 1024;
 const initialWindowBytes = 4 * 1024 * 1024;
 /** What QEMU reads in a third of a second: while the link is busy with bytes, the page cache behind them is gone through. */
 export const maxRetainedBytes = 96 * 1024 * 1024;
-/** In the first pass, see {@link SendWindow.firstPassLeftBytes}. */
+/** Once the guest may be stopped at any moment: it waits until that has been read at the destination. */
+const maxLateRetainedBytes = 32 * 1024 * 1024;
+/** In the first pass, see {@link SendWindow.runsAhead}. */
 const firstPassWindowBytes = 32 * 1024 * 1024;
 /** The queue that the window lets stand in the network, beyond the round trip itself. */
 const firstPassQueueMs = 100;
@@ -41,8 +43,10 @@ const measureMs = 100;
 const growth = 1.5;
 /** While TCP finds the link's speed, measurements are too low. */
 const startMs = 1000;
-/** How fast a speed that is not seen again is forgotten, each measurement. */
-const forgetting = 0.9;
+/** With less under way the link has next to nothing to do. */
+const busyBytes = 64 * 1024;
+/** So many measurements make the speed: a destination that was busy receives what has waited for it all at once. */
+const measurementsKept = 5;
 
 export class SendWindow {
   readonly #outstanding = new Map<number, Outstanding>();
@@ -51,22 +55,38 @@ export class SendWindow {
   #frameBytes = 0;
   #retainedBytes = 0;
   #windowBytes = initialWindowBytes;
-  #ackedBytes = 0;
+  #receivedBytes = 0;
+  #measuredBytes = 0;
   #allFramesBytes = 0;
   #measuredAtMs = performance.now();
-  #wasFull = false;
+  /** Since the last measurement. */
+  #leastUnreceivedBytes = 0;
   #bytesPerMs = 0;
+  readonly #measured: { readonly bytes: number; readonly ms: number }[] = [];
   #startedAtMs = 0;
+  #isFirstPass = false;
+  #runsAhead = false;
+  #rttMs = 0;
+
+  /** What is sent from now on QEMU sends for the first time. */
+  set isFirstPass(isFirstPass: boolean) {
+    this.#isFirstPass = isFirstPass;
+  }
+
   /**
-   * Memory that has not been sent for the first time. What waits for the link then is nothing that a newer version could
-   * make useless, and going on finds what costs the link nothing. Towards the end the queue gets shorter: after it QEMU may
-   * stop the guest.
+   * Whether QEMU is sure not to stop the guest yet. What waits for the link then is nothing that a newer version could make
+   * useless, and going on finds what costs the link nothing. Later on the guest waits for all that has not arrived.
    */
-  firstPassLeftBytes = 0;
+  set runsAhead(runsAhead: boolean) {
+    if (runsAhead === this.#runsAhead) return;
+    this.#runsAhead = runsAhead;
+    this.#resize();
+  }
 
   get isOpen(): boolean {
-    const limitBytes = Math.max(this.#windowBytes, Math.min(firstPassWindowBytes, this.firstPassLeftBytes));
-    return this.#frameBytes < limitBytes && this.#retainedBytes < maxRetainedBytes;
+    const limitBytes = this.#runsAhead ? Math.max(this.#windowBytes, firstPassWindowBytes) : this.#windowBytes;
+    const keptBytes = this.#runsAhead ? maxRetainedBytes : maxLateRetainedBytes;
+    return this.#frameBytes < limitBytes && this.#retainedBytes < keptBytes;
   }
 
   /** What the link has lately taken; 0 before that is known. */
@@ -76,6 +96,11 @@ export class SendWindow {
 
   get isEmpty(): boolean {
     return this.#outstanding.size === 0;
+  }
+
+  /** Kept for references of which it is not known that the destination has what they mean. */
+  get retainedBytes(): number {
+    return this.#retainedBytes;
   }
 
   /** Sent, and not yet acknowledged. */
@@ -93,7 +118,7 @@ export class SendWindow {
     const entry = { frameBytes, retainedBytes, retained: new Map(retained), resent: new Set<number>() };
     for (const [record, run] of retained) {
       retainedBytes += memoryBytes(run);
-      if (this.firstPassLeftBytes > 0) this.#ofFirstPass.set(placeOf(run), { entry, record });
+      if (this.#isFirstPass) this.#ofFirstPass.set(placeOf(run), { entry, record });
     }
     entry.retainedBytes = retainedBytes;
     if (this.#startedAtMs === 0) this.#startedAtMs = performance.now();
@@ -101,18 +126,22 @@ export class SendWindow {
     this.#frameBytes += frameBytes;
     this.#allFramesBytes += frameBytes;
     this.#retainedBytes += retainedBytes;
-    if (this.#frameBytes >= this.#windowBytes) this.#wasFull = true;
+  }
+
+  /** @param unreceivedBytes - that the destination's relay has not received yet, in place or not */
+  received(unreceivedBytes: number, rttMs: number): void {
+    this.#receivedBytes = Math.max(this.#receivedBytes, this.#allFramesBytes - unreceivedBytes);
+    this.#leastUnreceivedBytes = Math.min(this.#leastUnreceivedBytes, unreceivedBytes);
+    this.#adapt(unreceivedBytes, rttMs);
   }
 
   /** @returns the runs that need not be kept any longer; null when no such frame was under way */
-  acknowledge(sequence: number, rttMs: number): Iterable<ReferredRun> | null {
+  acknowledge(sequence: number): Iterable<ReferredRun> | null {
     const entry = this.#outstanding.get(sequence);
     if (entry === undefined) return null;
     this.#outstanding.delete(sequence);
     this.#frameBytes -= entry.frameBytes;
     this.#retainedBytes -= entry.retainedBytes;
-    this.#ackedBytes += entry.frameBytes;
-    this.#adapt(rttMs);
     for (const run of entry.retained.values())
       if (this.#ofFirstPass.get(placeOf(run))?.entry === entry) this.#ofFirstPass.delete(placeOf(run));
     return entry.retained.values();
@@ -145,20 +174,33 @@ export class SendWindow {
   }
 
   /** Grows while the link keeps up with more, settles at the speed it turns out to have. */
-  #adapt(rttMs: number): void {
+  #adapt(unreceivedBytes: number, rttMs: number): void {
     const nowMs = performance.now();
     const elapsedMs = nowMs - this.#measuredAtMs;
     if (elapsedMs < measureMs) return;
-    // What was acknowledged while there was little to send says nothing about what the link could take.
-    if (this.#wasFull || this.#ackedBytes / elapsedMs > this.#bytesPerMs)
-      this.#bytesPerMs = Math.max(this.#ackedBytes / elapsedMs, this.#bytesPerMs * forgetting);
-    const wantedQueueMs = this.firstPassLeftBytes > firstPassWindowBytes ? firstPassQueueMs : queueMs;
-    const wanted = growth * this.#bytesPerMs * (rttMs + wantedQueueMs);
-    const isStarting = nowMs - this.#startedAtMs < startMs;
-    this.#windowBytes = Math.min(maxWindowBytes, Math.max(isStarting ? initialWindowBytes : minWindowBytes, wanted));
-    this.#ackedBytes = 0;
+    const bytes = this.#receivedBytes - this.#measuredBytes;
+    // What was received while there was little to send says nothing about what the link could take.
+    const wasBusy = this.#leastUnreceivedBytes >= busyBytes;
+    if (wasBusy || bytes / elapsedMs > this.#bytesPerMs) this.#measure(bytes, elapsedMs);
+    this.#rttMs = rttMs;
+    this.#resize();
+    this.#measuredBytes = this.#receivedBytes;
     this.#measuredAtMs = nowMs;
-    this.#wasFull = this.#frameBytes >= this.#windowBytes;
+    this.#leastUnreceivedBytes = unreceivedBytes;
+  }
+
+  #measure(bytes: number, ms: number): void {
+    this.#measured.push({ bytes, ms });
+    if (this.#measured.length > measurementsKept) this.#measured.shift();
+    const sum = (of: 'bytes' | 'ms') => this.#measured.reduce((total, measured) => total + measured[of], 0);
+    this.#bytesPerMs = sum('bytes') / sum('ms');
+  }
+
+  #resize(): void {
+    const wantedQueueMs = this.#runsAhead ? firstPassQueueMs : queueMs;
+    const wanted = growth * this.#bytesPerMs * (this.#rttMs + wantedQueueMs);
+    const isStarting = performance.now() - this.#startedAtMs < startMs;
+    this.#windowBytes = Math.min(maxWindowBytes, Math.max(isStarting ? initialWindowBytes : minWindowBytes, wanted));
   }
 }
 

@@ -7,29 +7,19 @@
  *   keep up  it is read as the link takes it: QEMU goes through what the guest writes, again and again
  *   let go   everything is read at once
  */
-import { readFileSync } from 'node:fs';
+import { pagesAhead } from '../pagesAhead.js';
 
-/** Of a page of zeroes that follows another one. */
-const leastPageBytes = 9;
-/** `IO_BUF_SIZE` of QEMU's migration/qemu-file.c */
-const qemuBufferBytes = 32 * 1024;
-const defaultSocketBytes = 212_992;
 /** Read at a time: what comes beyond the point at which to stop is read all the same. */
 export const heldBackReadBytes = 32 * 1024;
 /** Captured and not sent yet, while it is to keep up. */
 const maxUnsentPages = 1024;
-
-/** So many pages QEMU may be ahead of who reads its stream. */
-export function pagesAhead(): number {
-  return Math.ceil((socketBytes() + qemuBufferBytes + heldBackReadBytes) / leastPageBytes);
-}
 
 export class HoldBack {
   readonly #pagesAhead: number;
   #mode: 'hold' | 'keepUp' | 'letGo';
 
   /** @param isWanted - else everything is read at once */
-  constructor(isWanted: boolean, ahead = pagesAhead()) {
+  constructor(isWanted: boolean, ahead = pagesAhead(heldBackReadBytes)) {
     this.#mode = isWanted ? 'hold' : 'letGo';
     this.#pagesAhead = ahead;
   }
@@ -54,15 +44,5 @@ export class HoldBack {
 
   letGo(): void {
     this.#mode = 'letGo';
-  }
-}
-
-/** What the kernel lets a process write into a socket that nobody reads. */
-function socketBytes(): number {
-  try {
-    return Math.max(defaultSocketBytes, Number(readFileSync('/proc/sys/net/core/wmem_default', 'utf8')));
-  } catch {
-    // Network namespaces need not show it.
-    return defaultSocketBytes;
   }
 }
