@@ -52,10 +52,7 @@ export function parseFailureTable(text: string): Cell[] {
         throw new SyntaxError(`${title}: the row "${strike}" has ${cells.length} cells`);
       return cells.flatMap((cell, index): Cell[] => {
         if (cell === '') return [];
-        const outcomes = cell
-          .replace(/ \?$/, '')
-          .split(' or ')
-          .map((outcome) => parseOutcome(outcome, `${title}, ${strike}`));
+        const outcomes = cell.split(' or ').map((outcome) => parseOutcome(outcome, `${title}, ${strike}`));
         return [{ mode, strike, phase: phases[index]!, outcomes }];
       });
     });
