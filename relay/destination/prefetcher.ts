@@ -82,13 +82,13 @@ export class Prefetcher {
     }
   }
 
-  /** To be asked before {@link overtake}. @returns whether what the reference is about is in place */
-  has({ block, page, count, disk, diskOffsetBytes, digest }: BatchRecord): boolean {
+  /** To be asked before {@link overtake}. @returns whether what the reference is about is in place, wherever it was read */
+  has({ block, page, count, digest }: BatchRecord): boolean {
     const runs = this.#runs;
     const at = this.#runOfPage[block]![page]! - 1;
     if (at < 0 || runs.state[at] !== runState.placed || runs.page[at] !== page || runs.length[at] !== count)
       return false;
-    return runs.disk[at] === disk && runs.diskOffsetBytes[at] === diskOffsetBytes && runs.hasDigest(at, digest!);
+    return runs.hasDigest(at, digest!);
   }
 
   /** Reads on as far as there is room for it. */
