@@ -29,7 +29,7 @@ import type { CacheMap } from './teleportMap.js';
 import { maxRetainedBytes, SendWindow } from './window.js';
 
 const runBufferBytes = maxReferencePages * pageBytes;
-/** After the first pass a batch is sent when it is so long on the link. */
+/** When QEMU may stop the guest, a batch is sent when it is so long on the link. */
 const batchMs = 8;
 const minBatchPages = 8;
 
@@ -117,8 +117,9 @@ export class SourceRelay implements AsyncDisposable {
         const { totalPages, pages } = this.#counters;
         const leftPages = Math.max(0, totalPages - pages.seen);
         this.#window.isFirstPass = leftPages > 0;
-        this.#window.runsAhead = leftPages > this.#pagesAhead;
-        this.#frames.batchPages = leftPages > 0 ? maxBatchPages : this.#shortBatchPages();
+        const runsAhead = leftPages > this.#pagesAhead;
+        this.#window.runsAhead = runsAhead;
+        this.#frames.batchPages = runsAhead ? maxBatchPages : this.#shortBatchPages();
         return this.#window.isOpen;
       },
       ended: () => this.#endOfStream(),

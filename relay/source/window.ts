@@ -38,15 +38,16 @@ const firstPassWindowBytes = 32 * 1024 * 1024;
 const firstPassQueueMs = 100;
 /** Later on the guest may be stopped at any moment, and then it waits for the queue. */
 const queueMs = 20;
-const measureMs = 100;
+/** A destination that was busy receives what has waited for it all at once. */
+const measureMs = 200;
 /** Room to find out that the link takes more. */
 const growth = 1.5;
 /** While TCP finds the link's speed, measurements are too low. */
 const startMs = 1000;
 /** With less under way the link has next to nothing to do. */
 const busyBytes = 64 * 1024;
-/** So many measurements make the speed: a destination that was busy receives what has waited for it all at once. */
-const measurementsKept = 5;
+/** How fast a speed that is not seen again is forgotten, each measurement: what the window itself holds back is not the link's. */
+const forgetting = 0.85;
 
 export class SendWindow {
   readonly #outstanding = new Map<number, Outstanding>();
@@ -62,7 +63,6 @@ export class SendWindow {
   /** Since the last measurement. */
   #leastUnreceivedBytes = 0;
   #bytesPerMs = 0;
-  readonly #measured: { readonly bytes: number; readonly ms: number }[] = [];
   #startedAtMs = 0;
   #isFirstPass = false;
   #runsAhead = false;
@@ -181,19 +181,13 @@ export class SendWindow {
     const bytes = this.#receivedBytes - this.#measuredBytes;
     // What was received while there was little to send says nothing about what the link could take.
     const wasBusy = this.#leastUnreceivedBytes >= busyBytes;
-    if (wasBusy || bytes / elapsedMs > this.#bytesPerMs) this.#measure(bytes, elapsedMs);
+    if (wasBusy || bytes / elapsedMs > this.#bytesPerMs)
+      this.#bytesPerMs = Math.max(bytes / elapsedMs, this.#bytesPerMs * forgetting);
     this.#rttMs = rttMs;
     this.#resize();
     this.#measuredBytes = this.#receivedBytes;
     this.#measuredAtMs = nowMs;
     this.#leastUnreceivedBytes = unreceivedBytes;
-  }
-
-  #measure(bytes: number, ms: number): void {
-    this.#measured.push({ bytes, ms });
-    if (this.#measured.length > measurementsKept) this.#measured.shift();
-    const sum = (of: 'bytes' | 'ms') => this.#measured.reduce((total, measured) => total + measured[of], 0);
-    this.#bytesPerMs = sum('bytes') / sum('ms');
   }
 
   #resize(): void {
