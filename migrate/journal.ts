@@ -29,6 +29,7 @@ export async function readJournal(id: string): Promise<JournalEntry[]> {
 export class Journal implements AsyncDisposable {
   readonly #file: FileHandle;
   readonly #directory: string;
+  #written: Promise<unknown> = Promise.resolve();
   /** How long the last entry that was written durably took to be on disk. */
   syncMs = 0;
 
@@ -43,9 +44,12 @@ export class Journal implements AsyncDisposable {
     return new Journal(await open(join(directory, 'journal.ndjson'), 'a', 0o600), directory);
   }
 
-  /** Appends an entry. */
+  /** Appends an entry, after those that are still being written. */
   async write(event: JournalEvent, details: object = {}): Promise<void> {
-    await this.#file.appendFile(`${JSON.stringify({ at: new Date().toISOString(), event, ...details })}\n`);
+    const line = `${JSON.stringify({ at: new Date().toISOString(), event, ...details })}\n`;
+    const writing = this.#written.then(() => this.#file.appendFile(line));
+    this.#written = writing.catch(() => {});
+    await writing;
   }
 
   /** Appends an entry and waits until it is on disk: for what must be known after a crash. */
@@ -64,6 +68,7 @@ export class Journal implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#written;
     await this.#file.close();
   }
 }

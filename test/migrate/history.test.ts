@@ -2,7 +2,7 @@ import { mkdir, readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { history, readReport, showReport } from '../../migrate/history.js';
-import { Journal } from '../../migrate/journal.js';
+import { Journal, readJournal } from '../../migrate/journal.js';
 import { newMigrationId, stateDirectory } from '../../migrate/stateDirectory.js';
 import { reportOf, useStateDirectory } from './temporary.js';
 
@@ -59,6 +59,15 @@ describe('a journal', () => {
     expect((await readdir(directory)).sort()).toEqual(['journal.ndjson', 'report.json']);
     expect((await stat(directory)).mode & 0o777).toBe(0o700);
     for (const name of await readdir(directory)) expect((await stat(join(directory, name))).mode & 0o777).toBe(0o600);
+  });
+
+  test('has its entries in the order in which they were written, all of them', async () => {
+    const journal = await Journal.open('20260101-000000-00000a');
+    const numbers = Array.from({ length: 200 }, (_, at) => at);
+    const writing = numbers.map((number) => journal.write('phase', { number }));
+    await journal[Symbol.asyncDispose]();
+    await Promise.all(writing);
+    expect((await readJournal('20260101-000000-00000a')).map(({ number }) => number)).toEqual(numbers);
   });
 
   test('is continued by the next one with the same id', async () => {
