@@ -24,8 +24,10 @@ function open(): Promise<GuestAgent> {
   return openAgent({ port: null, qga: new QgaSocket(qgaPath) }, { program });
 }
 
-/** Programs that run, what lies where programs leave things, and what the daemon has open. */
-/** Without the file that the guest's counter is written into before it is renamed. */
+/**
+ * Programs that run, what lies where programs leave things, and what the daemon has open. Without the file that the guest's
+ * counter is written into before it is renamed.
+ */
 async function state(): Promise<string> {
   return await guest.shell.output(
     `programs=$(for p in /proc/[0-9]*; do readlink $p/exe; done); echo "$programs" | sort
