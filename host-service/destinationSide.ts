@@ -243,7 +243,7 @@ export class DestinationSide implements AsyncDisposable {
   /** Does the guest run here? If not, it never will. */
   async ask({ bootId, ...migration }: Params<'destination.ask'>): Promise<Results['destination.ask']> {
     const commitPoint = this.#switch ?? (await this.#teleporting.catch(() => null));
-    return commitPoint == null
+    return commitPoint === null
       ? await askDestination(migration, bootId)
       : await asked(migration, await commitPoint.ask());
   }

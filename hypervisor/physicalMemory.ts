@@ -39,7 +39,7 @@ export class PhysicalMemory implements Disposable {
 
   /** Fills the buffer from a guest physical address on. @returns whether all of it is memory */
   read(gpa: number, into: Buffer): boolean {
-    const address = this.#addressOf(gpa, into.length);
+    const address = this.address(gpa, into.length);
     if (address === null) return false;
     try {
       return readSync(this.#descriptor, into, 0, into.length, address) === into.length;
@@ -50,7 +50,7 @@ export class PhysicalMemory implements Disposable {
 
   /** Likewise, without waiting for what is swapped out. Not to be disposed of meanwhile. */
   async load(gpa: number, into: Buffer): Promise<boolean> {
-    const address = this.#addressOf(gpa, into.length);
+    const address = this.address(gpa, into.length);
     if (address === null) return false;
     try {
       return (await readFrom(this.#descriptor, into, 0, into.length, address)).bytesRead === into.length;
@@ -59,10 +59,11 @@ export class PhysicalMemory implements Disposable {
     }
   }
 
-  /** In QEMU's address space; null for what is no memory. */
-  address(gpa: number): number | null {
+  /** In QEMU's address space; null unless it, and so much from there on, is memory. */
+  address(gpa: number, lengthBytes = 0): number | null {
     const range = findGpaRange(this.#ranges, gpa) as MappedRange | undefined;
-    return range === undefined ? null : range.address + gpa - range.gpaStart;
+    if (range === undefined || gpa - range.gpaStart + lengthBytes > range.lengthBytes) return null;
+    return range.address + gpa - range.gpaStart;
   }
 
   /** Where guest physical memory is kept; nothing for what is no memory. */
@@ -81,13 +82,6 @@ export class PhysicalMemory implements Disposable {
 
   [Symbol.dispose](): void {
     closeSync(this.#descriptor);
-  }
-
-  /** Null unless all of so much is memory. */
-  #addressOf(gpa: number, lengthBytes: number): number | null {
-    const range = findGpaRange(this.#ranges, gpa) as MappedRange | undefined;
-    if (range === undefined || gpa - range.gpaStart + lengthBytes > range.lengthBytes) return null;
-    return range.address + gpa - range.gpaStart;
   }
 }
 

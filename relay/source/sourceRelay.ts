@@ -55,8 +55,6 @@ export interface SourceRelayState {
   readonly counters: RelayCounters;
   /** Taken from QEMU and not yet acknowledged. */
   readonly backlogBytes: number;
-  /** Referred to, and not known to be in place at the destination; 0 of a switch, whose guest does not wait for it. */
-  readonly unrestoredBytes: number;
   /** What was taken from QEMU takes on the link, on its way or there; null where that is not counted: of a switch. */
   readonly framedBytes: number | null;
   readonly bytesOnWire: number;
@@ -164,7 +162,6 @@ export class SourceRelay implements AsyncDisposable {
     return {
       counters: this.#counters,
       backlogBytes: this.#window.frameBytes + this.#frames.pendingBytes,
-      unrestoredBytes: this.#window.retainedBytes,
       framedBytes: this.#window.allFramesBytes + this.#frames.pendingBytes,
       bytesOnWire: this.#link?.bytesOnWire ?? 0,
       rttMs: this.#link?.rttMs ?? 0,

@@ -208,7 +208,6 @@ export class SwitchSource implements AsyncDisposable {
       counters: this.#counters,
       ramEnded: this.#phases.ramEnded,
       backlogBytes: remaining.bytesPages * pageBytes,
-      unrestoredBytes: 0,
       framedBytes: null,
       opaqueSections: [],
       remaining,

@@ -4,6 +4,8 @@
  * pages kept until the destination has found them on its disk.
  */
 
+import type { RunInPlace } from '../link/hints.js';
+
 export interface RetainedRun {
   readonly block: number;
   readonly page: number;
@@ -63,15 +65,12 @@ export class SendWindow {
   /** Since the last measurement. */
   #leastUnreceivedBytes = 0;
   #bytesPerMs = 0;
-  #startedAtMs = 0;
-  #isFirstPass = false;
+  /** When the first frame was sent. */
+  #startedAtMs = Number.POSITIVE_INFINITY;
+  /** What is sent from now on QEMU sends for the first time. */
+  isFirstPass = false;
   #runsAhead = false;
   #rttMs = 0;
-
-  /** What is sent from now on QEMU sends for the first time. */
-  set isFirstPass(isFirstPass: boolean) {
-    this.#isFirstPass = isFirstPass;
-  }
 
   /**
    * Whether QEMU is sure not to stop the guest yet. What waits for the link then is nothing that a newer version could make
@@ -98,11 +97,6 @@ export class SendWindow {
     return this.#outstanding.size === 0;
   }
 
-  /** Kept for references of which it is not known that the destination has what they mean. */
-  get retainedBytes(): number {
-    return this.#retainedBytes;
-  }
-
   /** Sent, and not yet acknowledged. */
   get frameBytes(): number {
     return this.#frameBytes;
@@ -114,18 +108,16 @@ export class SendWindow {
   }
 
   add(sequence: number, frameBytes: number, retained: ReadonlyMap<number, ReferredRun>): void {
-    let retainedBytes = 0;
-    const entry = { frameBytes, retainedBytes, retained: new Map(retained), resent: new Set<number>() };
+    const entry = { frameBytes, retainedBytes: 0, retained: new Map(retained), resent: new Set<number>() };
     for (const [record, run] of retained) {
-      retainedBytes += memoryBytes(run);
-      if (this.#isFirstPass) this.#ofFirstPass.set(placeOf(run), { entry, record });
+      entry.retainedBytes += memoryBytes(run);
+      if (this.isFirstPass) this.#ofFirstPass.set(placeOf(run), { entry, record });
     }
-    entry.retainedBytes = retainedBytes;
-    if (this.#startedAtMs === 0) this.#startedAtMs = performance.now();
+    this.#startedAtMs = Math.min(this.#startedAtMs, performance.now());
     this.#outstanding.set(sequence, entry);
     this.#frameBytes += frameBytes;
     this.#allFramesBytes += frameBytes;
-    this.#retainedBytes += retainedBytes;
+    this.#retainedBytes += entry.retainedBytes;
   }
 
   /** @param unreceivedBytes - that the destination's relay has not received yet, in place or not */
@@ -152,7 +144,7 @@ export class SendWindow {
    * twice: nothing that could replace it comes before its reference.
    * @returns what need not be kept any longer; null when that is nothing
    */
-  release({ block, page, digest }: Pick<ReferredRun, 'block' | 'page' | 'digest'>): ReferredRun | null {
+  release({ block, page, digest }: RunInPlace): ReferredRun | null {
     const found = this.#ofFirstPass.get(placeOf({ block, page }));
     const run = found?.entry.retained.get(found.record);
     if (found === undefined || run === undefined || !run.digest.equals(digest)) return null;
