@@ -5,6 +5,7 @@
  */
 
 import type { RunInPlace } from '../link/hints.js';
+import { LinkSpeed } from './linkSpeed.js';
 
 export interface RetainedRun {
   readonly block: number;
@@ -40,16 +41,10 @@ const firstPassWindowBytes = 32 * 1024 * 1024;
 const firstPassQueueMs = 100;
 /** Later on the guest may be stopped at any moment, and then it waits for the queue. */
 const queueMs = 20;
-/** A destination that was busy receives what has waited for it all at once. */
-const measureMs = 200;
 /** Room to find out that the link takes more. */
 const growth = 1.5;
 /** While TCP finds the link's speed, measurements are too low. */
 const startMs = 1000;
-/** With less under way the link has next to nothing to do. */
-const busyBytes = 64 * 1024;
-/** How fast a speed that is not seen again is forgotten, each measurement: what the window itself holds back is not the link's. */
-const forgetting = 0.85;
 
 export class SendWindow {
   readonly #outstanding = new Map<number, Outstanding>();
@@ -58,13 +53,7 @@ export class SendWindow {
   #frameBytes = 0;
   #retainedBytes = 0;
   #windowBytes = initialWindowBytes;
-  #receivedBytes = 0;
-  #measuredBytes = 0;
-  #allFramesBytes = 0;
-  #measuredAtMs = performance.now();
-  /** Since the last measurement. */
-  #leastUnreceivedBytes = 0;
-  #bytesPerMs = 0;
+  readonly #speed = new LinkSpeed();
   /** When the first frame was sent. */
   #startedAtMs = Number.POSITIVE_INFINITY;
   /** What is sent from now on QEMU sends for the first time. */
@@ -90,7 +79,7 @@ export class SendWindow {
 
   /** What the link has lately taken; 0 before that is known. */
   get bytesPerMs(): number {
-    return this.#bytesPerMs;
+    return this.#speed.bytesPerMs;
   }
 
   get isEmpty(): boolean {
@@ -104,7 +93,7 @@ export class SendWindow {
 
   /** Sent from the beginning, acknowledged or not. */
   get allFramesBytes(): number {
-    return this.#allFramesBytes;
+    return this.#speed.sentBytes;
   }
 
   add(sequence: number, frameBytes: number, retained: ReadonlyMap<number, ReferredRun>): void {
@@ -116,15 +105,15 @@ export class SendWindow {
     this.#startedAtMs = Math.min(this.#startedAtMs, performance.now());
     this.#outstanding.set(sequence, entry);
     this.#frameBytes += frameBytes;
-    this.#allFramesBytes += frameBytes;
+    this.#speed.sent(frameBytes);
     this.#retainedBytes += entry.retainedBytes;
+    if (this.#frameBytes >= this.#windowBytes) this.#speed.heldBack();
   }
 
   /** @param unreceivedBytes - that the destination's relay has not received yet, in place or not */
   received(unreceivedBytes: number, rttMs: number): void {
-    this.#receivedBytes = Math.max(this.#receivedBytes, this.#allFramesBytes - unreceivedBytes);
-    this.#leastUnreceivedBytes = Math.min(this.#leastUnreceivedBytes, unreceivedBytes);
-    this.#adapt(unreceivedBytes, rttMs);
+    this.#rttMs = rttMs;
+    if (this.#speed.received(unreceivedBytes, this.#dueMs)) this.#resize();
   }
 
   /** @returns the runs that need not be kept any longer; null when no such frame was under way */
@@ -165,26 +154,13 @@ export class SendWindow {
     return run;
   }
 
-  /** Grows while the link keeps up with more, settles at the speed it turns out to have. */
-  #adapt(unreceivedBytes: number, rttMs: number): void {
-    const nowMs = performance.now();
-    const elapsedMs = nowMs - this.#measuredAtMs;
-    if (elapsedMs < measureMs) return;
-    const bytes = this.#receivedBytes - this.#measuredBytes;
-    // What was received while there was little to send says nothing about what the link could take.
-    const wasBusy = this.#leastUnreceivedBytes >= busyBytes;
-    if (wasBusy || bytes / elapsedMs > this.#bytesPerMs)
-      this.#bytesPerMs = Math.max(bytes / elapsedMs, this.#bytesPerMs * forgetting);
-    this.#rttMs = rttMs;
-    this.#resize();
-    this.#measuredBytes = this.#receivedBytes;
-    this.#measuredAtMs = nowMs;
-    this.#leastUnreceivedBytes = unreceivedBytes;
+  /** So long it takes until what fills the window has arrived. */
+  get #dueMs(): number {
+    return growth * (this.#rttMs + (this.#runsAhead ? firstPassQueueMs : queueMs));
   }
 
   #resize(): void {
-    const wantedQueueMs = this.#runsAhead ? firstPassQueueMs : queueMs;
-    const wanted = growth * this.#bytesPerMs * (this.#rttMs + wantedQueueMs);
+    const wanted = this.#speed.bytesPerMs * this.#dueMs;
     const isStarting = performance.now() - this.#startedAtMs < startMs;
     this.#windowBytes = Math.min(maxWindowBytes, Math.max(isStarting ? initialWindowBytes : minWindowBytes, wanted));
   }
