@@ -1,4 +1,5 @@
 /** The `vmmig` command. */
+import './schemaSettings.js';
 
 // A migration waits for this verb on both hosts: it is started without the command line around it.
 const running = process.argv[2] === 'host-service' ? serveHost() : runVerb();
