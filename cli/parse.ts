@@ -47,6 +47,7 @@ export async function parse(argv: readonly string[], verbs: VerbTable, environme
   if (path.verb === null && path.unknown === null && path.group === null && !asksForText(argv)) {
     throw new UsageError('no verb was given', await parser.getHelp());
   }
+  if (path.verb !== null) makeNoHelpAhead(parser);
   await parser.parseAsync([...argv], {}, (_error, _args, text) => {
     // yargs ends its help without a line end, and its version too.
     if (text !== '') parsed = { kind: 'text', text };
@@ -110,6 +111,19 @@ function addVerb(parser: Argv, verb: Verb, selected: Selected): void {
     },
     (args) => selected(verb, args),
   );
+}
+
+interface Internals {
+  getInternalMethods?(): { getUsageInstance?(): { cacheHelpMessage?: () => void } };
+}
+
+/**
+ * yargs makes up a verb's help after it has found the verb, also when nobody asks for it, which takes as long as all of its
+ * other work. It has no option for that: this reaches into the (pinned) version's internals, and does nothing to others.
+ */
+function makeNoHelpAhead(parser: Argv): void {
+  const usage = (parser as unknown as Internals).getInternalMethods?.().getUsageInstance?.();
+  if (usage?.cacheHelpMessage !== undefined) usage.cacheHelpMessage = () => {};
 }
 
 /** Help shows groups in the order in which they are made, so this comes after a verb's own options. */

@@ -47,8 +47,13 @@ const { metafile } = await build({
   platform: 'node',
   format: 'cjs',
   target: 'node20',
-  // What is not bundled is small, and required.
-  supported: { 'dynamic-import': false },
+  supported: {
+    // What is not bundled is small, and required.
+    'dynamic-import': false,
+    // Node.js compiles an expression when it is first used; `new RegExp`, which esbuild would write instead, does so at once.
+    'regexp-set-notation': true,
+    'regexp-unicode-property-escapes': true,
+  },
   minify: true,
   keepNames: true,
   legalComments: 'none',
