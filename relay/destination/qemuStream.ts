@@ -8,7 +8,7 @@ import { StreamEncoder } from '../../stream/encoder.js';
 import type { RamBlock } from '../../stream/handler.js';
 import { pageBytes } from '../digest.js';
 import { RelayError } from '../errors.js';
-import { setSendBuffer } from './sendBuffer.js';
+import { setSendBuffer } from '../socketOptions.js';
 
 const sendBufferBytes = 4 * 1024 * 1024;
 const maxBacklogBytes = 2 * 1024 * 1024;

@@ -1,6 +1,7 @@
 /**
  * Sends bulk frames over their connections, a slice at a time, as the window, the bandwidth cap and the connections allow.
- * Frames of several connections go out side by side.
+ * Frames of several connections go out side by side, and each goes to the connection that is ready for one: TCP shares a
+ * line out unevenly, and what waits for a slow connection keeps all that comes after it waiting.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RelayError } from '../errors.js';
@@ -12,6 +13,8 @@ const minSliceBytes = 8 * 1024;
 const maxSliceBytes = 128 * 1024;
 /** Less room than this is not worth a TLS record. */
 const minRoomBytes = 4096;
+/** Small frames go to a connection together. */
+const giveBytes = 32 * 1024;
 /** What may wait here before the caller is asked to wait: enough that the link does not run dry meanwhile. */
 const openBytes = 128 * 1024;
 /** Of frames that the other side is not known to have: one that is late keeps all that come after it waiting there. */
@@ -27,11 +30,19 @@ export interface BulkHandlers {
   drained(): void;
 }
 
+interface QueuedFrame {
+  readonly header: Buffer;
+  readonly payload: Buffer;
+}
+
 export class BulkSender {
   readonly #lanes: readonly Lane[];
   readonly #window: SendingWindow;
   readonly #bucket: TokenBucket | null;
   readonly #handlers: BulkHandlers;
+  /** For whichever connection is ready first. */
+  #queue: QueuedFrame[] = [];
+  #queuedBytes = 0;
   /** Since the connections were made. */
   #receivedBytes = 0;
   #wasOpen = true;
@@ -46,7 +57,12 @@ export class BulkSender {
   }
 
   get unwrittenBytes(): number {
-    return this.#lanes.reduce((sum, lane) => sum + lane.unwrittenBytes, 0);
+    return this.#lanes.reduce((sum, lane) => sum + lane.unwrittenBytes, this.#queuedBytes);
+  }
+
+  /** That no connection has been given. */
+  get queuedBytes(): number {
+    return this.#queuedBytes;
   }
 
   /** Resolves when all has been written, cannot be any more, or takes too long. @param canBe - whether there is a connection */
@@ -56,15 +72,15 @@ export class BulkSender {
   }
 
   get isOpen(): boolean {
-    const frames = this.#lanes.reduce((sum, { keptFrames }) => sum + keptFrames, 0);
+    const frames = this.#lanes.reduce((sum, { keptFrames }) => sum + keptFrames, this.#queue.length);
     const isShort = this.unwrittenBytes < openBytes && frames < openFrames;
     return isShort && this.#lanes.every(({ peer }) => peer !== null);
   }
 
-  /** Queues a frame on the connection that is done first, and sends what may be sent. */
+  /** Queues a frame, and sends what may be sent. */
   add(header: Buffer, payload: Buffer): void {
-    const lane = this.#lanes.reduce((left, right) => (right.unwrittenBytes < left.unwrittenBytes ? right : left));
-    lane.add(header, payload);
+    this.#queue.push({ header, payload });
+    this.#queuedBytes += header.length + payload.length;
     this.pump();
   }
 
@@ -118,8 +134,16 @@ export class BulkSender {
   #next(): Lane | null {
     for (let tries = 0; tries < this.#lanes.length; tries++) {
       const lane = this.#lanes[this.#turn++ % this.#lanes.length]!;
-      if (lane.unwrittenBytes > 0 && lane.isWritable) return lane;
+      if (!lane.isWritable) continue;
+      while (lane.unwrittenBytes < giveBytes && this.#queue.length > 0) this.#give(lane);
+      if (lane.unwrittenBytes > 0) return lane;
     }
     return null;
+  }
+
+  #give(lane: Lane): void {
+    const frame = this.#queue.shift()!;
+    this.#queuedBytes -= frame.header.length + frame.payload.length;
+    lane.add(frame.header, frame.payload);
   }
 }

@@ -106,7 +106,7 @@ export class DurableLink implements AsyncDisposable {
 
   /** Kept because the other side is not known to have received it. */
   get unreceivedBytes(): number {
-    return this.#wires.lanes.reduce((sum, lane) => sum + lane.keptBytes, 0);
+    return this.#wires.lanes.reduce((sum, lane) => sum + lane.keptBytes, this.#bulk.queuedBytes);
   }
 
   /** The part of it that was urgent. */

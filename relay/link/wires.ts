@@ -3,6 +3,7 @@
  * ends them. Which frames mean what is for its owner, but for the goodbye that tells an end from a cut.
  */
 import { RelayError } from '../errors.js';
+import { limitUnsent } from '../socketOptions.js';
 import { closeLimitMs, hungUp, type LinkConnection } from './connection.js';
 import { encodeFrameHeader, type Frame, FrameDecoder, frameHeaderBytes, frameType } from './frames.js';
 import type { ResumedConnection } from './handshake.js';
@@ -34,8 +35,12 @@ export class Wires {
   #peerLeaves = false;
   #holdsBulk = false;
 
-  /** @param backlogBytes - of a lane: see there */
-  constructor(count: number, backlogBytes: number, handlers: WireHandlers) {
+  /** @param backlogBytes - of a lane: see there. As much may wait in the kernel, of those for bulk data */
+  constructor(
+    count: number,
+    private readonly backlogBytes: number,
+    handlers: WireHandlers,
+  ) {
     this.lanes = Array.from({ length: count }, () => new Lane(backlogBytes));
     this.#handlers = handlers;
   }
@@ -105,8 +110,9 @@ export class Wires {
 
   #attach(lane: Lane, peer: LinkConnection): void {
     const decoder = new FrameDecoder();
-    const { tls } = peer;
+    const { tls, socket } = peer;
     let wholeBytes = 0;
+    if (lane !== this.lanes[0]) limitUnsent(socket, this.backlogBytes);
     lane.heardAtMs = performance.now();
     tls.on('data', (chunk: Buffer) => {
       if (lane.peer !== peer) return;

@@ -4,7 +4,7 @@
  * Only so much is handed to the socket at a time; what is there, and in the kernel's buffer behind it, nothing overtakes.
  */
 import type { Socket } from 'node:net';
-import { setSendBuffer } from '../sendBuffer.js';
+import { setSendBuffer } from '../../socketOptions.js';
 
 /** Whole sections of the stream, which may change places with other pieces unless the order is said to matter. */
 export interface Piece {
