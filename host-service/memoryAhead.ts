@@ -1,6 +1,6 @@
 /**
  * What QEMU's first pass has still ahead of it, from a look at a few of those pages: for telling when the guest will have
- * moved, and that QEMU is not through yet. No more depends on it: where QEMU's memory cannot be read, nothing is known.
+ * moved. Nothing depends on it: where QEMU's memory cannot be read, nothing is known.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import {
@@ -15,8 +15,6 @@ import {
 import type { PageFate } from '../relay/source/streamToFrames.js';
 import { compressOnce } from '../relay/zstd.js';
 
-/** So many of them with contents ahead: QEMU has more to send than what may wait between it and the relay. */
-const certainRuns = 8;
 /** The guest goes on, and fills memory that was zero. */
 const lookAgainMs = 5_000;
 
@@ -55,11 +53,6 @@ export class MemoryAhead implements Disposable {
     return this.#found === null ? null : aheadOf(this.#runs, this.#found, fateOf);
   }
 
-  /** Whether QEMU cannot have come to the end of its pass yet, however far ahead of the relay it is. */
-  isMuch(fateOf: FateOf): boolean {
-    return this.#found !== null && isMuchAhead(this.#runs, this.#found, fateOf);
-  }
-
   [Symbol.dispose](): void {
     this.#ended.abort();
     void Promise.all([this.#opening, this.#watching]).then(([memory]) => memory?.[Symbol.dispose]());
@@ -90,20 +83,6 @@ export class MemoryAhead implements Disposable {
   #sentBytes(pages: Buffer): number {
     return this.#isCompressed ? Math.min(pages.length, compressOnce(pages).length) : pages.length;
   }
-}
-
-/** @param found - as for {@link aheadOf} */
-export function isMuchAhead(
-  runs: readonly SampledRun[],
-  found: readonly (RunContents | null)[],
-  fateOf: FateOf,
-): boolean {
-  let left = certainRuns;
-  for (let at = runs.length - 1; at >= 0 && left > 0; at--) {
-    const { block, page } = runs[at]!;
-    if ((found[at]?.pages ?? 0) > 0 && fateOf(block, page) !== 'passed') left--;
-  }
-  return left === 0;
 }
 
 /** @param found - of each run; null for what was not looked at */

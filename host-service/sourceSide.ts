@@ -103,7 +103,7 @@ export class SourceSide implements AsyncDisposable {
       { stopped: () => this.#guestStopped(), touched: (pages) => this.#sampling.touched(pages) },
     );
     if (this.#switch !== null) void this.#departure.watchUse();
-    else this.#lookAhead(new MemoryAhead(guest.monitor, this.#inspection!, params));
+    else this.#ahead = new MemoryAhead(guest.monitor, this.#inspection!, params);
     this.#cache.useRelay(this.#relay);
     return null;
   }
@@ -161,11 +161,6 @@ export class SourceSide implements AsyncDisposable {
     await this.#departure!.begin(params, signal);
     this.#sampling.start();
     return null;
-  }
-
-  #lookAhead(ahead: MemoryAhead): void {
-    this.#ahead = ahead;
-    this.#teleport!.relay.expect(() => ahead.isMuch(this.#fateOf));
   }
 
   readonly #fateOf: FateOf = (block, page) => this.#teleport!.relay.fateOf(block, page);

@@ -76,8 +76,15 @@ export function labExec<T extends Options = Record<never, never>>(
     stdin: 'ignore',
     cwd: '/',
     ...options,
-    env: { ...hostEnvironment(member), ...options?.env },
+    extendEnv: false,
+    env: { ...ofTerminal(), ...hostEnvironment(member), ...options?.env },
   }) as unknown as ResultPromise<T>;
+}
+
+/** Of this machine's environment a host gets what is about the terminal; the rest is none of its business. */
+function ofTerminal(): NodeJS.ProcessEnv {
+  const { TERM, COLORTERM, NO_COLOR, LANG } = process.env;
+  return { TERM, COLORTERM, NO_COLOR, LANG };
 }
 
 /** What is particular to a host: a home of its own, and `vmmig` on the path. */

@@ -23,8 +23,8 @@ export class OpenWindow implements SendingWindow {
   readonly windowBytes = Number.POSITIVE_INFINITY;
   readonly roomBytes = Number.POSITIVE_INFINITY;
   readonly needsRoundTrips = false;
-  /** Enough for a busy process to be late; little, for each connection takes what it is given and no other can help it. */
-  readonly backlogBytes = 256 * 1024;
+  /** Enough for a busy process to be late; no more, as what one connection was given no other can carry. */
+  readonly backlogBytes = 1024 * 1024;
   inFlightBytes = 0;
 
   sent(lengthBytes: number): void {

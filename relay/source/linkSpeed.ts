@@ -81,9 +81,9 @@ export class LinkSpeed {
 
   #measure(seen: number, dueMs: number): void {
     const known = this.#bytesPerMs;
+    const isLate = this.#longestMs > dueMs;
     const wasBusy = this.#leastUnreceivedBytes >= busyBytes;
-    if (seen >= known) this.#bytesPerMs = seen;
-    else if (this.#longestMs > dueMs) this.#bytesPerMs = wasBusy ? Math.max(seen, known * forgetting) : known;
-    else if (this.#isHeldBack) this.#bytesPerMs = Math.max(known, Math.min(known * trying, seen * mostTried));
+    const tried = this.#isHeldBack && !isLate ? Math.min(known * trying, seen * mostTried) : 0;
+    this.#bytesPerMs = Math.max(seen, isLate && wasBusy ? known * forgetting : known, tried);
   }
 }

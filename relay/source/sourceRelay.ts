@@ -81,7 +81,6 @@ export class SourceRelay implements AsyncDisposable {
   readonly #resends = new Resends();
   readonly #stoppedGuest: StoppedGuest;
   readonly #pagesAhead = pagesAhead(defaultReadBytes);
-  #isMuchAhead = () => false;
   #link: DurableLink | null = null;
   #ramEnded = false;
   /** Since when the link is interrupted, by this host's clock; null while it is not. */
@@ -116,7 +115,7 @@ export class SourceRelay implements AsyncDisposable {
         const { totalPages, pages } = this.#counters;
         const leftPages = Math.max(0, totalPages - pages.seen);
         this.#window.isFirstPass = leftPages > 0;
-        const runsAhead = leftPages > this.#pagesAhead || (leftPages > 0 && this.#isMuchAhead());
+        const runsAhead = leftPages > this.#pagesAhead;
         this.#window.runsAhead = runsAhead;
         this.#frames.batchPages = runsAhead ? maxBatchPages : this.#shortBatchPages();
         return this.#window.isOpen;
@@ -177,11 +176,6 @@ export class SourceRelay implements AsyncDisposable {
   /** What becomes of a page in QEMU's first pass. @param block - its name */
   fateOf(block: string, page: number): PageFate {
     return this.#frames.fateOf(block, page);
-  }
-
-  /** @param isMuchAhead - whether QEMU's first pass is known to have more to send than what may wait between it and the relay */
-  expect(isMuchAhead: () => boolean): void {
-    this.#isMuchAhead = isMuchAhead;
   }
 
   /** Replaces the cache map: pages that QEMU sends from now on are looked up in the new one. */
