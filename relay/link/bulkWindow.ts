@@ -60,6 +60,8 @@ export class BulkWindow implements SendingWindow {
   readonly needsRoundTrips = true;
   /** More would only make frames late that overtake. */
   readonly backlogBytes = 128 * 1024;
+  /** The window is what bounds it. */
+  readonly unsentBytes = null;
   readonly #minBytes: number;
   readonly #maxBytes: number;
   readonly #targetMs: number;

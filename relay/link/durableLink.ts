@@ -67,7 +67,7 @@ export class DurableLink implements AsyncDisposable {
     this.session = sessionOf(peers);
     this.#window = options.bulkWindow ?? new BulkWindow();
     this.#receipts = new ReceiptSchedule(() => this.#tellReceived(), options.receiptDelayMs);
-    this.#wires = new Wires(peers.length, this.#window.backlogBytes, {
+    this.#wires = new Wires(peers.length, this.#window, {
       frame: (frame) => this.#receive(frame),
       arrived: (lengthBytes, frames) => this.#receipts.received(lengthBytes, frames),
       drained: () => this.#bulk.pump(),

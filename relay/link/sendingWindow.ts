@@ -7,6 +7,8 @@ export interface SendingWindow {
   readonly roomBytes: number;
   /** What may wait in this process for the kernel to take it, on each connection. */
   readonly backlogBytes: number;
+  /** And in the kernel for TCP to send it; null: as much as the kernel likes. */
+  readonly unsentBytes: number | null;
   /** Whether it goes by round trips, which are measured often then. */
   readonly needsRoundTrips: boolean;
   sent(lengthBytes: number): void;
@@ -25,6 +27,7 @@ export class OpenWindow implements SendingWindow {
   readonly needsRoundTrips = false;
   /** Enough for a busy process to be late; no more, as what one connection was given no other can carry. */
   readonly backlogBytes = 1024 * 1024;
+  readonly unsentBytes = 1024 * 1024;
   inFlightBytes = 0;
 
   sent(lengthBytes: number): void {

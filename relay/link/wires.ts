@@ -8,6 +8,7 @@ import { closeLimitMs, hungUp, type LinkConnection } from './connection.js';
 import { encodeFrameHeader, type Frame, FrameDecoder, frameHeaderBytes, frameType } from './frames.js';
 import type { ResumedConnection } from './handshake.js';
 import { Lane } from './lane.js';
+import type { SendingWindow } from './sendingWindow.js';
 
 export interface WireHandlers {
   /** @returns whether the frame has a number in its lane */
@@ -27,21 +28,21 @@ const oneSilenceFactor = 4;
 /** A goodbye comes so much later than the end of another connection at most. */
 const goodbyeLimitMs = 200;
 
+/** What may wait on this host, on each connection. */
+type Limits = Pick<SendingWindow, 'backlogBytes' | 'unsentBytes'>;
+
 export class Wires {
   readonly lanes: readonly Lane[];
+  readonly #unsentBytes: number | null;
   readonly #handlers: WireHandlers;
   #peers: readonly LinkConnection[] = [];
   #pastBytes = 0;
   #peerLeaves = false;
   #holdsBulk = false;
 
-  /** @param backlogBytes - of a lane: see there. As much may wait in the kernel, of those for bulk data */
-  constructor(
-    count: number,
-    private readonly backlogBytes: number,
-    handlers: WireHandlers,
-  ) {
+  constructor(count: number, { backlogBytes, unsentBytes }: Limits, handlers: WireHandlers) {
     this.lanes = Array.from({ length: count }, () => new Lane(backlogBytes));
+    this.#unsentBytes = unsentBytes;
     this.#handlers = handlers;
   }
 
@@ -112,7 +113,7 @@ export class Wires {
     const decoder = new FrameDecoder();
     const { tls, socket } = peer;
     let wholeBytes = 0;
-    if (lane !== this.lanes[0]) limitUnsent(socket, this.backlogBytes);
+    if (this.#unsentBytes !== null && lane !== this.lanes[0]) limitUnsent(socket, this.#unsentBytes);
     lane.heardAtMs = performance.now();
     tls.on('data', (chunk: Buffer) => {
       if (lane.peer !== peer) return;
