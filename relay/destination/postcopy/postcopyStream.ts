@@ -264,8 +264,9 @@ export class PostcopyStream implements AsyncDisposable {
     this.#blocks = own.map((block) => new BlockPages(block));
     this.#returnPath = new ReturnPath(this.#blocks, isResumed, {
       requested: (pages, page) => {
-        // What is zero, and nothing else is left, needs no answer any more.
         if (!this.#isEnding) this.#after?.requested(pages, page);
+        // What is zero, and nothing else is left, needs no answer any more; but where there is a way to answer, QEMU waits for it.
+        else this.#preemptChannel?.requested(pages, page);
       },
       pong: (value) => {
         if (value === loadedPing) this.#loaded.reach();

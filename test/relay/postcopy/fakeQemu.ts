@@ -10,6 +10,7 @@ import {
   decodeRamDiscard,
   encodeReturnPath,
   type RamBlock,
+  RamFlag,
   type ReturnPathMessage,
   StreamCommand,
   StreamDecoder,
@@ -40,10 +41,16 @@ export class FakeQemu implements AsyncDisposable {
   /** The host page being put together. */
   #begun: { name: string; first: number; pages: Map<number, number> } | null = null;
   onPage: (name: string, page: number) => void = () => {};
+  /** As one that has a second connection: it asks for this when the stream has ended, and waits for the answer there. */
+  asksLast: { readonly name: string; readonly page: number } | null = null;
+  #hasSecond = false;
 
   private constructor(server: Server) {
     this.#server = server;
-    server.on('connection', (socket) => this.#connected(socket));
+    server.on('connection', (socket) => {
+      if (this.#socket === null) this.#connected(socket);
+      else this.#connectedAgain(socket);
+    });
   }
 
   static async listen(path: string): Promise<FakeQemu> {
@@ -100,10 +107,42 @@ export class FakeQemu implements AsyncDisposable {
       sectionEnd: ({ type }) => {
         if (type === 'end') this.came.push('end');
       },
-      eof: () => this.say({ type: 'shut', value: 0 }),
+      eof: () => {
+        if (this.asksLast === null) this.say({ type: 'shut', value: 0 });
+        else this.touch(this.asksLast.name, this.asksLast.page);
+      },
     });
     socket.on('error', () => {});
     socket.on('data', (chunk) => decoder.feed(chunk));
+  }
+
+  /** What comes here is pages outside of any section. */
+  #connectedAgain(socket: Socket): void {
+    let waiting = Buffer.alloc(0);
+    this.#hasSecond = true;
+    socket.on('error', () => {});
+    socket.on('data', (chunk) => {
+      waiting = Buffer.concat([waiting, chunk]);
+      while (waiting.length >= 8) {
+        const head = waiting.readBigUInt64BE();
+        const flags = Number(head & 0xfffn);
+        if (flags === RamFlag.eos) {
+          this.came.push('end of the second');
+          waiting = waiting.subarray(8);
+          continue;
+        }
+        const nameBytes = flags & RamFlag.continue ? 0 : 1 + waiting[8]!;
+        if (!(flags & RamFlag.zero)) this.complaints.push('no zero page on the second connection');
+        const name = waiting.toString('latin1', 9, 8 + nameBytes) || this.#begun!.name;
+        waiting = waiting.subarray(8 + nameBytes + 1);
+        this.#page(name, Number(head >> 12n), 0);
+        if (this.#begun === null) this.say({ type: 'shut', value: 0 });
+      }
+    });
+  }
+
+  get hasSecond(): boolean {
+    return this.#hasSecond;
   }
 
   #addBlock(block: RamBlock): void {

@@ -121,6 +121,21 @@ describe('after the switch', () => {
     expect(rig.qemu.complaints).toEqual([]);
   });
 
+  it.each([1, 4])(
+    'answers on the second connection what is asked for when the stream has ended, in host pages of %i',
+    async (hostPage) => {
+      await using rig = await Rig.begin([block(0, 'ram', 64, hostPage)], { mayPreempt: true });
+      await rig.until(() => rig.qemu.hasSecond);
+      await rig.stream.switchOver(devices);
+      rig.stream.zero(0, 0, 64);
+      rig.qemu.asksLast = { name: 'ram', page: 40 };
+      expect(await rig.stream.end()).toBe(true);
+      expect(rig.pagesAfter).toEqual(Array.from({ length: hostPage }, (_, at) => `ram:${40 + at}`));
+      expect(rig.qemu.complaints).toEqual([]);
+      expect(rig.qemu.came).not.toContain('end of the second');
+    },
+  );
+
   it('never gives a page twice', async () => {
     await using rig = await Rig.begin([block(0, 'ram', 64)]);
     await rig.stream.switchOver(devices);

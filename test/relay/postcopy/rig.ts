@@ -42,7 +42,10 @@ export class Rig implements AsyncDisposable {
   stream!: PostcopyStream;
   onFault: (run: PageRun) => void = () => {};
 
-  static async begin(blocks: RamBlock[], options: { collectorBytes?: number; head?: Buffer } = {}): Promise<Rig> {
+  static async begin(
+    blocks: RamBlock[],
+    options: { collectorBytes?: number; head?: Buffer; mayPreempt?: boolean } = {},
+  ): Promise<Rig> {
     const rig = new Rig();
     const path = nextPath();
     rig.qemu = await FakeQemu.listen(path);
