@@ -41,7 +41,7 @@ export class BulkSender {
   readonly #bucket: TokenBucket | null;
   readonly #handlers: BulkHandlers;
   /** For whichever connection is ready first. */
-  #queue: QueuedFrame[] = [];
+  readonly #queue: QueuedFrame[] = [];
   #queuedBytes = 0;
   /** Since the connections were made. */
   #receivedBytes = 0;
