@@ -4,8 +4,8 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { expectNothingLeft, fastWan, Guest, isFull, useLab } from './rig.js';
 
 describe.each([
-  { qemu: '7.2', teleports: 5, switches: isFull ? 10 : 1 },
-  { qemu: '10.0', teleports: isFull ? 5 : 2, switches: isFull ? 10 : 1 },
+  { qemu: '7.2', teleports: isFull ? 10 : 5, switches: isFull ? 10 : 1 },
+  { qemu: '10.0', teleports: isFull ? 10 : 2, switches: isFull ? 10 : 1 },
 ] as const)('In QEMU $qemu, a guest that checks its memory and its files all the time', (how) => {
   const { qemu, teleports, switches } = how;
   let guest: Guest;
