@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { labExec } from '../../lab/index.js';
 import { Announcements, Pgbench, WebClient } from './debian/clients.js';
+import { Database } from './debian/database.js';
 import { expectNothingLeft, Guest, isFull, useLab } from './rig.js';
 
 const minutes = 60_000;
@@ -47,47 +48,16 @@ describe.runIf(isFull).each(kinds)('A debian guest $kind, its disks $diskFormat'
   const options = libvirt === null ? [] : ['--unsafe'];
   let guest: Guest;
   let address: string;
+  let database: Database;
 
   useLab({ rttMs: 40, rateBps: 200e6, libvirt });
 
   beforeAll(async () => {
     guest = await Guest.start('vm1', { kind: 'debian', memoryMiB: 768, diskFormat, libvirt: libvirt !== null });
     address = guest.address!;
-    await sql('create table noted (client int, serial int, primary key (client, serial))');
+    database = new Database(guest);
+    await database.create();
   }, 15 * minutes);
-
-  /** Runs SQL in the guest. */
-  async function sql(text: string): Promise<string> {
-    return await guest.run(`su postgres -c 'psql -qAtX -v ON_ERROR_STOP=1 lab' <<'END'\n${text}\nEND`, 2 * minutes);
-  }
-
-  /** Ends pgbench from the server's side, so that what is on its way may or may not be committed. */
-  async function endSessions(): Promise<void> {
-    await sql(`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pgbench'`);
-  }
-
-  /** Each acknowledged transaction is there; and what is there is whole: TPC-B's sums agree, and nothing is torn. */
-  async function expectEverythingCommitted(pgbench: Pgbench): Promise<void> {
-    expect(pgbench.isRunning).toBe(true);
-    await endSessions();
-    const { acknowledged, said } = await pgbench.ended();
-    // Each of them had kept its connection until then.
-    expect(said.match(/terminating connection due to administrator command/g), said).toHaveLength(Pgbench.clients);
-    expect([...acknowledged.keys()].sort()).toEqual(Array.from({ length: Pgbench.clients }, (_, client) => client));
-    const rows = (await sql('select client, min(serial), max(serial), count(*) from noted group by 1')).split('\n');
-    expect(rows).toHaveLength(Pgbench.clients);
-    for (const row of rows) {
-      const [client, first, last, count] = row.split('|').map(Number) as [number, number, number, number];
-      expect({ first, count }, `client ${client}`).toEqual({ first: 1, count: last });
-      expect(last, `client ${client}`).toBeGreaterThanOrEqual(acknowledged.get(client)!);
-      // One transaction may have been committed and not acknowledged.
-      expect(last, `client ${client}`).toBeLessThanOrEqual(acknowledged.get(client)! + 1);
-    }
-    const sums = ['accounts', 'tellers', 'branches'].map((of) => `(select sum(${of[0]}balance) from pgbench_${of})`);
-    const [delta, ...balances] = (await sql(`select (select sum(delta) from pgbench_history), ${sums}`)).split('|');
-    expect(balances).toEqual([delta, delta, delta]);
-    await sql('truncate noted');
-  }
 
   it('leaves 95 % of its clean page cache on its disks', { timeout: 10 * minutes }, async () => {
     {
@@ -95,7 +65,7 @@ describe.runIf(isFull).each(kinds)('A debian guest $kind, its disks $diskFormat'
       await using web = await WebClient.start(address);
       await sleep(3 * workMs);
       expect(await web.stop()).toMatchObject({ faults: [] });
-      await expectEverythingCommitted(pgbench);
+      await database.expectEverythingCommitted(pgbench);
     }
     // A partition of its own, which would be missed if nothing of it were found; nginx has served as much of the xfs.
     const bootPages = Number(await guest.run('cat $(find /boot -type f) | wc -c; sync')) / 4096;
@@ -121,21 +91,18 @@ describe.runIf(isFull).each(kinds)('A debian guest $kind, its disks $diskFormat'
     await expect.poll(() => announcements.lines, { timeout: 20_000 }).toContain(`arp ${mac} ${address}`);
     const learned = (await labExec('wan', ['bridge', 'fdb', 'show', 'br', 'guests'])).stdout;
     expect(learned).toContain(`${mac} dev ${port} `);
-    const committed = Number(await sql('select count(*) from noted'));
+    const committed = await database.committed();
     await sleep(workMs);
-    expect(Number(await sql('select count(*) from noted'))).toBeGreaterThan(committed);
+    expect(await database.committed()).toBeGreaterThan(committed);
     const { faults, connections, announced } = await web.stop();
     expect(faults).toEqual([]);
     expect(connections - announced).toBeLessThanOrEqual(1);
-    await expectEverythingCommitted(pgbench);
+    await database.expectEverythingCommitted(pgbench);
     if (libvirt === null) await expectNothingLeft([guest]);
   });
 
   it('has a database without a bad page, in its page cache and on its disk', { timeout: 5 * minutes }, async () => {
-    await guest.run('pg_ctlcluster 15 main stop', minutes);
-    const check = `su postgres -c '/usr/lib/postgresql/15/bin/pg_checksums --check -D /var/lib/postgresql/15/main'`;
-    for (const before of ['true', 'echo 3 >/proc/sys/vm/drop_caches'])
-      expect(await guest.run(`${before}; ${check}`, 2 * minutes)).toMatch(/^Bad checksums:\s+0$/m);
+    await database.expectSound();
     expect(await guest.run('checksum', minutes)).toMatch(/ failed 0$/);
   });
 });

@@ -5,6 +5,8 @@
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { createDataDisk, type LabGuestOptions, type LabQemu, labPaths, setWan } from '../../lab/index.js';
+import { Pgbench, WebClient } from '../acceptance/debian/clients.js';
+import { Database } from '../acceptance/debian/database.js';
 import { expectNothingLeft, Guest, useLab } from '../acceptance/rig.js';
 
 const moves = Number(process.env.VMMIG_SOAK_MOVES ?? 20);
@@ -36,18 +38,12 @@ describe.each(courses)('A guest with $title, in QEMU $qemu', ({ qemu, guest: opt
   it(`moves ${moves} times, and finds every byte as it was`, { timeout: 120_000 + moves * 90_000 }, async () => {
     const guest = await start(options, disks);
     let seen = { passes: 0, rounds: 0 };
-    for (let move = 0; move < moves; move++) {
-      // Each mode and way meets each link.
-      await setWan(links[Math.floor(move / 4) % links.length]!);
-      const isTeleport = Math.floor(move / 2) % 2 === 0;
-      // A guest that is busy may not fit into any pause: it is to move all the same.
-      const { report } = await (isTeleport ? guest.teleport('--on-no-converge', 'stop-and-copy') : guest.switch());
-      expect(report.pages.teleported).toBeGreaterThan(0);
+    await moveAround(guest, async () => {
       const found = await inspect(guest);
       expect(found.passes).toBeGreaterThanOrEqual(seen.passes);
       expect(found.rounds).toBeGreaterThanOrEqual(seen.rounds);
       seen = found;
-    }
+    });
     // What was there during the last move is verified at least once more.
     await expect
       .poll(() => inspect(guest), { timeout: 120_000 })
@@ -56,6 +52,44 @@ describe.each(courses)('A guest with $title, in QEMU $qemu', ({ qemu, guest: opt
     await expectNothingLeft([guest]);
   });
 });
+
+describe('A debian guest with PostgreSQL, in QEMU mixed', () => {
+  useLab({ ...links[0], qemu: 'mixed' });
+
+  it(`moves ${moves} times under its clients, and keeps every promise`, {
+    timeout: 900_000 + moves * 120_000,
+  }, async () => {
+    const guest = await Guest.start('vm1', { kind: 'debian', memoryMiB: 1024 });
+    const database = new Database(guest);
+    await database.create();
+    await using pgbench = await Pgbench.start(guest.address!);
+    await using web = await WebClient.start(guest.address!);
+    let committed = 0;
+    await moveAround(guest, async () => {
+      await expect.poll(() => database.committed(), { timeout: 60_000 }).toBeGreaterThan(committed);
+      committed = await database.committed();
+    });
+    const { faults, connections, announced } = await web.stop();
+    expect(faults).toEqual([]);
+    expect(connections - announced).toBeLessThanOrEqual(1);
+    await database.expectEverythingCommitted(pgbench);
+    await database.expectSound();
+    expect(await guest.run('checksum', 60_000)).toMatch(/ failed 0$/);
+    await expectNothingLeft([guest]);
+  });
+});
+
+/** There and back, each way with each mode on each link; `inspect` after every move. */
+async function moveAround(guest: Guest, inspect: () => Promise<void>): Promise<void> {
+  for (let move = 0; move < moves; move++) {
+    await setWan(links[Math.floor(move / 4) % links.length]!);
+    const isTeleport = Math.floor(move / 2) % 2 === 0;
+    // A guest that is busy may not fit into any pause: it is to move all the same.
+    const { report } = await (isTeleport ? guest.teleport('--on-no-converge', 'stop-and-copy') : guest.switch());
+    expect(report.pages.teleported).toBeGreaterThan(0);
+    await inspect();
+  }
+}
 
 async function start(options: LabGuestOptions, disks: 1 | 2): Promise<Guest> {
   const second = { id: 'second', path: join(labPaths.shared(), 'second.img') };
