@@ -78,12 +78,51 @@ describe('convergence', () => {
     expect(told).not.toBeNull();
   });
 
+  test('is not taken for near while QEMU looks for what is dirty, and tells what was left before', () => {
+    const convergence = new Convergence();
+    const view = { takesBytesPerSecond, dirtyBytesPerSecond: 9e6 };
+    let told: Verdict | null = null;
+    let passes = 0;
+    for (let dirtySyncCount = 2; told === null && passes < 10; dirtySyncCount++, passes++)
+      for (const [step, [remainingBytes, fits]] of (
+        [
+          [0.1e6, true],
+          [0.1e6, true],
+          [6e6, false],
+          [3e6, false],
+        ] as const
+      ).entries())
+        told ??= convergence.add({
+          ...view,
+          remainingBytes,
+          fits,
+          dirtySyncCount,
+          atMs: dirtySyncCount * 1100 + step * 50,
+        });
+    expect(told).toMatchObject({ remainingBytes: 6e6 });
+    expect(passes).toBeLessThanOrEqual(3);
+  });
+
+  test('is despaired of where every other second is better than the one before', () => {
+    const convergence = new Convergence();
+    const view = { takesBytesPerSecond, dirtyBytesPerSecond: 5e6, fits: false };
+    let told: Verdict | null = null;
+    let dirtySyncCount = 2;
+    for (; told === null && dirtySyncCount < 100; dirtySyncCount++) {
+      const remainingBytes = dirtySyncCount % 2 === 0 ? 10e6 : 8e6;
+      told = convergence.add({ ...view, remainingBytes, dirtySyncCount, atMs: dirtySyncCount * 1000 });
+    }
+    expect(told?.passes).toBeLessThanOrEqual(16);
+  });
+
   test('is judged anew after something was done about it', () => {
     const convergence = new Convergence();
     const stuck = { takesBytesPerSecond, dirtyBytesPerSecond: 9e6, remainingBytes: 60e6, fits: false };
     const verdicts: number[] = [];
     for (let pass = 2; pass < 12; pass++) {
-      if (convergence.add({ ...stuck, atMs: pass * 10_000, dirtySyncCount: pass }) === null) continue;
+      const begun = { ...stuck, atMs: pass * 10_000, dirtySyncCount: pass };
+      if (convergence.add(begun) !== null) throw new Error('too early');
+      if (convergence.add({ ...begun, remainingBytes: 50e6 }) === null) continue;
       verdicts.push(pass);
       convergence.reset();
     }
