@@ -7,6 +7,7 @@ import { hostChecks } from './checks.js';
 import { DestinationSide } from './destinationSide.js';
 import { compareDisks, diskWriters, sampleDisks } from './diskProof.js';
 import { knownDomains } from './guest/probeDomain.js';
+import { collectLessOften } from './garbageCollection.js';
 import { hostedMigrations } from './hostedMigrations.js';
 import { probeGuest } from './probe.js';
 import { type Method, methodParams, type Params, type Results } from './protocol.js';
@@ -20,6 +21,7 @@ const settleTimeoutMs = 12_000;
 
 /** Serves until stdin ends, the caller falls silent, or SIGTERM. */
 export async function serve(version: string): Promise<void> {
+  collectLessOften();
   const source = new SourceSide((sample) => void server.notify('source.sample', sample));
   const destination = new DestinationSide((sample) => void server.notify('destination.sample', sample));
   const handlers: Handlers = {
