@@ -2,6 +2,8 @@
  * Memory for slabs, many from one allocation: what matters to V8's collector is how much is allocated, whether it is
  * touched or not, and each slab by itself had it run again every few tens of MiB.
  */
+import { allocateInHugePages } from '../hugePages.js';
+
 export const slabsPerChunk = 64;
 
 export class SlabMemory {
@@ -20,7 +22,7 @@ export class SlabMemory {
       }
       return free.pop()!;
     }
-    const chunk = Buffer.allocUnsafeSlow(slabsPerChunk * this.slabBytes);
+    const chunk = allocateInHugePages(slabsPerChunk * this.slabBytes);
     const free = Array.from({ length: slabsPerChunk }, (_, index) =>
       chunk.subarray((slabsPerChunk - 1 - index) * this.slabBytes).subarray(0, this.slabBytes),
     );
