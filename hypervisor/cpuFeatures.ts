@@ -44,7 +44,7 @@ export async function cpuFeatures(
 export function missingFeatures(wanted: readonly CpuFeatureWord[], present: readonly CpuFeatureWord[]): string[] {
   const here = new Map(present.map((word) => [keyOf(word), word.bits]));
   const missed = wanted.flatMap((word) => {
-    const missing = word.bits & ~(here.get(keyOf(word)) ?? 0);
+    const missing = word.bits & ~(here.get(keyOf(word)) ?? 0) & ~(topology.get(keyOf(word)) ?? 0);
     const bits = Array.from({ length: 32 }, (_, bit) => bit).filter((bit) => ((missing >>> bit) & 1) === 1);
     return bits.map((bit) => ({ word, bit, name: names.get(keyOf(word))?.split(' ')[bit] ?? '-' }));
   });
@@ -56,6 +56,15 @@ export function missingFeatures(wanted: readonly CpuFeatureWord[], present: read
 function keyOf({ leaf, subleaf, register }: CpuFeatureWord): string {
   return `${leaf.toString(16)}.${subleaf} ${register}`;
 }
+
+/**
+ * `ht` and `cmp-legacy`: that there is more than one virtual processor, which no host lacks. Newer versions of QEMU count
+ * them among the features of a guest's processor, older ones and a machine with a single one do not.
+ */
+const topology: ReadonlyMap<string, number> = new Map([
+  ['1.0 EDX', 1 << 28],
+  ['80000001.0 ECX', 1 << 1],
+]);
 
 /** By bit, as QEMU calls them (Intel SDM, volume 2A, CPUID; AMD APM, volume 3, appendix E). */
 const names: ReadonlyMap<string, string> = new Map([

@@ -235,6 +235,15 @@ describe('the destination', () => {
     ]);
   });
 
+  test('has no fewer processors than the guest because it makes one to compare', async () => {
+    const two = await workshop.start('10.0', 'two', [...tinyMachine, '-cpu', 'qemu64', '-smp', '2']);
+    const { cpuFeatures, qemuVersion } = await inspectGuest({ name: 'vm2', qmpPath: two.qmpPath, qmp: two.qmp });
+    const ht = 1 << 28;
+    expect(cpuFeatures.some(({ leaf, register, bits }) => leaf === 1 && register === 'EDX' && bits & ht)).toBe(true);
+    const findings = await checkDestination(plan({ cpuFeatures, sourceVersion: qemuVersion }, ['-cpu', 'qemu64']));
+    expect(findings.filter(({ code }) => code === 'VMMIG_CPU_MODEL')).toEqual([]);
+  });
+
   test("needs a processor that can do what the guest's can", async () => {
     const newer = await workshop.start('10.0', 'c', [...tinyMachine, '-m', 'size=65544K', '-cpu', 'max']);
     const { cpuFeatures, qemuVersion } = await inspectGuest({ name: 'vm2', qmpPath: newer.qmpPath, qmp: newer.qmp });
