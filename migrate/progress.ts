@@ -15,11 +15,19 @@ export interface StartEvent {
   readonly schema: typeof progressSchema;
   readonly id: string;
   readonly vm: string;
+  /** Where the guest is expected, as long as no `located` says better. */
   readonly from: string;
   readonly to: string;
   readonly mode: MigrationMode;
   /** ISO 8601, UTC. */
   readonly at: string;
+}
+
+/** The guest was found on another host than was expected at the start. */
+export interface LocatedEvent {
+  readonly type: 'located';
+  readonly from: string;
+  readonly atMs: number;
 }
 
 export interface PhaseEvent {
@@ -90,4 +98,4 @@ export interface EndEvent {
   readonly report: MigrationReport;
 }
 
-export type ProgressEvent = StartEvent | PhaseEvent | SampleEvent | NoticeEvent | EndEvent;
+export type ProgressEvent = StartEvent | LocatedEvent | PhaseEvent | SampleEvent | NoticeEvent | EndEvent;

@@ -87,9 +87,11 @@ export class Recorder {
     onProgress({ type: 'start', schema: progressSchema, id, vm, from, to, mode, at });
   }
 
-  /** The guest was found elsewhere than expected. */
+  /** The guest was found, perhaps elsewhere than expected. */
   locatedAt(host: string): void {
+    if (host === this.#start.from) return;
     this.#start = { ...this.#start, from: host };
+    this.#onProgress({ type: 'located', from: host, atMs: this.elapsedMs });
   }
 
   get elapsedMs(): number {

@@ -50,7 +50,7 @@ function headLine(state: ProgressState, elapsedMs: number, width: number, style:
   const route =
     start === null
       ? style.bold('vmmig')
-      : `${style.bold(clean(start.vm))}  ${clean(start.from)} ${style.symbols.arrow} ${clean(start.to)}`;
+      : `${style.bold(clean(start.vm))}  ${start.from === start.to ? '' : `${clean(start.from)} `}${style.symbols.arrow} ${clean(start.to)}`;
   const time = style.dim(clock(elapsedMs));
   const gap = width - displayWidth(route) - displayWidth(time);
   return gap >= 2 ? route + ' '.repeat(gap) + time : `${time}  ${route}`;

@@ -9,6 +9,9 @@ import { advance, initialState, type ProgressState } from './state.js';
 
 const intervalMs = 1000;
 
+/** Nothing, where the guest cannot be where it is expected. */
+const fromText = ({ from, to }: StartEvent) => (from === to ? '' : ` from ${clean(from)}`);
+
 export class PlainProgress implements ProgressRenderer {
   #state: ProgressState = initialState;
   #lastSampleMs = Number.NEGATIVE_INFINITY;
@@ -21,9 +24,9 @@ export class PlainProgress implements ProgressRenderer {
     this.#state = advance(this.#state, event);
     switch (event.type) {
       case 'start':
-        return this.note(
-          `${clean(event.vm)}: ${event.mode} from ${clean(event.from)} to ${clean(event.to)} (${event.id})`,
-        );
+        return this.note(`${clean(event.vm)}: ${event.mode}${fromText(event)} to ${clean(event.to)} (${event.id})`);
+      case 'located':
+        return this.#at(event.atMs, `found on ${clean(event.from)}`);
       case 'phase':
         return this.#at(event.atMs, this.#phaseText(event));
       case 'notice':

@@ -28,6 +28,8 @@ export function advance(state: ProgressState, event: ProgressEvent): ProgressSta
     case 'start':
       // A teleport may go on as a switch.
       return { ...initialState, notices: state.notices, start: event };
+    case 'located':
+      return { ...state, start: state.start && { ...state.start, from: event.from } };
     case 'sample':
       return { ...state, sample: event };
     case 'notice':

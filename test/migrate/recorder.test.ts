@@ -84,6 +84,8 @@ describe('the recorder', () => {
     const { recorder, journal, events } = await recording();
     await using _ = journal;
     recorder.locatedAt('hostC');
+    recorder.locatedAt('hostC');
+    expect(events.filter(({ type }) => type === 'located')).toMatchObject([{ from: 'hostC' }]);
     recorder.facts = { ...recorder.facts, verified: true, downtimeMs: 77 };
     const error = new VmmigError('VMMIG_TIMEOUT', 'too slow', { phase: 'precopy', retryable: true });
     const report = await recorder.finish('failed', 'source', error);

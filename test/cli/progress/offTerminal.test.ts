@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { progressRenderer } from '../../../cli/progress/choose.js';
 import { type ProgressKind, progressKinds } from '../../../cli/progress/renderer.js';
 import { TtyProgress } from '../../../cli/progress/tty.js';
+import type { StartEvent } from '../../../migrate/progress.js';
 import { course, sampleEvent } from '../support/scriptedMigration.js';
 import { ScreenStream, sinkFor, TextStream } from '../support/terminal.js';
 
@@ -20,6 +21,18 @@ describe('plain progress', () => {
     expect(lines).toContain(' 0:00 preflight took 120 ms');
     expect(lines).toContain(' 0:00 scan took 45 ms: 102,812 cached pages in 2 file systems');
     expect(lines).toContain(' 0:01 warning: the guest writes fast');
+  });
+
+  it('does not say that a guest comes from where it goes, and says where it was found', () => {
+    const stream = new TextStream();
+    using progress = progressRenderer('plain', sinkFor(stream));
+    const [start] = course();
+    progress.show({ ...(start as StartEvent), from: 'hostB' });
+    progress.show({ type: 'located', from: 'hostC', atMs: 400 });
+    expect(stream.lines.slice(1, 3)).toEqual([
+      'vm1: teleport to hostB (vm1-20261122-045107-7f3a)',
+      ' 0:00 found on hostC',
+    ]);
   });
 
   it('writes one line per second while pages move', () => {
