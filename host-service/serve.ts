@@ -6,8 +6,8 @@ import { checkDestination, checkDomainDestination, checkSourceDirectory } from '
 import { hostChecks } from './checks.js';
 import { DestinationSide } from './destinationSide.js';
 import { compareDisks, diskWriters, sampleDisks } from './diskProof.js';
-import { knownDomains } from './guest/probeDomain.js';
 import { collectLessOften } from './garbageCollection.js';
+import { knownDomains } from './guest/probeDomain.js';
 import { hostedMigrations } from './hostedMigrations.js';
 import { probeGuest } from './probe.js';
 import { type Method, methodParams, type Params, type Results } from './protocol.js';

@@ -20,15 +20,26 @@ const setsockopt = koffi
  * while Node does something else, and who reads stands still each time.
  */
 export function setSendBuffer(socket: Socket, lengthBytes: number): void {
-  if (!set(socket, SOL_SOCKET, SO_SNDBUFFORCE, lengthBytes)) set(socket, SOL_SOCKET, SO_SNDBUF, lengthBytes);
+  const fd = fdOf(socket);
+  if (fd !== null) setSendBufferOf(fd, lengthBytes);
+}
+
+/** The same for a descriptor. */
+export function setSendBufferOf(fd: number, lengthBytes: number): void {
+  if (!set(fd, SOL_SOCKET, SO_SNDBUFFORCE, lengthBytes)) set(fd, SOL_SOCKET, SO_SNDBUF, lengthBytes);
 }
 
 /** Has the kernel take no more than so much beyond what TCP has sent. */
 export function limitUnsent(socket: Socket, lengthBytes: number): void {
-  set(socket, IPPROTO_TCP, TCP_NOTSENT_LOWAT, lengthBytes);
+  const fd = fdOf(socket);
+  if (fd !== null) set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, lengthBytes);
 }
 
-function set(socket: Socket, level: number, option: number, value: number): boolean {
+function fdOf(socket: Socket): number | null {
   const { _handle: handle } = socket as unknown as { _handle: { readonly fd: number } | null };
-  return handle !== null && handle.fd >= 0 && setsockopt(handle.fd, level, option, [value], 4) === 0;
+  return handle !== null && handle.fd >= 0 ? handle.fd : null;
+}
+
+function set(fd: number, level: number, option: number, value: number): boolean {
+  return setsockopt(fd, level, option, [value], 4) === 0;
 }

@@ -276,7 +276,7 @@ export class SourceSwitch implements AsyncDisposable {
 }
 
 function relayOptions(
-  { params, streamPath, answersQemu }: SourceSwitchStart,
+  { params, inspection, streamPath, answersQemu }: SourceSwitchStart,
   memory: GuestMemory | null,
 ): SwitchSourceOptions {
   const { migrationId, key, connections, bandwidthBps, compress, switching } = params;
@@ -284,6 +284,7 @@ function relayOptions(
   const { pageStoreLimitBytes, spillDir, reconnectTimeoutMs, holdsBack, prefetchShare } = switching!;
   return {
     socketPath: streamPath,
+    qemuPid: inspection.process.pid,
     answersQemu,
     credentials: { migrationId, key: Buffer.from(key, 'base64') },
     connections,

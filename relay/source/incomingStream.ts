@@ -56,6 +56,11 @@ export class IncomingStream implements AsyncDisposable {
     this.#input = await QemuInput.listen(socketPath, handlers, readBytes);
   }
 
+  /** Lets QEMU write so much ahead of what is read, where that can be had. */
+  widen(qemuPid: number, lengthBytes: number): void {
+    this.#input?.widen(qemuPid, lengthBytes);
+  }
+
   /** Lets QEMU's stream in. */
   begin(): void {
     this.#input?.begin();

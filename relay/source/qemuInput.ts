@@ -2,6 +2,7 @@
 import { rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { RelayError } from '../errors.js';
+import { widenPeerSocket } from './peerSocket.js';
 import { readIntoOneBuffer } from './reusedBuffer.js';
 
 export interface QemuInputHandlers {
@@ -17,6 +18,7 @@ export class QemuInput implements AsyncDisposable {
   readonly #handlers: QemuInputHandlers;
   readonly #server: Server;
   readonly #readBytes: number | undefined;
+  #widen: () => void = () => {};
   #socket: Socket | null = null;
   #accepted: Socket | null = null;
   #hasBegun = false;
@@ -59,6 +61,12 @@ export class QemuInput implements AsyncDisposable {
     if (this.#accepted !== null) this.#read(this.#accepted);
   }
 
+  /** Lets QEMU write so much ahead of what is read, where that can be had. */
+  widen(qemuPid: number, lengthBytes: number): void {
+    this.#widen = () => widenPeerSocket(qemuPid, this.#path, lengthBytes);
+    if (this.#accepted !== null) this.#widen();
+  }
+
   /** Lets QEMU go on. */
   resume(): void {
     if (!this.#isPaused) return;
@@ -88,6 +96,7 @@ export class QemuInput implements AsyncDisposable {
     if (this.#accepted !== null || this.#isClosed) return void accepted.destroy();
     this.#server.close();
     this.#accepted = accepted;
+    this.#widen();
     if (this.#hasBegun) this.#read(accepted);
   }
 

@@ -37,6 +37,9 @@ export type {
 } from './switch/options.js';
 export type { Remaining } from './switch/remaining.js';
 
+/** For QEMU to go on with while this process does something else; it is read within a few milliseconds. */
+const capturedAheadBytes = 4 * 1024 * 1024;
+
 export class SwitchSource implements AsyncDisposable {
   /** Resolves when the destination has everything and both sides have found it equal; rejects with a `RelayError`. */
   readonly finished: Promise<void>;
@@ -189,6 +192,8 @@ export class SwitchSource implements AsyncDisposable {
 
   /** QEMU may stop the guest at any time: little is to queue before what that then waits for. */
   mayStop(): void {
+    const { qemuPid } = this.#options;
+    if (!this.#phases.mayStop && qemuPid !== undefined) this.#stream.widen(qemuPid, capturedAheadBytes);
     this.#phases.mayStop = true;
     this.#holdBack.letGo();
     this.#letQemuGoOn();

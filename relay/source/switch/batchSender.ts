@@ -37,8 +37,9 @@ export class BatchSender {
   readonly blocks: readonly BlockSize[];
   readonly #options: BatchSenderOptions;
   readonly #builder = new BatchBuilder();
-  /** By the sequence under which a batch was sent: the store's token. */
-  readonly #tokens = new Map<number, number>();
+  /** By the sequence under which a batch was sent: what the store calls it. */
+  readonly #tokens = new Map<number, Pick<SentSet, 'token' | 'bytesPages'>>();
+  #pagesUnderWay = 0;
   #digest: MemoryDigest;
   #nextAnswer = 0;
   /** Runs that are to be sent again. */
@@ -50,6 +51,11 @@ export class BatchSender {
     this.blocks = blocks;
     this.#options = options;
     this.#digest = new MemoryDigest(blocks);
+  }
+
+  /** Sent as bytes, and not known to be in place at the destination. */
+  get pagesUnderWay(): number {
+    return this.#pagesUnderWay;
   }
 
   /** Sends what is next. @returns false when there was nothing */
@@ -67,7 +73,7 @@ export class BatchSender {
     const { sent } = this.store.takeNow(block, page, count, this.#builder);
     if (sent === null) return false;
     const sequence = answerBit + this.#nextAnswer++;
-    this.#tokens.set(sequence, sent.token);
+    this.#note(sequence, sent);
     this.#options.link.sendUrgent(frameType.answer, this.#take(this.#contents()), sequence);
     this.#options.counters.pages.sent += sent.bytesPages;
     return true;
@@ -82,7 +88,7 @@ export class BatchSender {
     const sent = files.fillAhead(this.#builder, limitPages);
     if (sent === null) return false;
     const { link, counters, compress } = this.#options;
-    this.#tokens.set(link.sendOrdered(frameType.ahead, this.#builder.take(compress)), sent.token);
+    this.#note(link.sendOrdered(frameType.ahead, this.#builder.take(compress)), sent);
     counters.pages.sent += sent.bytesPages;
     return true;
   }
@@ -112,8 +118,8 @@ export class BatchSender {
   }
 
   #resend({ payload, sequence }: Pick<Frame, 'payload' | 'sequence'>): void {
-    const token = this.#tokens.get(sequence);
-    const run = token === undefined ? null : this.store.bytesOf(token, decodeResendRequest(payload));
+    const sent = this.#tokens.get(sequence);
+    const run = sent === undefined ? null : this.store.bytesOf(sent.token, decodeResendRequest(payload));
     if (run === null)
       throw new RelayError(
         'VMMIG_LINK_PROTOCOL',
@@ -133,6 +139,7 @@ export class BatchSender {
   /** Nothing that was sent will be acknowledged any more. The root covers what is sent from here on. */
   restart(): void {
     this.#tokens.clear();
+    this.#pagesUnderWay = 0;
     this.#wanted.length = 0;
     this.#digest = new MemoryDigest(this.blocks);
   }
@@ -141,7 +148,7 @@ export class BatchSender {
     if (sent === null) return false;
     const { link, counters } = this.#options;
     const contents = this.#contents();
-    this.#tokens.set(link.sendOrdered(frameType.batch, this.#take(contents)), sent.token);
+    this.#note(link.sendOrdered(frameType.batch, this.#take(contents)), sent);
     counters.pages.sent += sent.bytesPages;
     this.#options.sent(contents.records);
     return true;
@@ -156,13 +163,19 @@ export class BatchSender {
     return this.#builder.take(this.#options.compress);
   }
 
+  #note(sequence: number, sent: SentSet): void {
+    this.#tokens.set(sequence, sent);
+    this.#pagesUnderWay += sent.bytesPages;
+  }
+
   /** @param settle - false when no such batch is under way */
   #settle(sequences: Buffer, settle: (token: number) => boolean): void {
     for (const sequence of decodeSequences(sequences)) {
-      const token = this.#tokens.get(sequence);
-      if (token === undefined || !settle(token))
+      const sent = this.#tokens.get(sequence);
+      if (sent === undefined || !settle(sent.token))
         throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination acknowledged what was not sent');
       this.#tokens.delete(sequence);
+      this.#pagesUnderWay -= sent.bytesPages;
     }
   }
 }

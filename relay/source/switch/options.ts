@@ -10,6 +10,8 @@ export interface SwitchSourceOptions extends SwitchLinkOptions {
   /** Where QEMU's `migrate unix:…` connects to. Made with mode 0600, removed at the end. */
   readonly socketPath: string;
   readonly compress: boolean;
+  /** Which writes its stream faster where this process may look into it. */
+  readonly qemuPid?: number;
   /** QEMU has a return path, and waits there for its destination's answers. */
   readonly answersQemu?: boolean;
   readonly store: PageStoreOptions;

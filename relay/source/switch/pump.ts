@@ -21,6 +21,8 @@ export interface PumpHandlers {
 /** Sending what the link need not wait for, before faults are looked at again. */
 const maxTurnMs = 2;
 const resendIntervalMs = 10;
+/** When the guest may stop at any time: a destination that shares its processors is behind by all that the link has taken. */
+const maxUnderWayPages = 1024;
 /** What is urgent overtakes on the link, but not what the destination is busy with: less at a time once it may come. */
 export const pagesAtATime = { before: maxBatchPages, after: 32 };
 
@@ -90,11 +92,18 @@ export class Pump {
   #sendOn(batches: BatchSender): void {
     // What the link need not wait for costs time all the same, and the guest may be asking for something meanwhile.
     const untilMs = this.#ahead === null ? Infinity : performance.now() + maxTurnMs;
-    while (this.#link.isOpenForBulk && (batches.send(this.#limitPages(batches)) || this.#ahead?.send())) {
+    while (this.#mayGoOn(batches) && (batches.send(this.#limitPages(batches)) || this.#ahead?.send())) {
       if (performance.now() < untilMs) continue;
       this.runSoon();
       break;
     }
+  }
+
+  /** As soon as all of the guest's memory is here the guest stops, and waits until the destination has what is under way. */
+  #mayGoOn({ store, pagesUnderWay }: BatchSender): boolean {
+    const { mayStop, ramEnded } = this.#phases;
+    const isAboutToStop = this.#ahead === null && mayStop && !ramEnded && !store.isFull;
+    return this.#link.isOpenForBulk && !(isAboutToStop && pagesUnderWay >= maxUnderWayPages);
   }
 
   #runLater(): void {
