@@ -25,17 +25,17 @@ const pathStart = 2;
  * process, or has another kernel, goes without.
  */
 export function widenPeerSocket(pid: number, socketPath: string, lengthBytes: number): void {
-  const process = Number(syscall(SYS_pidfd_open, pid, 0, 0));
-  if (process < 0) return;
+  const pidfd = Number(syscall(SYS_pidfd_open, pid, 0, 0));
+  if (pidfd < 0) return;
   try {
     for (const name of descriptorsOf(pid)) {
-      const fd = Number(syscall(SYS_pidfd_getfd, process, Number(name), 0));
+      const fd = Number(syscall(SYS_pidfd_getfd, pidfd, Number(name), 0));
       if (fd < 0) continue;
       if (peerPath(fd) === socketPath) setSendBufferOf(fd, lengthBytes);
       close(fd);
     }
   } finally {
-    close(process);
+    close(pidfd);
   }
 }
 
