@@ -9,11 +9,12 @@ import { pagesAhead } from '../../relay/source/pagesAhead.js';
 import { HoldBack, heldBackReadBytes } from '../../relay/source/switch/holdBack.js';
 import { SwitchSource } from '../../relay/source/switchSource.js';
 import { host } from './peers.js';
-import { memoryArguments, startResumable } from './postcopy/guests.js';
+import { startWaiting } from './postcopy/guests.js';
 import { startSwitchDestination } from './switchDestination.js';
 import { temporaryDirectory } from './temporaryDirectory.js';
 
 const isFull = Boolean(process.env.VMMIG_TEST_FULL);
+const memoryMiB = 256;
 
 describe('Holding QEMU back', () => {
   test('ends the reading where QEMU may have written the rest already', () => {
@@ -45,14 +46,14 @@ describe('Holding QEMU back', () => {
 });
 
 async function moveHeldBack(dir: string, keepsUp: boolean): Promise<void> {
-  await using guest = await startTinyGuest({ dir, name: 'source', qemu: '7.2', extraArgs: memoryArguments() });
+  await using guest = await startTinyGuest({ dir, name: 'source', qemu: '7.2', memoryMiB });
   let counted: number;
   {
     await using shell = await waitForBoot(guest.shellPath);
     while (!/^\d+$/.test(await shell.output('count || true'))) await sleep(100);
     counted = Number(await shell.output('count'));
   }
-  await using there = await startResumable('7.2', dir, 'destination');
+  await using there = await startWaiting({ dir, name: 'destination', qemu: '7.2', memoryMiB });
   const common = { credentials: { migrationId: 'hold', key: randomBytes(32) }, reconnectTimeoutMs: 20_000 };
   const socketPath = join(dir, 'source.sock');
   await using source = await SwitchSource.listen(
