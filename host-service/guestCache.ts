@@ -51,9 +51,9 @@ export class GuestCache implements AsyncDisposable {
   }
 
   /** Resolves when the agent has answered what it was asked last, has failed, or that takes longer. */
-  async answered(patienceMs: number | null): Promise<void> {
+  async answered(patienceMs: number): Promise<void> {
     const answered = this.#scanning.catch(() => {});
-    await (patienceMs === null ? answered : Promise.race([answered, delay(patienceMs, undefined, { ref: false })]));
+    await Promise.race([answered, delay(patienceMs, undefined, { ref: false })]);
   }
 
   /** @param diskIndexes - of what the destination can read */

@@ -30,7 +30,6 @@ import { SourceTeleport } from './teleporting/sourceTeleport.js';
 import { untilAborted } from './untilAborted.js';
 
 const undoTimeoutMs = 30_000;
-const agentPatienceMs = 2_000;
 
 export class SourceSide implements AsyncDisposable {
   readonly #sampling: SourceSampling;
@@ -114,12 +113,14 @@ export class SourceSide implements AsyncDisposable {
   }
 
   /** Meets the destination relay, and lets QEMU's stream in once there is a map of what need not be sent. */
-  async connect({ peerBootId, ...endpoint }: Params<'source.connect'>, signal: AbortSignal): Promise<null> {
+  async connect(
+    { peerBootId, agentPatienceMs, ...endpoint }: Params<'source.connect'>,
+    signal: AbortSignal,
+  ): Promise<null> {
     if (this.#relay === null) throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no relay to connect');
     await (this.#switch ?? this.#teleport)!.knowPeer(peerBootId);
     await this.#relay.connect(endpoint);
-    // A switch is not kept waiting by a guest that is too busy for its agent.
-    await this.#cache.answered(this.#switch === null ? null : agentPatienceMs);
+    await this.#cache.answered(agentPatienceMs);
     if (this.#isDomain) await untilAborted(this.#departure!.isIterating, signal);
     this.#relay.begin();
     return null;

@@ -3,10 +3,10 @@
  * agent, and the way out when something fails. When and how the guest is switched over is the mode's.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { call, type Params, type ScanSummary, type StartedProcess } from '../host-service/protocol.js';
+import { call, type Params, type StartedProcess } from '../host-service/protocol.js';
 import type { InventoryHost } from '../hosts/index.js';
 import { abandon } from './abandon.js';
-import { firstScan } from './cacheScan.js';
+import { CacheScans } from './cacheScans.js';
 import { proveDisks } from './diskProof.js';
 import { VmmigError } from './errors.js';
 import { Journal } from './journal.js';
@@ -22,8 +22,7 @@ import type { Side } from './sides.js';
 import { startDestination, startSource } from './startQemus.js';
 import { newMigrationId } from './stateDirectory.js';
 
-/** Of a mode that does not wait for the agent. */
-const agentPatienceMs = 2_000;
+const slowAgent = "the guest's agent has not answered yet: until it does, its page cache is sent";
 
 /** A session that is not to outlast a cut. */
 const shortSilenceMs = 15_000;
@@ -78,7 +77,8 @@ export abstract class Migration implements AsyncDisposable {
   /** The source has been told to leave the guest as it is. */
   isHeld = false;
   destinationProcess: StartedProcess | null = null;
-  #scanning: Promise<ScanSummary | null> = Promise.resolve(null);
+  /** Null without an agent. */
+  #scans: CacheScans | null = null;
   #relays: RelaysMeeting | null = null;
   /** Aborts what is under way: the operator, the time limit, or a host that was lost. */
   readonly #stop = new AbortController();
@@ -92,12 +92,10 @@ export abstract class Migration implements AsyncDisposable {
   }
 
   /** From the first byte of memory to the source's release. */
-  protected abstract move(prepared: Prepared, scan: ScanSummary | null): Promise<void>;
+  protected abstract move(prepared: Prepared, scans: CacheScans | null): Promise<void>;
 
-  /** Whether to move without what the agent has to say would cost more than to wait for it. */
-  protected get waitsForAgent(): boolean {
-    return true;
-  }
+  /** How long QEMU does not set out for an agent that has not answered yet. What it says later counts from then on. */
+  abstract readonly agentPatienceMs: number;
 
   /** So long the relays look for each other while the guest is the source's; 0: not at all. */
   get reconnectTimeoutMs(): number {
@@ -130,8 +128,8 @@ export abstract class Migration implements AsyncDisposable {
     try {
       const prepared = await this.#preflight();
       if (recorder.findings.some(({ severity }) => severity === 'refuse')) return await this.#refuse();
-      const scan = await recorder.during('prepare destination', () => this.#prepareHosts(prepared));
-      await this.move(prepared, scan);
+      await recorder.during('prepare destination', () => this.#prepareHosts(prepared));
+      await this.move(prepared, this.#scans);
       this.count();
       return await recorder.finish('moved', 'destination', null);
     } catch (thrown) {
@@ -154,8 +152,9 @@ export abstract class Migration implements AsyncDisposable {
     return await recorder.during('preflight', async () => {
       const onInspected = (found: Pick<Prepared, 'source' | 'agent'>) => {
         // A scan changes nothing, so it need not wait for the destination, nor for what preflight finds.
-        this.#scanning = firstScan(found, recorder, signal);
-        this.#scanning.catch(() => {});
+        if (!found.agent?.found) return;
+        this.#scans = new CacheScans(found.source, recorder, signal);
+        this.#scans.begin();
       };
       const silenceLimitMs = sessionSilenceLimitMs(this.reconnectTimeoutMs);
       const prepared = await prepare(this.intent, this.request, sides, signal, onInspected, silenceLimitMs);
@@ -196,23 +195,23 @@ export abstract class Migration implements AsyncDisposable {
   isStarted = false;
 
   /** The destination's QEMU starts while the source's sets out: both take a while until the first page. */
-  async #prepareHosts(prepared: Prepared): Promise<ScanSummary | null> {
+  async #prepareHosts(prepared: Prepared): Promise<void> {
     this.isStarted = true;
     const setOut = this.#startSource(prepared);
     const started = this.#startDestination(prepared);
     const { connected } = this.#relays!;
     // All are waited for also when one fails: none may still be at work when what it did is undone.
-    const scanning = this.waitsForAgent ? this.#scanning : Promise.resolve(null);
-    await Promise.allSettled([setOut, started, connected, scanning]);
+    await Promise.allSettled([setOut, started, connected]);
     await Promise.all([setOut, started, connected]);
-    return await scanning;
+    if (!this.#scans?.isUnderWay) await this.#scans?.over;
   }
 
   /** After the agent has answered: QEMU's setting out holds up the guest, and so its answer, for longer than it saves. */
   async #startSource(prepared: Prepared): Promise<void> {
     await this.#relays!.listening;
-    const answered = this.#scanning.catch(() => {});
-    await (this.waitsForAgent ? answered : Promise.race([answered, delay(agentPatienceMs, undefined, { ref: false })]));
+    const answered = this.#scans?.over.catch(() => {});
+    await Promise.race([answered, delay(this.agentPatienceMs, undefined, { ref: false })]);
+    if (this.#scans?.isUnderWay) this.recorder.notice('warn', 'VMMIG_AGENT_SLOW', slowAgent);
     await startSource(prepared, this, this.#relays!, this.signal);
   }
 
@@ -241,6 +240,7 @@ export abstract class Migration implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     const { source, destination } = this.sides;
+    this.#scans?.giveUp();
     const end = (side: Side | null) => (this.leavesServices ? side?.leave() : side?.[Symbol.asyncDispose]());
     await Promise.all([end(source), end(destination)]);
   }

@@ -3,6 +3,7 @@
  * until the rest fits into the promised downtime. QEMU is given what is left of that for its part, and stops the guest.
  */
 import { call, type SourceSample } from '../host-service/protocol.js';
+import type { CacheScans } from './cacheScans.js';
 import { Convergence } from './convergence.js';
 import { DeliveryMeter } from './deliveryMeter.js';
 import { etaMs } from './eta.js';
@@ -20,10 +21,8 @@ export interface PrecopyOptions {
   readonly maxDowntimeMs: number;
   /** What a stop takes however little is to be sent. @param rttMs - between the hosts */
   readonly fixedMs: (rttMs: number) => number;
-  /** Pages that need not be sent as bytes. */
-  readonly cachedPages: number;
-  /** Asks the agent what has changed; null without an agent. */
-  readonly rescan: ((signal: AbortSignal) => Promise<void>) | null;
+  /** Of the guest's page cache, which need not be sent; null without an agent. */
+  readonly scans: CacheScans | null;
   /** What the destination has put back from its disk so far. */
   readonly restored: () => { readonly pages: number; readonly bytes: number };
   /** What has arrived there from the link, and when that was so by its clock; null before it has said so. */
@@ -63,7 +62,6 @@ export class Precopy implements Disposable {
   #wake: () => void = () => {};
   #failed: ((error: unknown) => void) | null = null;
   readonly #rescans: Rescans;
-  #scan: AbortController | null = null;
   latest: SourceSample | null = null;
   #firstAtMs: number | null = null;
   #backlogs: number[] = [];
@@ -80,6 +78,8 @@ export class Precopy implements Disposable {
     this.#recorder = recorder;
     this.#options = options;
     this.#rescans = new Rescans(recorder.elapsedMs);
+    // It was not worth to be waited for any longer.
+    if (options.scans?.isUnderWay) this.#scanBegan();
     this.#subscription = source.rpc.onNotification('source.sample', (sample: SourceSample) => this.#take(sample));
   }
 
@@ -227,25 +227,25 @@ export class Precopy implements Disposable {
 
   /** What the guest reads from its disk while it is being moved is page cache, too. */
   #maybeRescan(sample: SourceSample): void {
-    const { rescan, signal } = this.#options;
+    const { scans } = this.#options;
     const isAboutToStop = this.#told.ms > iterateMs;
-    if (rescan === null || isAboutToStop || !this.#rescans.isDue(this.#recorder.elapsedMs, sample)) return;
+    if (!scans?.mayAsk || isAboutToStop || !this.#rescans.isDue(this.#recorder.elapsedMs, sample)) return;
+    scans.again();
+    this.#scanBegan();
+  }
+
+  #scanBegan(): void {
     this.#rescans.began(this.#recorder.elapsedMs);
-    const scan = new AbortController();
-    this.#scan = scan;
-    rescan(AbortSignal.any([signal, scan.signal]))
-      .catch((error) => {
-        if (!scan.signal.aborted) this.#failed?.(error);
-      })
+    this.#options
+      .scans!.over.catch((error) => this.#failed?.(error))
       .finally(() => {
-        this.#scan = null;
         this.#rescans.ended(this.#recorder.elapsedMs);
         this.#wake();
       });
   }
 
   #giveUpScan(): void {
-    this.#scan?.abort();
+    this.#options.scans?.giveUp();
   }
 
   /** Written by QEMU and not taken yet. */
@@ -284,7 +284,7 @@ export class Precopy implements Disposable {
       sentBytes: sample.framedBytes ?? 0,
       ahead: sample.ahead,
       touchedPages: sample.touchedPages,
-      cachedPages: this.#options.cachedPages,
+      cachedPages: this.#options.scans?.cachedPages ?? 0,
       linkBytesPerSecond: this.#delivery.bytesPerSecond,
       pagesPerSecond: perSecond(counters.pages.sent + counters.pages.teleported),
       // What is in QEMU's socket the first pass has still ahead of it.

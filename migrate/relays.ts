@@ -27,6 +27,8 @@ export interface RelayedMigration {
   /** So long the relays look for each other while the guest is the source's; 0: not at all. */
   readonly reconnectTimeoutMs: number;
   readonly switching: SwitchSettings | null;
+  /** So long the source's relay does not let QEMU's stream in for an agent that has not answered yet. */
+  readonly agentPatienceMs: number;
 }
 
 /** The source's relay listens for QEMU, whose stream waits until the relays have met. */
@@ -80,7 +82,8 @@ export function connectRelays(
   const meet = async () => {
     const { relay } = await there;
     await listening;
-    await call(source.rpc, 'source.connect', relay, { signal });
+    const { agentPatienceMs } = migration;
+    await call(source.rpc, 'source.connect', { ...relay, agentPatienceMs }, { signal });
   };
   const connected = meet();
   const tunnel = there.then((listens) => listens.tunnel);

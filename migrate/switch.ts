@@ -3,7 +3,7 @@
  * follows. The relays settle the commit point between them, so that the guest waits for nobody else; what the command
  * does is to say when, to watch, and to find out what became of it when something fails.
  */
-import { call, type Pulled, type ScanSummary } from '../host-service/protocol.js';
+import { call, type Pulled } from '../host-service/protocol.js';
 import type { InventoryHost } from '../hosts/index.js';
 import { abandon, findOut, unresolved } from './abandon.js';
 import { toVmmigError, VmmigError } from './errors.js';
@@ -58,9 +58,7 @@ class Switch extends Migration {
   }
 
   /** A guest that is too busy for its agent is not to be kept where it is. */
-  protected override get waitsForAgent(): boolean {
-    return false;
-  }
+  readonly agentPatienceMs = 2_000;
 
   override get reconnectTimeoutMs(): number {
     return Math.min(this.#request.reconnectTimeoutMs, reconnectTimeoutBeforeMs);
@@ -70,7 +68,7 @@ class Switch extends Migration {
     return this.#request;
   }
 
-  protected async move(prepared: Prepared, _scan: ScanSummary | null): Promise<void> {
+  protected async move(prepared: Prepared): Promise<void> {
     const { source, destination } = prepared;
     const { recorder, signal } = this;
     const elapsedMs = () => recorder.elapsedMs;

@@ -2,9 +2,9 @@
  * Teleport: everything is put back on the destination before the guest resumes there, the page cache from the
  * shared disk. Before the commit point every way out leaves the guest running on the source.
  */
-import { call, type DestinationSample, type Loaded, type ScanSummary } from '../host-service/protocol.js';
+import { call, type DestinationSample, type Loaded } from '../host-service/protocol.js';
 import { conclude } from './abandon.js';
-import { scanCache } from './cacheScan.js';
+import type { CacheScans } from './cacheScans.js';
 import { VmmigError } from './errors.js';
 import { whatBothSay } from './handOver.js';
 import { LinkWatch } from './linkWatch.js';
@@ -81,14 +81,17 @@ class Teleport extends Migration {
     return this.request.reconnectTimeoutMs ?? defaultReconnectTimeoutMs;
   }
 
-  protected async move(prepared: Prepared, scan: ScanSummary | null): Promise<void> {
-    const stoppedAtMs = await this.#precopy(prepared, scan);
+  /** An agent that has processor time tells of a million pages within that. */
+  readonly agentPatienceMs = 5_000;
+
+  protected async move(prepared: Prepared, scans: CacheScans | null): Promise<void> {
+    const stoppedAtMs = await this.#precopy(prepared, scans);
     await this.#letRun(prepared, stoppedAtMs);
     await this.#release(prepared);
   }
 
   /** From the start of QEMU's migration to the destination's QEMU holding the same memory. @returns when the guest stopped */
-  async #precopy({ source, destination }: Prepared, scan: ScanSummary | null): Promise<number> {
+  async #precopy({ source, destination }: Prepared, scans: CacheScans | null): Promise<number> {
     const { recorder, signal } = this;
     let restored = { pages: 0, bytes: 0 };
     let arrived: ReturnType<PrecopyOptions['arrived']> = null;
@@ -104,9 +107,8 @@ class Teleport extends Migration {
       vm: this.request.vm,
       maxDowntimeMs: this.request.maxDowntimeMs ?? defaultMaxDowntimeMs,
       fixedMs: (rttMs) => costs.fixedMs(rttMs),
-      cachedPages: scan?.pages ?? 0,
       notConverging: (situation, pass) => this.#notConverging(source, pass, situation),
-      rescan: scan === null ? null : async (giveUp) => void (await scanCache(source, recorder, 'changes', giveUp)),
+      scans,
       restored: () => restored,
       arrived: () => arrived,
       signal,

@@ -100,7 +100,11 @@ export const methodParams = {
   'source.skipDisks': z.object({ indexes: z.array(z.number().int()) }),
   /** Where the destination's relay listens. */
   /** `peerBootId`: as `destination.listen` has told it. */
-  'source.connect': z.object({ ...endpointSchema.shape, peerBootId: z.string() }),
+  'source.connect': z.object({
+    ...endpointSchema.shape,
+    peerBootId: z.string(),
+    agentPatienceMs: z.number().int().nonnegative(),
+  }),
   'source.start': z.object({
     /** The guest may be slowed down, should `source.throttle` ask for it. */
     mayThrottle: z.boolean(),

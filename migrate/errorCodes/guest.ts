@@ -99,6 +99,10 @@ export const agent = {
       summary: 'The agent is scanning for someone else already.',
       nextStep: 'Wait for the other scan, and try again.',
     },
+    VMMIG_AGENT_SLOW: {
+      summary: 'The agent takes long, and the migration has begun without it. What it says from then on is still used.',
+      nextStep: 'The guest leaves its agent no processor time: it is moved all the same, with more to send.',
+    },
     VMMIG_AGENT_TIMEOUT: {
       summary: 'The agent did not answer in time.',
       nextStep: 'The guest may be overloaded or paused: try again, or use `--no-agent`.',

@@ -37,6 +37,30 @@ describe('While its memory is copied', () => {
   });
 });
 
+describe('An agent that takes long', () => {
+  useLab({ rttMs: 10, rateBps: 20e6 });
+
+  it('is not waited for, and used when it has answered', { timeout: 90_000 }, async () => {
+    const guest = await Guest.start('vm1', options);
+    await guest.run('fill-cache');
+    const counted = await guest.count();
+    // It scans at idle priority: these leave it next to no time.
+    await guest.run('for hog in 1 2 3 4; do yes >/dev/null 2>&1 </dev/null & done');
+    const move = guest.begin();
+    await move.until((event) => event.type === 'notice' && event.code === 'VMMIG_AGENT_SLOW');
+    await move.until((event) => event.type === 'sample');
+    await guest.run('kill $(pidof yes)');
+    const { exitCode, report, stderr } = await move.ended;
+    expect(exitCode, stderr).toBe(0);
+    guest.host = 'hostB';
+    await guest.expectToRun(counted);
+    expect(report.agent!.pages).toBeGreaterThan(filesMiB * pagesOfMiB * 0.99);
+    expect(report.pages.teleported).toBeGreaterThan(filesMiB * pagesOfMiB * 0.5);
+    expect(await guest.run('checksum')).toMatch(/failed 0$/);
+    await expectNothingLeft([guest]);
+  });
+});
+
 describe('A guest without an agent', () => {
   useLab({ rttMs: 10, rateBps: 400e6 });
 
