@@ -104,11 +104,11 @@ export class SourceDeparture implements Disposable {
     } else switching?.relay.mayStop();
   }
 
-  /** Of a switch: looks for what the guest will touch first, as long as there is time. */
-  async watchUse(): Promise<void> {
+  /** Of a switch: looks for what the guest will touch first, as long as there is time. @param watches - what it uses, too */
+  async findUse(watches: boolean): Promise<void> {
     try {
       await this.#expectUse();
-      if (await this.#expected!.watch()) this.#what.switching!.relay.expectUse(this.#expected!.latest);
+      if (watches && (await this.#expected!.watch())) this.#what.switching!.relay.expectUse(this.#expected!.latest);
     } catch {
       // It costs the guest some waiting.
     }

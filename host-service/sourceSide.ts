@@ -101,7 +101,7 @@ export class SourceSide implements AsyncDisposable {
       { ...what, switching: this.#switch, memory: this.#memory },
       { stopped: () => this.#guestStopped(), touched: (pages) => this.#sampling.touched(pages) },
     );
-    if (this.#switch !== null) void this.#departure.watchUse();
+    if (params.switching !== null) void this.#departure.findUse(params.switching.watchesUse);
     else this.#ahead = new MemoryAhead(guest.monitor, this.#inspection!, params);
     this.#cache.useRelay(this.#relay);
     return null;

@@ -7,6 +7,11 @@ import type { Intent, Prepared } from './prepared.js';
 import type { MigrateRequest } from './requests.js';
 import type { Side } from './sides.js';
 
+/**
+ * Logging in takes that long where a round trip takes 20 ms or so. To find out what a guest uses slows down an emulated one,
+ * and its agent, by some 0.3 s: on a faster network the guest waits for less.
+ */
+const worthWatchingMs = 120;
 /** Compared with 1, 4 and 8: docs/benchmarks.md. */
 const defaultConnections = 2;
 
@@ -60,7 +65,7 @@ export function connectRelays(
       compress: request.compress ?? true,
       reconnectTimeoutMs,
       diskIndexes: [...plan.restorableIndexes],
-      switching: switchingOf(migration, source),
+      switching: switchingOf(migration, source, Math.max(source.loginMs, destination.loginMs) >= worthWatchingMs),
     },
     { signal },
   );
@@ -69,7 +74,7 @@ export function connectRelays(
     const ports: [number, number] | null = linkPorts === undefined ? null : [linkPorts.first, linkPorts.last];
     const party = { guest: addressOnDestination(intent.guest, request), peer: peerOf(source) };
     const domainUser = domain?.user ?? null;
-    const own = { reconnectTimeoutMs, switching: switchingOf(migration, destination), domainUser };
+    const own = { reconnectTimeoutMs, switching: switchingOf(migration, destination, false), domainUser };
     const listen = { migrationId, runDir, key, ports, ...party, ...own };
     const { port, tunnelPort, bootId } = await call(destination.rpc, 'destination.listen', listen, { signal });
     const host = await linkAddress(destination.host);
@@ -95,7 +100,7 @@ function peerOf({ host }: Side): { host: string; runDir: string } {
   return { host: host.name, runDir: host.runDir };
 }
 
-function switchingOf({ switching }: RelayedMigration, { host }: Side): Switching | null {
+function switchingOf({ switching }: RelayedMigration, { host }: Side, watchesUse: boolean): Switching | null {
   if (switching === null) return null;
   return {
     pageStoreLimitBytes: switching.pageStoreLimitBytes ?? null,
@@ -104,6 +109,7 @@ function switchingOf({ switching }: RelayedMigration, { host }: Side): Switching
     awaitsPermission: switching.maxExposureMs !== undefined,
     holdsBack: switching.after !== 'now' || (switching.prefetchShare ?? 0) > 0,
     prefetchShare: switching.prefetchShare ?? 1,
+    watchesUse,
   };
 }
 

@@ -26,6 +26,8 @@ const switchingSchema = z.object({
   holdsBack: z.boolean(),
   /** Of what the guest has used lately, that goes before the rest of its memory. */
   prefetchShare: z.number().min(0).max(1),
+  /** Whether the source finds out what the guest uses where that slows the guest down. */
+  watchesUse: z.boolean(),
 });
 export type Switching = z.infer<typeof switchingSchema>;
 
