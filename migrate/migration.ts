@@ -203,15 +203,20 @@ export abstract class Migration implements AsyncDisposable {
     // All are waited for also when one fails: none may still be at work when what it did is undone.
     await Promise.allSettled([setOut, started, connected]);
     await Promise.all([setOut, started, connected]);
-    if (!this.#scans?.isUnderWay) await this.#scans?.over;
+    if (this.#scans?.isUnderWay) this.recorder.notice('warn', 'VMMIG_AGENT_SLOW', slowAgent);
+    else await this.#scans?.over;
   }
 
-  /** After the agent has answered: QEMU's setting out holds up the guest, and so its answer, for longer than it saves. */
+  /**
+   * After the agent has answered: QEMU's setting out holds up the guest, and so its answer, for longer than it saves. Before
+   * libvirt has QEMU set out it is busy for longer than the agent; the stream waits for its answer at the relay.
+   */
   async #startSource(prepared: Prepared): Promise<void> {
     await this.#relays!.listening;
-    const answered = this.#scans?.over.catch(() => {});
-    await Promise.race([answered, delay(this.agentPatienceMs, undefined, { ref: false })]);
-    if (this.#scans?.isUnderWay) this.recorder.notice('warn', 'VMMIG_AGENT_SLOW', slowAgent);
+    if (!this.intent.guest.isDomain) {
+      const answered = this.#scans?.over.catch(() => {});
+      await Promise.race([answered, delay(this.agentPatienceMs, undefined, { ref: false })]);
+    }
     await startSource(prepared, this, this.#relays!, this.signal);
   }
 

@@ -21,14 +21,21 @@ export interface PumpHandlers {
 /** Sending what the link need not wait for, before faults are looked at again. */
 const maxTurnMs = 2;
 const resendIntervalMs = 10;
-/** When the guest may stop at any time: a destination that shares its processors is behind by all that the link has taken. */
-const maxUnderWayPages = 1024;
+/** A destination that shares its processors is behind by all that the link has taken: while the guest is waited for. */
+const maxUnderWayPages = {
+  /** It may stop at any time. */
+  beforeStop: 1024,
+  /** It is loaded. What it will touch first comes meanwhile: with twice as many that takes longer. */
+  afterGo: 512,
+};
+/** Of these, what pays: what it does not find it waits for that long. */
+const afterGoPagesPerRttMs = 12;
 /** What is urgent overtakes on the link, but not what the destination is busy with: less at a time once it may come. */
 export const pagesAtATime = { before: maxBatchPages, after: 32 };
 
 export class Pump {
   readonly #phases: Readonly<SwitchPhases>;
-  readonly #link: Pick<SwitchLink, 'isOpenForBulk' | 'fail'>;
+  readonly #link: Pick<SwitchLink, 'isOpenForBulk' | 'rttMs' | 'fail'>;
   readonly #ahead: AheadOfStream | null;
   readonly #hostPages: HostPages;
   readonly #handlers: PumpHandlers;
@@ -41,7 +48,7 @@ export class Pump {
   /** @param ahead - null: all of the guest's memory comes through QEMU's stream */
   constructor(
     phases: Readonly<SwitchPhases>,
-    link: Pick<SwitchLink, 'isOpenForBulk' | 'fail'>,
+    link: Pick<SwitchLink, 'isOpenForBulk' | 'rttMs' | 'fail'>,
     ahead: AheadOfStream | null,
     hostPages: HostPages,
     handlers: PumpHandlers,
@@ -99,11 +106,16 @@ export class Pump {
     }
   }
 
+  #mayGoOn(batches: BatchSender): boolean {
+    return this.#link.isOpenForBulk && batches.pagesUnderWay < this.#maxUnderWayPages(batches);
+  }
+
   /** As soon as all of the guest's memory is here the guest stops, and waits until the destination has what is under way. */
-  #mayGoOn({ store, pagesUnderWay }: BatchSender): boolean {
-    const { mayStop, ramEnded } = this.#phases;
-    const isAboutToStop = this.#ahead === null && mayStop && !ramEnded && !store.isFull;
-    return this.#link.isOpenForBulk && !(isAboutToStop && pagesUnderWay >= maxUnderWayPages);
+  #maxUnderWayPages({ store }: BatchSender): number {
+    const { mayStop, ramEnded, isRunning } = this.#phases;
+    if (this.#ahead !== null || isRunning) return Infinity;
+    if (ramEnded) return Math.min(maxUnderWayPages.afterGo, afterGoPagesPerRttMs * this.#link.rttMs);
+    return mayStop && !store.isFull ? maxUnderWayPages.beforeStop : Infinity;
   }
 
   #runLater(): void {
@@ -125,11 +137,9 @@ export class Pump {
 
   /** The guest stands still, and waits for something else. */
   #isInTheWay({ store }: BatchSender): boolean {
-    const { ramEnded, hasStopped, hasGone, isRunning } = this.#phases;
-    // What follows from files is told by digests at first, which wait for nothing and are soon needed.
-    if (this.#ahead === null ? isRunning : hasGone) return false;
+    const { ramEnded, hasStopped, hasGone } = this.#phases;
     // Where there is no room, the end of QEMU's stream waits for what is sent.
-    return ramEnded || (hasStopped && !store.isFull);
+    return !hasGone && (ramEnded || (hasStopped && !store.isFull));
   }
 
   /** What costs the link nothing is in nobody's way. */

@@ -24,6 +24,7 @@ function source() {
   const linkFailures: RelayError[] = [];
   const link = {
     isOpenForBulk: true,
+    rttMs: 40,
     urgentBytes: 0,
     sendOrdered(type: number, { length }: Buffer) {
       return sent.push({ type, bytes: length }) - 1;
@@ -37,14 +38,15 @@ function source() {
   const digester = new RunDigester(Buffer.alloc(32));
   const tools = { link, digester, counters: newCounters(), compress: false, sent: () => {} };
   const batches = new BatchSender(store, blocks, tools);
-  const pump = new Pump(newPhases(), link, null, new HostPages(), {
+  const phases = newPhases();
+  const pump = new Pump(phases, link, null, new HostPages(), {
     failed: (error) => void failures.push(error),
     hasEnded: () => false,
   });
   pump.supply(batches);
   const want = (sequence: number, record: number) =>
     batches.want({ type: frameType.resendRequest, sequence, payload: encodeResendRequest(record) });
-  return { store, link, sent, failures, linkFailures, digester, batches, pump, want };
+  return { store, link, sent, failures, linkFailures, digester, phases, batches, pump, want };
 }
 
 describe('What is sent when', () => {
@@ -56,6 +58,26 @@ describe('What is sent when', () => {
     pump.run();
     expect(failures).toHaveLength(1);
     expect(failures[0]).toMatchObject({ code: 'VMMIG_STORE_SPILL_IO', message: expect.stringMatching(/spill file/) });
+  });
+
+  test('is nothing while the guest stands still, until it goes: then what it would wait for round trips for', () => {
+    const { store, link, phases, batches, pump } = source();
+    for (let page = 0; page < 2048; page++) store.putPage(0, page, randomBytes(pageBytes), 0);
+    Object.assign(phases, { mayStop: true, hasStopped: true, ramEnded: true });
+    pump.run();
+    expect(batches.pagesUnderWay).toBe(0);
+    phases.hasGone = true;
+    link.rttMs = 1;
+    pump.run();
+    const soon = batches.pagesUnderWay;
+    expect(soon).toBeLessThan(100);
+    link.rttMs = 40;
+    pump.run();
+    expect(batches.pagesUnderWay).toBeGreaterThan(soon);
+    expect(batches.pagesUnderWay).toBeLessThan(1024);
+    phases.isRunning = true;
+    pump.run();
+    expect(batches.pagesUnderWay).toBe(2048);
   });
 
   test('is no more of what the disk does not hold than the link may keep, until it has gone out', () => {
