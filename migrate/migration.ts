@@ -130,9 +130,11 @@ export abstract class Migration implements AsyncDisposable {
       if (recorder.findings.some(({ severity }) => severity === 'refuse')) return await this.#refuse();
       await recorder.during('prepare destination', () => this.#prepareHosts(prepared));
       await this.move(prepared, this.#scans);
+      await this.#endScan();
       this.count();
       return await recorder.finish('moved', 'destination', null);
     } catch (thrown) {
+      await this.#endScan();
       const finding = findingOf(thrown);
       if (finding !== null) {
         recorder.findings = [finding];
@@ -180,6 +182,7 @@ export abstract class Migration implements AsyncDisposable {
   }
 
   async #refuse(): Promise<MigrationReport> {
+    await this.#endScan();
     const reasons = this.recorder.findings.filter(({ severity }) => severity === 'refuse');
     const message = `preflight refused: ${reasons.map((reason) => reason.message).join('; ')}`;
     this.count();
@@ -205,6 +208,12 @@ export abstract class Migration implements AsyncDisposable {
     await Promise.all([setOut, started, connected]);
     if (this.#scans?.isUnderWay) this.recorder.notice('warn', 'VMMIG_AGENT_SLOW', slowAgent);
     else await this.#scans?.over;
+  }
+
+  /** Nothing is told of it after the report. */
+  async #endScan(): Promise<void> {
+    this.#scans?.giveUp();
+    await this.#scans?.over.catch(() => {});
   }
 
   /**
@@ -245,7 +254,6 @@ export abstract class Migration implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     const { source, destination } = this.sides;
-    this.#scans?.giveUp();
     const end = (side: Side | null) => (this.leavesServices ? side?.leave() : side?.[Symbol.asyncDispose]());
     await Promise.all([end(source), end(destination)]);
   }
