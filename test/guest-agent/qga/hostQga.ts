@@ -1,7 +1,6 @@
 /** Debian's qemu-guest-agent on this machine, with an agent for it that looks at nothing here. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { access } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -37,12 +36,15 @@ export class HostQga implements AsyncDisposable {
     const args = ['-m', 'unix-listen', '-p', own, '-t', directory, '-f', join(directory, 'qga.pid')];
     if (blocked.length > 0) args.push(`--block-rpcs=${blocked.join(',')}`);
     const process = spawn(await qemuGaBinary(), args, { stdio: 'ignore', env: { ...globalThis.process.env, ...env } });
-    for (const deadline = Date.now() + 5_000; !(await exists(own)); await sleep(20)) {
-      if (Date.now() < deadline) continue;
+    let daemon: Socket | null = null;
+    // That the socket's file is there does not mean that the daemon listens on it already.
+    for (const deadline = Date.now() + 5_000; daemon === null; await sleep(20)) {
+      daemon = await connected(own);
+      if (daemon !== null || Date.now() < deadline) continue;
       process.kill('SIGKILL');
       throw new Error('qemu-ga does not listen');
     }
-    const qga = new HostQga(join(directory, 'qga.sock'), process, connect(own));
+    const qga = new HostQga(join(directory, 'qga.sock'), process, daemon);
     qga.#server.listen(qga.path);
     await once(qga.#server, 'listening');
     return qga;
@@ -84,11 +86,15 @@ export class HostQga implements AsyncDisposable {
   }
 }
 
-function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
+/** Null when nobody listens. */
+async function connected(path: string): Promise<Socket | null> {
+  const socket = connect(path);
+  try {
+    await once(socket, 'connect');
+    return socket;
+  } catch {
+    return null;
+  }
 }
 
 /** An agent that is all real but for what it tells: see syntheticScan.c. */
