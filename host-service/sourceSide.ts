@@ -101,7 +101,7 @@ export class SourceSide implements AsyncDisposable {
       { ...what, switching: this.#switch, memory: this.#memory },
       { stopped: () => this.#guestStopped(), touched: (pages) => this.#sampling.touched(pages) },
     );
-    if (params.switching !== null) void this.#departure.findUse(params.switching.watchesUse);
+    if (this.#switch !== null) void this.#departure.findUse(params.watchesUse);
     else this.#ahead = new MemoryAhead(guest.monitor, this.#inspection!, params);
     this.#cache.useRelay(this.#relay);
     return null;

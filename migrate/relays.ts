@@ -65,7 +65,8 @@ export function connectRelays(
       compress: request.compress ?? true,
       reconnectTimeoutMs,
       diskIndexes: [...plan.restorableIndexes],
-      switching: switchingOf(migration, source, Math.max(source.loginMs, destination.loginMs) >= worthWatchingMs),
+      switching: switchingOf(migration, source),
+      watchesUse: Math.max(source.loginMs, destination.loginMs) >= worthWatchingMs,
     },
     { signal },
   );
@@ -74,7 +75,7 @@ export function connectRelays(
     const ports: [number, number] | null = linkPorts === undefined ? null : [linkPorts.first, linkPorts.last];
     const party = { guest: addressOnDestination(intent.guest, request), peer: peerOf(source) };
     const domainUser = domain?.user ?? null;
-    const own = { reconnectTimeoutMs, switching: switchingOf(migration, destination, false), domainUser };
+    const own = { reconnectTimeoutMs, switching: switchingOf(migration, destination), domainUser };
     const listen = { migrationId, runDir, key, ports, ...party, ...own };
     const { port, tunnelPort, bootId } = await call(destination.rpc, 'destination.listen', listen, { signal });
     const host = await linkAddress(destination.host);
@@ -100,7 +101,7 @@ function peerOf({ host }: Side): { host: string; runDir: string } {
   return { host: host.name, runDir: host.runDir };
 }
 
-function switchingOf({ switching }: RelayedMigration, { host }: Side, watchesUse: boolean): Switching | null {
+function switchingOf({ switching }: RelayedMigration, { host }: Side): Switching | null {
   if (switching === null) return null;
   return {
     pageStoreLimitBytes: switching.pageStoreLimitBytes ?? null,
@@ -109,7 +110,6 @@ function switchingOf({ switching }: RelayedMigration, { host }: Side, watchesUse
     awaitsPermission: switching.maxExposureMs !== undefined,
     holdsBack: switching.after !== 'now' || (switching.prefetchShare ?? 0) > 0,
     prefetchShare: switching.prefetchShare ?? 1,
-    watchesUse,
   };
 }
 

@@ -26,8 +26,6 @@ const switchingSchema = z.object({
   holdsBack: z.boolean(),
   /** Of what the guest has used lately, that goes before the rest of its memory. */
   prefetchShare: z.number().min(0).max(1),
-  /** Whether the source finds out what the guest uses where that slows the guest down. */
-  watchesUse: z.boolean(),
 });
 export type Switching = z.infer<typeof switchingSchema>;
 
@@ -97,11 +95,12 @@ export const methodParams = {
     diskIndexes: z.array(z.number().int()),
     /** Null for a teleport. */
     switching: switchingSchema.nullable(),
+    /** Of a switch: whether to find out what the guest uses, though that may slow it down. */
+    watchesUse: z.boolean(),
   }),
   /** Of the destination's list: those that it cannot read. Their pages are sent. */
   'source.skipDisks': z.object({ indexes: z.array(z.number().int()) }),
-  /** Where the destination's relay listens. */
-  /** `peerBootId`: as `destination.listen` has told it. */
+  /** Where the destination's relay listens. `peerBootId`: as `destination.listen` has told it. */
   'source.connect': z.object({
     ...endpointSchema.shape,
     peerBootId: z.string(),

@@ -4,7 +4,7 @@
  * 200 KiB. So the descriptor is borrowed from QEMU (pidfd_getfd(2), since Linux 5.6), which changes nothing that QEMU
  * could notice.
  */
-import { readdirSync } from 'node:fs';
+import { closeSync, readdirSync } from 'node:fs';
 import koffi from 'koffi';
 import { setSendBufferOf } from '../socketOptions.js';
 
@@ -15,7 +15,6 @@ const SYS_pidfd_getfd = 438;
 const libc = koffi.load(null);
 const syscall = libc.func('long syscall(long number, long first, long second, long third)');
 const getpeername = libc.func('int getpeername(int fd, void *address, _Inout_ unsigned int *lengthBytes)');
-const close = libc.func('int close(int fd)');
 
 /** The family comes before the path in a `sockaddr_un`. */
 const pathStart = 2;
@@ -32,10 +31,10 @@ export function widenPeerSocket(pid: number, socketPath: string, lengthBytes: nu
       const fd = Number(syscall(SYS_pidfd_getfd, pidfd, Number(name), 0));
       if (fd < 0) continue;
       if (peerPath(fd) === socketPath) setSendBufferOf(fd, lengthBytes);
-      close(fd);
+      closeSync(fd);
     }
   } finally {
-    close(pidfd);
+    closeSync(pidfd);
   }
 }
 

@@ -1,11 +1,12 @@
 /** Debian's qemu-guest-agent on this machine, with an agent for it that looks at nothing here. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import type { Duplex } from 'node:stream';
 import { execa } from 'execa';
 import { projectDirectory } from '../../../lab/assets.js';
+import { openTransport } from '../../../qmp/transport.js';
 import { qemuGaBinary } from './qemuGa.js';
 
 /**
@@ -15,11 +16,11 @@ import { qemuGaBinary } from './qemuGa.js';
 export class HostQga implements AsyncDisposable {
   readonly path: string;
   readonly #process: ChildProcess;
-  readonly #daemon: Socket;
+  readonly #daemon: Duplex;
   readonly #server: Server;
   readonly #clients: Socket[] = [];
 
-  private constructor(path: string, process: ChildProcess, daemon: Socket) {
+  private constructor(path: string, process: ChildProcess, daemon: Duplex) {
     this.path = path;
     this.#process = process;
     this.#daemon = daemon;
@@ -36,14 +37,10 @@ export class HostQga implements AsyncDisposable {
     const args = ['-m', 'unix-listen', '-p', own, '-t', directory, '-f', join(directory, 'qga.pid')];
     if (blocked.length > 0) args.push(`--block-rpcs=${blocked.join(',')}`);
     const process = spawn(await qemuGaBinary(), args, { stdio: 'ignore', env: { ...globalThis.process.env, ...env } });
-    let daemon: Socket | null = null;
-    // That the socket's file is there does not mean that the daemon listens on it already.
-    for (const deadline = Date.now() + 5_000; daemon === null; await sleep(20)) {
-      daemon = await connected(own);
-      if (daemon !== null || Date.now() < deadline) continue;
+    const daemon = await openTransport({ path: own }, true, AbortSignal.timeout(5_000)).catch((error) => {
       process.kill('SIGKILL');
-      throw new Error('qemu-ga does not listen');
-    }
+      throw error;
+    });
     const qga = new HostQga(join(directory, 'qga.sock'), process, daemon);
     qga.#server.listen(qga.path);
     await once(qga.#server, 'listening');
@@ -83,17 +80,6 @@ export class HostQga implements AsyncDisposable {
     const ended = once(this.#process, 'exit');
     this.#process.kill('SIGKILL');
     await ended;
-  }
-}
-
-/** Null when nobody listens. */
-async function connected(path: string): Promise<Socket | null> {
-  const socket = connect(path);
-  try {
-    await once(socket, 'connect');
-    return socket;
-  } catch {
-    return null;
   }
 }
 
