@@ -28,6 +28,7 @@ import {
 } from './switching/orphans.js';
 import { keepVigil } from './switching/vigil.js';
 import { DestinationTeleport } from './teleporting/destinationTeleport.js';
+import { aheadLimitBytes } from './teleporting/readableMemory.js';
 
 const sampleIntervalMs = 200;
 
@@ -181,7 +182,8 @@ export class DestinationSide implements AsyncDisposable {
     const { reconnectTimeoutMs } = params;
     const teleport = (await this.#teleporting)!;
     const holdsDeviceState = this.#domain !== null;
-    const options = { ...this.#relayOptions(params), holdsDeviceState, reconnectTimeoutMs };
+    const heldLimitBytes = aheadLimitBytes;
+    const options = { ...this.#relayOptions(params), heldLimitBytes, holdsDeviceState, reconnectTimeoutMs };
     return await teleport.listen(options, () => this.#patience.end());
   }
 

@@ -56,6 +56,11 @@ export class GuestCache implements AsyncDisposable {
     await Promise.race([answered, delay(patienceMs, undefined, { ref: false })]);
   }
 
+  /** Nothing more is expected to be told before QEMU sets out: the agent has answered, or there is none. */
+  get isKnown(): boolean {
+    return this.#agent === null || this.#latest !== null;
+  }
+
   /** @param diskIndexes - of what the destination can read */
   useDisks(diskIndexes: readonly number[]): void {
     this.#diskIndexes = diskIndexes;

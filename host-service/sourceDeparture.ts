@@ -36,7 +36,7 @@ export class SourceDeparture implements Disposable {
   readonly #what: Departing;
   readonly #handlers: DepartureHandlers;
   #tellIterating!: () => void;
-  /** Resolves when QEMU's stream may be read: it will not stop the guest by itself. */
+  /** Resolves when QEMU's stream may be read, should there be one: it will not stop the guest by itself. */
   readonly isIterating = new Promise<void>((resolve) => {
     this.#tellIterating = resolve;
   });
@@ -71,13 +71,13 @@ export class SourceDeparture implements Disposable {
     const isInFiles = memory !== null;
     void touchedPages(inspection.process.pid, inspection.memory.blocks).then((pages) => this.#handlers.touched(pages));
     const leaves = this.#domainDeparture(domain ?? null);
-    await guest.prepare({ streamPath, ...asked, isInFiles, domain: leaves }, signal);
-    this.#stopped = guest.monitor.waitFor('STOP').then(eventTimeMs);
-    this.#stopped.then(() => this.#handlers.stopped()).catch(() => {});
     // It is to be stopped as soon as that can be, or is held back by the relay.
     if (switching !== null) this.#tellIterating();
-    if (isInFiles) return;
-    await guest.setOut(signal);
+    this.#stopped = guest.monitor.waitFor('STOP').then(eventTimeMs);
+    this.#stopped.then(() => this.#handlers.stopped()).catch(() => {});
+    await guest.prepare({ streamPath, ...asked, isInFiles, domain: leaves }, signal);
+    this.#tellIterating();
+    if (!isInFiles) await guest.setOut(signal);
     switching?.departs(guest.letGo());
   }
 

@@ -26,6 +26,7 @@ import { hasEnded } from './switching/leftGuest.js';
 import { type OrphanedMigration, postToSource, pulledElsewhere, removeLostSource } from './switching/orphans.js';
 import { SourceSwitch } from './switching/sourceSwitch.js';
 import { findSourceAtWork, reconnectSource } from './switching/takeover.js';
+import { type OpenReadableMemory, openReadableMemory } from './teleporting/readableMemory.js';
 import { SourceTeleport } from './teleporting/sourceTeleport.js';
 import { untilAborted } from './untilAborted.js';
 
@@ -47,6 +48,9 @@ export class SourceSide implements AsyncDisposable {
   #departure: SourceDeparture | null = null;
   /** Of a teleport. */
   #ahead: MemoryAhead | null = null;
+  /** Likewise; null where it cannot be read. */
+  #readable: Promise<OpenReadableMemory | null> = Promise.resolve(null);
+  readonly #released = new AbortController();
   readonly #patience = new CallerPatience();
   /** It runs nowhere: there is nothing to find it by any more. */
   #guestHasEnded = false;
@@ -102,7 +106,10 @@ export class SourceSide implements AsyncDisposable {
       { stopped: () => this.#guestStopped(), touched: (pages) => this.#sampling.touched(pages) },
     );
     if (this.#switch !== null) void this.#departure.findUse(params.watchesUse);
-    else this.#ahead = new MemoryAhead(guest.monitor, this.#inspection!, params);
+    else {
+      this.#ahead = new MemoryAhead(guest.monitor, this.#inspection!, params);
+      this.#readable = openReadableMemory(guest.monitor, this.#inspection!, this.#released.signal).catch(() => null);
+    }
     this.#cache.useRelay(this.#relay);
     return null;
   }
@@ -121,9 +128,18 @@ export class SourceSide implements AsyncDisposable {
     await (this.#switch ?? this.#teleport)!.knowPeer(peerBootId);
     await this.#relay.connect(endpoint);
     await this.#cache.answered(agentPatienceMs);
+    void this.#sendAhead();
     if (this.#isDomain) await untilAborted(this.#departure!.isIterating, signal);
     this.#relay.begin();
     return null;
+  }
+
+  /** Until QEMU sends by itself. Not what the destination may find on its disk. */
+  async #sendAhead(): Promise<void> {
+    const memory = await this.#readable;
+    if (memory === null || !this.#cache.isKnown) return;
+    // It costs a while of the link's that was free.
+    await this.#teleport?.relay.sendAhead(memory).catch(() => {});
   }
 
   /** And the source's side of the commit point. */
@@ -144,8 +160,7 @@ export class SourceSide implements AsyncDisposable {
       });
       return this.#teleport.relay;
     }
-    // libvirt has QEMU prepare for post-copy, which rules out that it leaves memory out of its stream.
-    this.#memory = this.#isDomain ? null : await openGuestMemory(guest.monitor, inspection.process);
+    this.#memory = await openGuestMemory(guest.monitor, inspection.process);
     this.#switch = await SourceSwitch.start({
       ...common,
       ...{ runDir: params.runDir, migrationId: params.migrationId, memory: this.#memory },
@@ -280,11 +295,13 @@ export class SourceSide implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#sampling.stop();
+    this.#released.abort();
     await releaseAll([
       () => this.#departure?.[Symbol.dispose](),
       () => this.#ahead?.[Symbol.dispose](),
       () => this.#switch?.[Symbol.asyncDispose](),
       () => this.#teleport?.[Symbol.asyncDispose](),
+      async () => (await this.#readable)?.[Symbol.asyncDispose](),
       () => this.#cache[Symbol.asyncDispose](),
       () => this.#guest?.[Symbol.asyncDispose](),
       () => this.#isDomain && this.#migrationId !== '' && removeStreamPath(this.#migrationId),

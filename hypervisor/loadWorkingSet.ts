@@ -28,71 +28,73 @@ interface GpaStretch {
   readonly lengthBytes: number;
 }
 
-/** As it is now: drivers may set up other queues. @param memory - null: nothing but the rings is known then */
-export async function loadWorkingSet(
-  qmp: QmpMonitor,
-  gpaMap: readonly GpaRange[],
-  memory: Memory | null,
-  signal?: AbortSignal,
-): Promise<readonly RamStretch[]> {
-  const rings = await virtioQueues(qmp, gpaMap, memory, signal);
-  const low = findGpaRange(gpaMap, 0);
-  if (low === undefined) return rings;
-  // What is write-protected is not in the map, but in the same block.
-  const { start, lengthBytes } = optionRoms;
-  return [{ block: low.block, offset: low.blockOffset + start, lengthBytes }, ...rings];
-}
+export type VirtioQueue = ReturnOf<'x-query-virtio-queue-status'>;
 
-async function virtioQueues(
-  qmp: QmpMonitor,
-  gpaMap: readonly GpaRange[],
-  memory: Memory | null,
-  signal?: AbortSignal,
-): Promise<readonly RamStretch[]> {
+/** Where the queues of the guest's devices are: drivers may set up others. None where QEMU does not tell. */
+export async function virtioQueues(qmp: QmpMonitor, signal?: AbortSignal): Promise<readonly VirtioQueue[]> {
   try {
     const devices = await qmp.execute('x-query-virtio', {}, { signal });
-    const queues = await Promise.all(devices.map(({ path }) => queuesOf(qmp, path, memory, signal)));
-    return queues.flat().flatMap(({ start, lengthBytes }) => {
-      const range = findGpaRange(gpaMap, start);
-      if (range === undefined || lengthBytes > range.gpaStart + range.lengthBytes - start) return [];
-      return [{ block: range.block, offset: range.blockOffset + start - range.gpaStart, lengthBytes }];
-    });
+    const queues = await Promise.all(devices.map(({ path }) => queuesOf(qmp, path, signal)));
+    return queues.flat();
   } catch (error) {
     if (error instanceof QmpCommandError) return [];
     throw error;
   }
 }
 
-async function queuesOf(
-  qmp: QmpMonitor,
-  path: string,
+/** As it is now. @param memory - null: nothing but the rings is known then */
+export function loadWorkingSet(
+  queues: readonly VirtioQueue[],
+  gpaMap: readonly GpaRange[],
   memory: Memory | null,
-  signal?: AbortSignal,
-): Promise<GpaStretch[]> {
+): readonly RamStretch[] {
+  const rings = queues.flatMap(ringsOf);
+  const buffers = memory === null ? [] : queues.flatMap((queue) => nextBuffers(queue, memory));
+  const stretches = [...rings, ...buffers].flatMap(({ start, lengthBytes }) => {
+    const range = findGpaRange(gpaMap, start);
+    if (range === undefined || lengthBytes > range.gpaStart + range.lengthBytes - start) return [];
+    return [{ block: range.block, offset: range.blockOffset + start - range.gpaStart, lengthBytes }];
+  });
+  const low = findGpaRange(gpaMap, 0);
+  if (low === undefined) return stretches;
+  // What is write-protected is not in the map, but in the same block.
+  const { start, lengthBytes } = optionRoms;
+  return [{ block: low.block, offset: low.blockOffset + start, lengthBytes }, ...stretches];
+}
+
+async function queuesOf(qmp: QmpMonitor, path: string, signal?: AbortSignal): Promise<VirtioQueue[]> {
   const { 'num-vqs': count } = await qmp.execute('x-query-virtio-status', { path }, { signal });
   const queues = await Promise.all(
     Array.from({ length: count }, (_, queue) =>
       qmp.execute('x-query-virtio-queue-status', { path, queue }, { signal }),
     ),
   );
-  return queues
-    .filter((queue) => queue['vring-desc'] !== 0)
-    .flatMap((queue) => [
-      { start: queue['vring-desc'], lengthBytes: 16 * queue['vring-num'] },
-      { start: queue['vring-avail'], lengthBytes: 6 + 2 * queue['vring-num'] },
-      { start: queue['vring-used'], lengthBytes: 6 + 8 * queue['vring-num'] },
-      ...(memory === null ? [] : nextBuffers(queue, memory)),
-    ]);
+  return queues.filter((queue) => queue['vring-desc'] !== 0);
+}
+
+function ringsOf(queue: VirtioQueue): GpaStretch[] {
+  const size = queue['vring-num'];
+  return [
+    { start: queue['vring-desc'], lengthBytes: 16 * size },
+    { start: queue['vring-avail'], lengthBytes: 6 + 2 * size },
+    { start: queue['vring-used'], lengthBytes: 6 + 8 * size },
+  ];
 }
 
 /** What the device takes next. */
-function nextBuffers(queue: ReturnOf<'x-query-virtio-queue-status'>, memory: Memory): GpaStretch[] {
+function nextBuffers(queue: VirtioQueue, memory: Memory): GpaStretch[] {
   const size = queue['vring-num'];
   const ring = Buffer.alloc(4 + 2 * size);
   const table = Buffer.alloc(descriptorBytes * size);
-  if (!memory.read(queue['vring-avail'], ring) || !memory.read(queue['vring-desc'], table)) return [];
+  const used = Buffer.alloc(4);
+  const parts = [
+    [queue['vring-avail'], ring],
+    [queue['vring-desc'], table],
+    [queue['vring-used'], used],
+  ] as const;
+  if (!parts.every(([gpa, into]) => memory.read(gpa, into))) return [];
   const found: GpaStretch[] = [];
-  const first = queue['last-avail-idx'] ?? queue['used-idx'];
+  const first = used.readUInt16LE(2);
   const count = Math.min(maxBuffers, (ring.readUInt16LE(2) - first + 0x1_0000) % 0x1_0000);
   for (let at = first; at < first + count; at++) {
     let head: number | null = ring.readUInt16LE(4 + 2 * (at % size));

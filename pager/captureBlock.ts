@@ -1,6 +1,6 @@
-/** What is known of the pages of one RAM block that is kept in a file. Three bytes a page, and 18 for each group of pages. */
+/** What is known of the pages of one RAM block that is kept in a file, or read from QEMU. Three bytes a page, and 18 for each group of pages. */
 import { HintTable } from './hintTable.js';
-import type { MemoryFile } from './memoryFile.js';
+import type { MemorySource } from './memorySource.js';
 
 export const pageBytes = 4096;
 /** Pages that are hinted, and checked later, together: one that has changed costs the others of its group. */
@@ -14,7 +14,7 @@ export interface FileBlock {
   /** By which batches name it: its place among the guest's blocks. */
   readonly block: number;
   readonly lengthBytes: number;
-  readonly file: MemoryFile;
+  readonly file: MemorySource;
   readonly fileOffset: number;
 }
 

@@ -83,8 +83,8 @@ export class FileCapture {
     this.#final = new FinalPass(this.#blocks, digester);
     this.#watch = new WriteWatch(this.#blocks, digester);
     const changed = (block: CaptureBlock, group: number) => this.#final.changed(block, group);
-    const { hintLimitBytes, awaitsCache = false } = options;
-    this.#hints = new HintPass(this.#blocks, digester, hintLimitBytes, changed, awaitsCache);
+    const { hintLimitBytes: limitBytes, awaitsCache = false } = options;
+    this.#hints = new HintPass(this.#blocks, digester, changed, { limitBytes, awaitsCache });
   }
 
   /** Whether a block is kept in a file; others come through QEMU's stream. */

@@ -8,7 +8,18 @@ const maxPagesRead = 1024;
 /** Some of what is favoured is page cache, which need not be sent: before it is known which, no more than this goes out. */
 const maxBlindPages = 4096;
 
+export interface HintPassOptions {
+  /** Of the destination's memory. */
+  readonly limitBytes: number;
+  /** Only what is favoured is hinted until it is known what is page cache. */
+  readonly awaitsCache?: boolean;
+  /** Each block from its end. */
+  readonly isBackwards?: boolean;
+}
+
 export class HintPass {
+  readonly #limitBytes: number;
+  readonly #isBackwards: boolean;
   readonly #bytes = Buffer.allocUnsafeSlow(groupPages * pageBytes);
   #block = 0;
   #group = 0;
@@ -23,17 +34,18 @@ export class HintPass {
   constructor(
     private readonly blocks: readonly CaptureBlock[],
     private readonly digester: Digester,
-    private readonly limitBytes: number,
     private readonly changed: (block: CaptureBlock, group: number) => void,
-    awaitsCache: boolean,
+    { limitBytes, awaitsCache = false, isBackwards = false }: HintPassOptions,
   ) {
+    this.#limitBytes = limitBytes;
     this.#isOpen = !awaitsCache;
     this.#isBlind = awaitsCache;
+    this.#isBackwards = isBackwards;
   }
 
   /** All groups have been visited. */
   get isOver(): boolean {
-    return this.limitBytes < pageBytes || this.#block >= this.blocks.length;
+    return this.#limitBytes < pageBytes || this.#block >= this.blocks.length;
   }
 
   /** The groups of these pages go first, in this order; in place of those before. */
@@ -98,8 +110,12 @@ export class HintPass {
       }
       if (!this.#isOpen) break;
       const block = this.blocks[this.#block]!;
-      if (this.#group < block.hints.groups) pages += this.#hint(block, this.#group++, batch);
-      else {
+      const { groups } = block.hints;
+      if (this.#group < groups) {
+        const group = this.#isBackwards ? groups - 1 - this.#group : this.#group;
+        this.#group++;
+        pages += this.#hint(block, group, batch);
+      } else {
         this.#block++;
         this.#group = 0;
       }
@@ -110,7 +126,7 @@ export class HintPass {
   #hint(block: CaptureBlock, group: number, batch: PageBatch): number {
     const { hints } = block;
     const isHeld = hints.countOf(group) > 0;
-    if (!isHeld && this.#heldPages() * pageBytes >= this.limitBytes) return 0;
+    if (!isHeld && this.#heldPages() * pageBytes >= this.#limitBytes) return 0;
     const first = group * groupPages;
     let { page, count } = longestStretch(block, first, Math.min(block.pages, first + groupPages));
     if (count > 0) block.read(page, count, this.#bytes);
@@ -132,7 +148,7 @@ export class HintPass {
       this.changed(block, group);
       hints.clear(group);
     }
-    if ((this.#heldPages() + count) * pageBytes > this.limitBytes) return 0;
+    if ((this.#heldPages() + count) * pageBytes > this.#limitBytes) return 0;
     hints.set(group, page - first, count, digest);
     for (let at = 0; at < count; at++) batch.addPage(block.index, page + at, this.#bytes, start + at * pageBytes);
     return count;

@@ -1,10 +1,13 @@
-/** A guest's memory where it is a file: reading it, and sending it from there. */
-export type { CacheRun, FileBlock } from './captureBlock.js';
+/** A guest's memory as it is read beside QEMU's stream, mostly where it is a file: and sending it from there. */
+export { type CacheRun, CaptureBlock, type FileBlock, groupPages } from './captureBlock.js';
 export { PagerError, type PagerErrorCode } from './errors.js';
 export { FileCapture, type FileCaptureOptions, type KeptRun, type PageCounts, type Taken } from './fileCapture.js';
 export type { SentSet } from './flights.js';
 export { HeldPages } from './heldPages.js';
-export { type FileRun, MemoryFile } from './memoryFile.js';
-export { type Digester, heldDisk, type PageBatch } from './pageTeller.js';
+export { HintPass } from './hintPass.js';
+export { MemoryFile } from './memoryFile.js';
+export type { FileRun, MemorySource } from './memorySource.js';
+export { type Digester, heldDisk, isZero, type PageBatch } from './pageTeller.js';
 export { headForPostcopy, type PostcopyHead } from './postcopyHead.js';
+export { ProcessMemory } from './processMemory.js';
 export type { WrittenPage } from './writeWatch.js';

@@ -7,6 +7,7 @@ import { constants, readSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import koffi from 'koffi';
 import { PagerError } from './errors.js';
+import type { FileRun, MemorySource } from './memorySource.js';
 
 const libc = koffi.load(null);
 const lseek = libc.func('int64_t lseek64(int fd, int64_t offset, int whence)');
@@ -18,13 +19,7 @@ const SEEK_HOLE = 4;
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
 
-/** A range of the file, in bytes. */
-export interface FileRun {
-  readonly offset: number;
-  readonly lengthBytes: number;
-}
-
-export class MemoryFile implements AsyncDisposable {
+export class MemoryFile implements MemorySource, AsyncDisposable {
   readonly #handle: FileHandle;
   readonly #fd: number;
 
@@ -59,10 +54,6 @@ export class MemoryFile implements AsyncDisposable {
     }
   }
 
-  /**
-   * Fills `into[start .. start + lengthBytes)`. While the guest runs, what is read may be torn.
-   * @throws PagerError VMMIG_MEMORY_FILE_READ
-   */
   read(offset: number, lengthBytes: number, into: Buffer, start = 0): void {
     for (let done = 0; done < lengthBytes; ) {
       const count = this.#readSome(offset + done, lengthBytes - done, into, start + done);

@@ -13,6 +13,7 @@
  */
 import type { Duplex } from 'node:stream';
 import { emptyReply, finishReply, pong, type RemoteMessage, RemoteMessages } from '../../hypervisor/index.js';
+import { LibvirtPreparation } from './libvirtPreparation.js';
 
 /** Between virsh and the connection to the destination. */
 export class FinishAtSource {
@@ -22,25 +23,22 @@ export class FinishAtSource {
   #tellAsked!: () => void;
   #finish: RemoteMessage | null = null;
   #isAnswered = false;
+  /** Of a guest whose memory is kept in files. */
+  readonly preparation: LibvirtPreparation | null;
 
-  /** @param lost - what virsh says cannot be followed */
-  constructor(client: Duplex, remote: Duplex, lost: () => void) {
+  /** @param lost - what one of them says cannot be followed */
+  constructor(client: Duplex, remote: Duplex, { isInFiles, lost }: { isInFiles: boolean; lost: () => void }) {
     this.#client = client;
     this.asked = new Promise((resolve) => {
       this.#tellAsked = resolve;
     });
-    const messages = new RemoteMessages();
-    client.on('data', (bytes: Buffer) => {
-      try {
-        for (const message of messages.feed(bytes)) this.#take(message, remote);
-      } catch {
-        lost();
-      }
+    this.preparation = isInFiles ? new LibvirtPreparation((raw) => client.write(raw)) : null;
+    follow(client, lost, (message) => this.#take(message, remote));
+    follow(remote, lost, (message) => {
+      if (this.#isAnswered) return;
+      if (this.preparation !== null) this.preparation.fromDaemon(message);
+      else client.write(message.raw);
     });
-    remote.on('data', (bytes: Buffer) => {
-      if (!this.#isAnswered) client.write(bytes);
-    });
-    for (const end of [client, remote]) end.resume();
   }
 
   /** Whether libvirt waits for what becomes of the guest at the destination. */
@@ -61,7 +59,7 @@ export class FinishAtSource {
       if (message.kind === 'call') this.#client.write(emptyReply(message));
       return;
     }
-    remote.write(message.raw);
+    remote.write(this.preparation?.toDaemon(message) ?? message.raw);
     if (message.kind !== 'finish') return;
     this.#finish = message;
     this.#tellAsked();
@@ -87,26 +85,28 @@ export class FinishAtDestination {
       this.#tellAnswered = resolve;
     });
     daemon.once('close', () => this.#tellAnswered());
-    const follow = (from: Duplex, take: (message: RemoteMessage) => void): void => {
-      const messages = new RemoteMessages();
-      from.on('data', (bytes: Buffer) => {
-        try {
-          for (const message of messages.feed(bytes)) take(message);
-        } catch {
-          lost();
-        }
-      });
-    };
-    follow(remote, (message) => {
+    follow(remote, lost, (message) => {
       if (message.kind !== 'finish') return void daemon.write(message.raw);
       this.#serial = message.serial;
       this.#tellHeld(message.raw);
     });
     // A daemon that is not answered closes the connection, and ends a guest that does not have all of its memory with it.
-    follow(daemon, (message) => {
+    follow(daemon, lost, (message) => {
       if (message.kind === 'ping') return void daemon.write(pong());
-      if (message.kind === 'other' && message.serial === this.#serial) this.#tellAnswered();
+      if (message.kind === 'answer' && message.serial === this.#serial) this.#tellAnswered();
       if (!remote.destroyed) remote.write(message.raw);
     });
   }
+}
+
+function follow(from: Duplex, lost: () => void, take: (message: RemoteMessage) => void): void {
+  const messages = new RemoteMessages();
+  from.on('data', (bytes: Buffer) => {
+    try {
+      for (const message of messages.feed(bytes)) take(message);
+    } catch {
+      lost();
+    }
+  });
+  from.resume();
 }

@@ -31,11 +31,12 @@ import {
   type QmpMonitor,
   Virsh,
 } from '../../hypervisor/index.js';
+import { untilAborted } from '../untilAborted.js';
 import { iterateDowntimeLimitMs } from './directSource.js';
 import { makeStreamPath } from './libvirtPaths.js';
 import { TunnelEntrance } from './libvirtTunnel.js';
 import type { Departure, DomainDeparture, SourceGuest } from './sourceGuest.js';
-import { VirshGuard } from './virshGuard.js';
+import { leavingOut, VirshGuard } from './virshGuard.js';
 import { VirshQga } from './virshQga.js';
 
 const pollMs = 50;
@@ -95,9 +96,11 @@ export class LibvirtSource implements SourceGuest {
     const { domain } = departure;
     if (domain === null) throw new TypeError('nothing says how the domain is to set out');
     this.#departure = { ...departure, domain };
+    if (departure.isInFiles) await this.#migrate();
     const { 'downtime-limit': limitMs } = await this.monitor.execute('query-migrate-parameters', {}, { signal });
     this.#previousDowntimeMs = limitMs ?? null;
-    if (domain.postcopy) await this.allowDowntime(iterateDowntimeLimitMs, signal);
+    if (departure.isInFiles) await this.#leaveMemoryOut(signal);
+    else await this.allowDowntime(iterateDowntimeLimitMs, signal);
   }
 
   get hasSetOut(): boolean {
@@ -105,12 +108,27 @@ export class LibvirtSource implements SourceGuest {
   }
 
   async setOut(signal: AbortSignal): Promise<void> {
-    const { domain, streamPath } = this.#departure!;
+    const { domain, isInFiles } = this.#departure!;
+    if (isInFiles) return this.#tunnel!.depart();
+    await this.#migrate();
+    // It may stop the guest as soon as it is let: that it has begun need not be waited for.
+    if (!domain.postcopy) await this.#unlessEnded((over) => this.#untilBegun(over), signal);
+  }
+
+  /** libvirt has begun, so that nobody else may save or move the guest: what QEMU leaves out, it leaves out of this. */
+  async #leaveMemoryOut(signal: AbortSignal): Promise<void> {
+    await this.#unlessEnded((over) => untilAborted(this.#tunnel!.ready, over), signal);
+    await this.monitor.execute('migrate-set-capabilities', leavingOut(true), { signal });
+  }
+
+  async #migrate(): Promise<void> {
+    const { domain, streamPath, isInFiles } = this.#departure!;
     const xmlPath = domain.xml === null ? null : join(domain.directory, 'destination.xml');
     if (xmlPath !== null) await writeFile(xmlPath, domain.xml!, { mode: 0o600 });
     const migration = migrateDomain({
       ...this.#address,
       ...domain,
+      postcopy: domain.postcopy && !isInFiles,
       destinationUri: await this.#destinationUri(domain),
       socketPath: streamPath,
       xmlPath,
@@ -119,17 +137,23 @@ export class LibvirtSource implements SourceGuest {
     void this.#tunnel?.lost.then(() => {
       if (!this.#isHeld) this.#tunnel?.cut();
     });
-    // It may stop the guest as soon as it is let: that it has begun need not be waited for.
-    if (domain.postcopy) return;
-    const given = migration.ended.then(() => {
-      throw new LibvirtError('VMMIG_LIBVIRT_MIGRATE', `libvirt moved ${this.#address.domain} without its stream`);
-    });
+    await this.#tunnel?.reached;
+  }
+
+  /** @throws also when virsh ends meanwhile */
+  async #unlessEnded(wait: (signal: AbortSignal) => Promise<void>, signal: AbortSignal): Promise<void> {
     const over = new AbortController();
     try {
-      await Promise.race([given, this.#untilIterating(AbortSignal.any([signal, over.signal]))]);
+      await Promise.race([this.#given(), wait(AbortSignal.any([signal, over.signal]))]);
     } finally {
       over.abort();
     }
+  }
+
+  /** Rejects when virsh ends. */
+  async #given(): Promise<never> {
+    await this.#migration!.ended;
+    throw new LibvirtError('VMMIG_LIBVIRT_MIGRATE', `libvirt moved ${this.#address.domain} without its stream`);
   }
 
   async allowDowntime(limitMs: number, signal: AbortSignal): Promise<void> {
@@ -147,9 +171,7 @@ export class LibvirtSource implements SourceGuest {
   }
 
   async letGo(): Promise<void> {
-    const given = this.#migration!.ended.then(() => {
-      throw new LibvirtError('VMMIG_LIBVIRT_MIGRATE', `libvirt moved ${this.#address.domain} without its stream`);
-    });
+    const given = this.#given();
     const lost = this.lost();
     for (const end of [given, lost]) end.catch(() => {});
     await Promise.race([this.#tunnel!.asked, given, lost]);
@@ -182,7 +204,8 @@ export class LibvirtSource implements SourceGuest {
     const migration = this.#migration;
     // What libvirt asks the destination then has one answer.
     void this.#tunnel?.asked.then(() => this.#tunnel?.cut());
-    if (migration !== null && !migration.hasEnded && !this.#tunnel?.isAsked) {
+    if (this.#tunnel?.isHolding) this.#tunnel.cut();
+    if (migration !== null && !migration.hasEnded && !this.#tunnel?.isAsked && !this.#tunnel?.isHolding) {
       await this.#virsh.run(['domjobabort', '--domain', domain], { signal }).catch(ignored);
       if (!(await endsWithin(migration, unwindTimeoutMs))) this.#tunnel?.cut();
     }
@@ -195,6 +218,7 @@ export class LibvirtSource implements SourceGuest {
       await this.monitor
         .execute('migrate-set-parameters', { 'downtime-limit': this.#previousDowntimeMs }, { signal })
         .catch(ignored);
+    await this.#leaveNothingOut(signal);
     await this.#forget();
   }
 
@@ -225,32 +249,31 @@ export class LibvirtSource implements SourceGuest {
 
   async #destinationUri({ to, directory, postcopy }: DomainDeparture): Promise<string> {
     if ('uri' in to) return to.uri;
+    const { isInFiles } = this.#departure!;
     const path = join(directory, 'libvirt');
     this.#tunnel = await TunnelEntrance.open(
       path,
       to,
       (client) => {
-        this.#guard = VirshGuard.start(this.#heldPath(), this.#migration!.pid, client);
+        const guarded = { heldPath: this.#heldPath(), address: this.#address, isInFiles };
+        this.#guard = VirshGuard.start(guarded, this.#migration!.pid, client);
       },
-      { follows: postcopy },
+      postcopy ? { isInFiles } : null,
     );
     return `qemu+unix:///system?socket=${encodeURIComponent(path)}`;
   }
 
-  /** Resolves when the migration has begun with a downtime that it cannot keep. QEMU waits for its stream to be read. */
-  async #untilIterating(signal: AbortSignal): Promise<void> {
-    for (;;) {
-      try {
-        await this.allowDowntime(iterateDowntimeLimitMs, signal);
-        // Before that, what QEMU tells is about an earlier migration.
-        const { final } = await migrationState(this.monitor, { signal });
-        if (!final) return;
-        await delay(pollMs, undefined, { signal });
-      } catch (thrown) {
-        if (!(thrown instanceof LibvirtError) || thrown.code !== 'VMMIG_LIBVIRT_COMMAND') throw thrown;
-        await delay(pollMs, undefined, { signal });
-      }
-    }
+  /** Before that, what QEMU tells is about an earlier migration. */
+  async #untilBegun(signal: AbortSignal): Promise<void> {
+    while ((await migrationState(this.monitor, { signal })).final) await delay(pollMs, undefined, { signal });
+  }
+
+  /** What cannot be told to QEMU now is left to the guard. */
+  async #leaveNothingOut(signal: AbortSignal): Promise<void> {
+    await this.monitor.execute('migrate-set-capabilities', leavingOut(false), { signal }).catch(async (thrown) => {
+      ignored(thrown);
+      (await this.#guard)?.alarm();
+    });
   }
 
   /** A daemon that is not there may come again, and then does by itself what it had begun. */

@@ -22,25 +22,40 @@ const lastWordsMs = 8_000;
 /** In libvirt's order: one daemon for everything, or one for QEMU. */
 const daemonSockets = ['/run/libvirt/libvirt-sock', '/run/libvirt/virtqemud-sock', '/var/run/libvirt/libvirt-sock'];
 
+/** What is said there is followed. */
+export interface SwitchThrough {
+  /** The source's QEMU leaves the guest's memory out of its stream. */
+  readonly isInFiles: boolean;
+}
+
 /** The source's end. */
 export class TunnelEntrance implements AsyncDisposable {
-  /** Resolves when the way to the destination's daemon is lost, or was closed there. */
+  /** Resolves when there is a way to the destination's daemon; rejects with a RelayError when there is none. */
+  reached: Promise<void> = Promise.resolve();
+  /** Resolves when it is lost, or was closed there. */
   readonly lost: Promise<void>;
   readonly path: string;
   readonly #server: Server;
   #local: Socket | null = null;
   #remote: TLSSocket | null = null;
+  #isCut = false;
   #tellLost!: () => void;
-  readonly #follows: boolean;
+  readonly #switching: SwitchThrough | null;
   #finish: FinishAtSource | null = null;
   #tellAsked!: () => void;
   /** Of a switch: resolves when the daemon here has let go of the guest. */
   readonly asked: Promise<void>;
+  #tellReady!: () => void;
+  /** Of a switch of a guest that is kept in files: resolves when the daemon there is ready for it. */
+  readonly ready: Promise<void>;
 
-  private constructor(path: string, server: Server, follows: boolean) {
+  private constructor(path: string, server: Server, switching: SwitchThrough | null) {
     this.path = path;
     this.#server = server;
-    this.#follows = follows;
+    this.#switching = switching;
+    this.ready = new Promise((resolve) => {
+      this.#tellReady = resolve;
+    });
     this.asked = new Promise((resolve) => {
       this.#tellAsked = resolve;
     });
@@ -50,37 +65,50 @@ export class TunnelEntrance implements AsyncDisposable {
   }
 
   /**
-   * Connects to the destination at once, and waits for one client on `path`.
+   * Waits for one client on `path`, and connects to the destination meanwhile: see `reached`.
    * @param entered - called with the client's connection, before anything is read from it
-   * @param follows - what is said there is followed: it is a switch
-   * @throws RelayError when the destination cannot be reached
+   * @param switching - null: what is said there is not followed
    */
   static async open(
     path: string,
     { endpoint, credentials }: { readonly endpoint: Endpoint; readonly credentials: LinkCredentials },
     entered: (client: Socket) => void,
-    { follows }: { readonly follows: boolean },
+    switching: SwitchThrough | null,
   ): Promise<TunnelEntrance> {
     const server = createServer({ pauseOnConnect: true }, (client) => own.#enter(client, entered));
-    const own = new TunnelEntrance(path, server, follows);
-    own.#remote = (await openConnection(endpoint, credentials, connectTimeoutMs)).tls;
-    own.#remote.pause();
-    own.#remote.once('close', () => own.#tellLost());
+    const own = new TunnelEntrance(path, server, switching);
     const previousMask = process.umask(0o177);
     try {
       await listenOn(server, { path });
-    } catch (thrown) {
-      own.#remote.destroy();
-      throw thrown;
     } finally {
       process.umask(previousMask);
     }
+    own.reached = own.#reach(endpoint, credentials);
+    own.reached.catch(() => own.#tellLost());
     return own;
+  }
+
+  async #reach(endpoint: Endpoint, credentials: LinkCredentials): Promise<void> {
+    const { tls } = await openConnection(endpoint, credentials, connectTimeoutMs);
+    tls.pause();
+    tls.once('close', () => this.#tellLost());
+    if (this.#isCut) tls.destroy();
+    this.#remote = tls;
   }
 
   /** Of a switch: the guest runs at the destination. */
   confirm(domain: { readonly name: string; readonly uuid: string }): void {
     this.#finish?.confirm(domain);
+  }
+
+  /** After `ready`: libvirt is to have the guest set out. */
+  depart(): void {
+    this.#finish?.preparation?.depart();
+  }
+
+  /** Whether the client waits for what the destination has answered already. */
+  get isHolding(): boolean {
+    return this.#finish?.preparation?.isHolding ?? false;
   }
 
   /** Whether the client waits for what becomes of the guest at the destination. */
@@ -93,6 +121,7 @@ export class TunnelEntrance implements AsyncDisposable {
     // Not only closed: the guard has the connection open, too.
     this.#local?.destroySoon();
     this.#remote?.destroy();
+    this.#isCut = true;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -106,13 +135,23 @@ export class TunnelEntrance implements AsyncDisposable {
     this.#local = client;
     client.on('error', () => {});
     entered(client);
-    const remote = this.#remote!;
-    if (this.#follows) {
-      this.#finish = new FinishAtSource(client, remote, () => {
+    this.reached.then(
+      () => this.#join(client, this.#remote!),
+      () => {},
+    );
+  }
+
+  #join(client: Socket, remote: TLSSocket): void {
+    if (this.#switching !== null) {
+      this.#finish = new FinishAtSource(client, remote, {
+        ...this.#switching,
         // Who has asked takes it for a no, which is not for this end to say.
-        if (!this.isAsked) this.cut();
+        lost: () => {
+          if (!this.isAsked) this.cut();
+        },
       });
       this.#finish.asked.then(this.#tellAsked);
+      this.#finish.preparation?.ready.then(this.#tellReady);
       return;
     }
     client.pipe(remote);

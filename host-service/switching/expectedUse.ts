@@ -11,6 +11,8 @@ import {
   type QmpMonitor,
   type RamStretch,
   RecentUse,
+  type VirtioQueue,
+  virtioQueues,
 } from '../../hypervisor/index.js';
 import type { GuestBlock } from '../../relay/source/filePages.js';
 import type { ExpectedUse } from '../../relay/source/switchSource.js';
@@ -36,6 +38,7 @@ export class ExpectedUseFinder implements Disposable {
   #opening: Promise<PhysicalMemory | null> | null = null;
   #memory: PhysicalMemory | null = null;
   #read: readonly RamStretch[] = [];
+  #queues: Promise<readonly VirtioQueue[]> = Promise.resolve([]);
   #found = nothing;
   #foundAtMs = -Infinity;
   #recent: { readonly use: RecentUse; readonly stretches: readonly GpaStretch[] } | null = null;
@@ -54,11 +57,9 @@ export class ExpectedUseFinder implements Disposable {
     const isKnown = performance.now() - this.#foundAtMs < soonAgeMs;
     const processors =
       memory === null ? null : this.#processors(signal).then((cpus) => cpuWorkingSet(cpus, memory, isKnown));
-    const [read, found] = await Promise.all([
-      loadWorkingSet(this.#qmp, gpaMap, memory, signal).catch(() => []),
-      processors?.catch(() => nothing) ?? nothing,
-    ]);
-    this.#read = read;
+    if (!isKnown) this.#queues = virtioQueues(this.#qmp, signal).catch(() => []);
+    const [queues, found] = await Promise.all([this.#queues, processors?.catch(() => nothing) ?? nothing]);
+    this.#read = loadWorkingSet(queues, gpaMap, memory);
     if (isKnown) this.#found = { ...this.#found, now: found.now };
     else {
       this.#found = found;

@@ -26,5 +26,6 @@ export {
   type RemoteMessage,
   RemoteMessages,
   RemoteProtocolError,
+  withPostcopy,
 } from './remoteProtocol.js';
 export { Virsh, type VirshLimits } from './virsh.js';

@@ -6,8 +6,9 @@
  *     be32 length, its own included   be32 program   be32 version   be32 procedure   be32 type   be32 serial   be32 status
  *     payload in XDR
  *
- *     CONNECT_CLOSE                   nothing            -> nothing
- *     DOMAIN_MIGRATE_FINISH3_PARAMS   …  be32 cancelled  -> string name  uuid  be32 id  opaque cookie
+ *     CONNECT_CLOSE                   nothing                         -> nothing
+ *     DOMAIN_MIGRATE_PREPARE3_PARAMS  …  be32 flags                   -> opaque cookie  string URI
+ *     DOMAIN_MIGRATE_FINISH3_PARAMS   …  be32 flags  be32 cancelled   -> string name  uuid  be32 id  opaque cookie
  *     keepalive PING                  nothing            -> PONG, a message of its own
  */
 
@@ -17,7 +18,9 @@ const maxMessageBytes = 33_554_432 + 4;
 
 const remoteProgram = 0x20008086;
 const keepaliveProgram = 0x6b656570;
-const procedures = { close: 2, finish: 306, ping: 1, pong: 2 } as const;
+const procedures = { close: 2, prepare: 303, finish: 306, ping: 1, pong: 2 } as const;
+/** VIR_MIGRATE_POSTCOPY */
+const postcopyFlag = 1 << 15;
 const types = { call: 0, reply: 1, message: 2 } as const;
 
 export interface RemoteMessage {
@@ -25,15 +28,20 @@ export interface RemoteMessage {
   readonly raw: Buffer;
   readonly kind:
     | 'ping'
+    /** The destination is asked to start a QEMU that waits for the guest. */
+    | 'prepare'
     /** The destination is asked to run the guest: the source's libvirt has let go of it. */
     | 'finish'
     | 'call'
+    | 'answer'
     | 'other';
   readonly program: number;
   readonly version: number;
   readonly procedure: number;
   readonly type: number;
   readonly serial: number;
+  /** Of an answer: it is no error. */
+  readonly isOk: boolean;
 }
 
 /** Not what libvirt says: another protocol, or a connection that is encrypted within. */
@@ -62,22 +70,30 @@ export class RemoteMessages {
 }
 
 function parse(raw: Buffer): RemoteMessage {
-  const [program, version, procedure, type, serial] = [4, 8, 12, 16, 20].map((at) => raw.readUInt32BE(at)) as [
-    number,
-    number,
-    number,
-    number,
-    number,
-  ];
-  return { raw, kind: kindOf(raw, program, procedure, type), program, version, procedure, type, serial };
+  const [program, version, procedure, type, serial, status] = [4, 8, 12, 16, 20, 24].map((at) =>
+    raw.readUInt32BE(at),
+  ) as [number, number, number, number, number, number];
+  const kind = kindOf(raw, program, procedure, type);
+  return { raw, kind, program, version, procedure, type, serial, isOk: status === 0 };
 }
 
 function kindOf(raw: Buffer, program: number, procedure: number, type: number): RemoteMessage['kind'] {
   if (program === keepaliveProgram) return procedure === procedures.ping ? 'ping' : 'other';
+  if (type === types.reply) return 'answer';
   if (type !== types.call) return 'other';
-  const isFinish = program === remoteProgram && procedure === procedures.finish && raw.length > headerBytes;
+  if (program !== remoteProgram || raw.length < headerBytes + 8) return 'call';
+  if (procedure === procedures.prepare) return 'prepare';
   // With `cancelled` it is the opposite: the destination is to forget the guest.
-  return isFinish && raw.readInt32BE(raw.length - 4) === 0 ? 'finish' : 'call';
+  return procedure === procedures.finish && raw.readInt32BE(raw.length - 4) === 0 ? 'finish' : 'call';
+}
+
+/** A call to prepare or to finish, as of a migration by post-copy. */
+export function withPostcopy({ raw, kind }: RemoteMessage): Buffer {
+  if (kind !== 'prepare' && kind !== 'finish') return raw;
+  const changed = Buffer.from(raw);
+  const at = raw.length - (kind === 'prepare' ? 4 : 8);
+  changed.writeUInt32BE((raw.readUInt32BE(at) | postcopyFlag) >>> 0, at);
+  return changed;
 }
 
 /** What a client answers to a daemon's ping; said unasked it does no harm, and counts as a sign of life. */

@@ -2,8 +2,9 @@
 import { totalmem } from 'node:os';
 import { pageBytes } from '../digest.js';
 import { RelayError } from '../errors.js';
+import type { MemoryFrame } from '../source/memoryFrame.js';
 import type { BlocksFrame } from '../source/streamToFrames.js';
-import type { CaptureFrame, MemoryFrame } from '../source/switch/switchFrames.js';
+import type { CaptureFrame } from '../source/switch/switchFrames.js';
 
 const maxBlocks = 1024;
 /**

@@ -21,6 +21,7 @@ import { parseBlocks } from './blocksFrame.js';
 import { FrameQueue } from './frameQueue.js';
 import { MemoryAssembly } from './memoryAssembly.js';
 import { QemuStream } from './qemuStream.js';
+import { SentAhead } from './sentAhead.js';
 
 export interface DestinationRelayOptions {
   readonly credentials: LinkCredentials;
@@ -34,6 +35,8 @@ export interface DestinationRelayOptions {
   /** So long the source relay may be out of reach; 0: a lost connection is the end. */
   readonly reconnectTimeoutMs: number;
   readonly silenceLimitMs?: number;
+  /** Of what is sent ahead of QEMU's stream; what comes beyond it is dropped. Nothing, when left out. */
+  readonly heldLimitBytes?: number;
   /** QEMU gets the state of the devices, without which it cannot run the guest, only by `handOver`. */
   readonly holdsDeviceState?: boolean;
 }
@@ -56,6 +59,8 @@ export class DestinationRelay implements AsyncDisposable {
   readonly finished: Promise<void> = this.#end.reached;
   readonly #options: DestinationRelayOptions;
   readonly #counters = newCounters();
+  readonly #digester: RunDigester;
+  readonly #sentAhead: SentAhead;
   readonly #listener: Listener;
   #link: DurableLink | null = null;
   #qemu: QemuStream | null = null;
@@ -76,6 +81,8 @@ export class DestinationRelay implements AsyncDisposable {
 
   private constructor(options: DestinationRelayOptions, listener: Listener) {
     this.#options = options;
+    this.#digester = new RunDigester(options.credentials.key);
+    this.#sentAhead = new SentAhead(this.#digester, options.heldLimitBytes ?? 0);
     this.#listener = listener;
     this.port = listener.port;
   }
@@ -124,6 +131,7 @@ export class DestinationRelay implements AsyncDisposable {
 
   /** No faster than QEMU takes the pages. */
   async #work(frame: Frame): Promise<void> {
+    if (frame.type === frameType.memory || frame.type === frameType.ahead) return this.#hold(frame);
     const qemu = this.#qemu ?? (await this.#openStream());
     if (this.#end.isDecided) return;
     await this.#handle(frame, qemu);
@@ -137,6 +145,13 @@ export class DestinationRelay implements AsyncDisposable {
     if (this.#end.isDecided) qemu.destroy();
     qemu.onProgress = () => this.#memory?.readOn();
     return qemu;
+  }
+
+  /** There may be no QEMU yet. */
+  #hold({ type, sequence, payload }: Frame): void {
+    if (type === frameType.memory) this.#sentAhead.announce(payload);
+    else this.#sentAhead.hold(payload);
+    this.#acknowledgements.add(sequence);
   }
 
   async #handle(frame: Frame, qemu: QemuStream): Promise<void> {
@@ -179,15 +194,15 @@ export class DestinationRelay implements AsyncDisposable {
     await this.#memory?.restored();
     this.#digest ??= new MemoryDigest([]);
     this.#digest.opaque(bytes);
-    if (this.#options.holdsDeviceState) this.#hold(bytes);
+    if (this.#options.holdsDeviceState) this.#holdBack(bytes);
     else qemu.raw(bytes);
   }
 
   #useBlocks(payload: Buffer, qemu: QemuStream): void {
     if (this.#memory !== null) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay named its blocks twice');
     const { sectionId, blocks } = parseBlocks(payload);
-    const digester = new RunDigester(this.#options.credentials.key);
-    const options = { blocks, disks: this.#options.disks, digester, counters: this.#counters };
+    const common = { digester: this.#digester, counters: this.#counters, held: this.#sentAhead.held };
+    const options = { blocks, disks: this.#options.disks, ...common };
     this.#memory = new MemoryAssembly(qemu, options, {
       inPlace: (run) => this.#link!.send(frameType.inPlace, 0, encodeInPlace(run)),
       askAgain: (sequence, record) => this.#link!.send(frameType.resendRequest, sequence, encodeResendRequest(record)),
@@ -235,7 +250,7 @@ export class DestinationRelay implements AsyncDisposable {
     this.#counters.bytes.stream = qemu.bytesWritten;
   }
 
-  #hold(payload: Buffer): void {
+  #holdBack(payload: Buffer): void {
     this.#heldBytes += payload.length;
     if (this.#heldBytes > maxHeldBytes)
       throw new RelayError('VMMIG_RELAY_STREAM', 'the state of the devices is too large to be held back');

@@ -4,6 +4,7 @@
  */
 import type { DiskReader } from '../../disk/diskReader.js';
 import type { DiskError } from '../../disk/errors.js';
+import type { HeldPages } from '../../pager/index.js';
 import type { RelayCounters } from '../counters.js';
 import { type BlockSize, MemoryDigest, pageBytes, pagesOfBlocks, type RunDigester } from '../digest.js';
 import { decodeBatch, recordKind } from '../link/batch.js';
@@ -11,13 +12,15 @@ import { decodeHints, type RunInPlace } from '../link/hints.js';
 import type { Resend } from '../link/resend.js';
 import { Prefetcher } from './prefetcher.js';
 import type { QemuStream } from './qemuStream.js';
-import { Restorer } from './restorer.js';
+import { Restorer, type RestorerSink } from './restorer.js';
 
 export interface MemoryAssemblyOptions {
   readonly blocks: readonly BlockSize[];
   readonly disks: readonly DiskReader[];
   readonly digester: RunDigester;
   readonly counters: RelayCounters;
+  /** What was sent ahead. */
+  readonly held: HeldPages;
 }
 
 export interface MemoryAssemblyHandlers {
@@ -118,6 +121,7 @@ export class MemoryAssembly {
   /** Nothing more comes. QEMU takes a page that the source never sent for zeroes. */
   end(): void {
     for (const { block, page, count } of this.#prefetcher.stop()) this.#qemu.fill(block, page, count, 0);
+    this.#options.held.clear();
   }
 
   /** Places nothing from now on. */
@@ -139,8 +143,8 @@ export class MemoryAssembly {
   }
 
   #newRestorer(): Restorer {
-    const { disks, digester, counters } = this.#options;
-    return new Restorer(disks, digester, counters, this.#pagesOfBlock, {
+    const { disks, digester, counters, held } = this.#options;
+    const sink: RestorerSink = {
       place: (run, from, to, bytes) => {
         this.digest.setRun(run.block, run.page, from, to, run.digest!);
         this.#qemu.pages(run.block, run.page + from, to - from, bytes, from * pageBytes);
@@ -153,6 +157,7 @@ export class MemoryAssembly {
       },
       batchDone: (sequence) => this.#handlers.batchDone(sequence),
       mayRead: () => this.#qemu.backlogBytes < maxBacklogBytes,
-    });
+    };
+    return new Restorer(disks, digester, counters, this.#pagesOfBlock, sink, { held });
   }
 }

@@ -27,6 +27,13 @@ export interface RestorerSink {
   mayRead(): boolean;
 }
 
+export interface RestorerOptions {
+  /** Being read from disk at a time. */
+  readonly maxReadingBytes?: number;
+  /** What references to `heldDisk` mean. */
+  readonly held?: HeldPages | null;
+}
+
 /** Enough to read in disk order and in long pieces. */
 const defaultReadingBytes = 8 * 1024 * 1024;
 const maxFreeBuffers = 32;
@@ -48,6 +55,9 @@ export class Restorer {
   readonly #unresolved = new Map<number, number>();
   #whenIdle: (() => void) | null = null;
   #isStopped = false;
+  /** Being read from disk at a time. */
+  maxReadingBytes: number;
+  readonly #held: HeldPages | null;
 
   constructor(
     disks: readonly DiskReader[],
@@ -55,11 +65,10 @@ export class Restorer {
     counters: RelayCounters,
     pagesOfBlock: readonly number[],
     sink: RestorerSink,
-    /** Being read from disk at a time. */
-    public maxReadingBytes = defaultReadingBytes,
-    /** What references to `heldDisk` mean. */
-    private readonly held: HeldPages | null = null,
+    { maxReadingBytes = defaultReadingBytes, held = null }: RestorerOptions = {},
   ) {
+    this.maxReadingBytes = maxReadingBytes;
+    this.#held = held;
     this.#disks = disks;
     this.#digester = digester;
     this.#counters = counters;
@@ -149,7 +158,7 @@ export class Restorer {
   async #restore(restore: Restore, lengthBytes: number): Promise<void> {
     const { run, sequence, record } = restore;
     if (run.disk === heldDisk) {
-      const held = this.held?.take(run.block, run.page, run.count, run.digest!) ?? null;
+      const held = this.#held?.take(run.block, run.page, run.count, run.digest!) ?? null;
       if (held !== null) return this.#finish(restore, held);
     }
     let bytes: Buffer | null = null;

@@ -21,12 +21,12 @@ import { type Capture, parseCapture, requireSameBlocks } from './blocksFrame.js'
 import { FrameQueue } from './frameQueue.js';
 import type { PostcopyBegin, PostcopyHandlers } from './postcopy/options.js';
 import { PostcopyStream } from './postcopy/postcopyStream.js';
+import { SentAhead } from './sentAhead.js';
 import { Departure } from './switch/departure.js';
 import { Faults } from './switch/faults.js';
 import { assembleGuest, blocksThere, type Guest } from './switch/guest.js';
 import type { SwitchDestinationHandlers, SwitchDestinationOptions, SwitchDestinationState } from './switch/options.js';
 import type { SwitchPhases } from './switch/phases.js';
-import { SentAhead } from './switch/sentAhead.js';
 import { SourceLink } from './switch/sourceLink.js';
 
 export type { SwitchDestinationHandlers, SwitchDestinationOptions, SwitchDestinationState } from './switch/options.js';

@@ -1,6 +1,12 @@
-/** Collects the pages of one teleportable run as they come in QEMU's stream. */
+/** Collects the pages of one run that need not be sent as they come in QEMU's stream. */
 import { pageBytes } from '../digest.js';
-import type { TeleportMap } from './teleportMap.js';
+
+/** What a page belongs to of what the destination has, or may have: all pages of a run are told together. */
+export interface RunPlace {
+  readonly run: number;
+  readonly disk: number;
+  readonly diskOffsetBytes: number;
+}
 
 export class RunCollector {
   block = 0;
@@ -8,24 +14,24 @@ export class RunCollector {
   count = 0;
   disk = 0;
   diskOffsetBytes = 0;
-  #runOfMap = 0;
+  #run = 0;
 
   /** @param memory - for the pages of the longest run; may be replaced between two runs */
   constructor(public memory: Buffer) {}
 
-  /** Whether a page belongs to the run that was begun. Runs end where the map's do: the destination may have read them as such. */
-  continues(block: number, page: number, map: TeleportMap): boolean {
-    return this.count > 0 && block === this.block && map.run === this.#runOfMap && page === this.page + this.count;
+  /** Whether a page belongs to the run that was begun. Runs end where the place's do: the destination may have them as such. */
+  continues(block: number, page: number, { run, disk }: RunPlace): boolean {
+    const isSame = block === this.block && run === this.#run && disk === this.disk;
+    return this.count > 0 && isSame && page === this.page + this.count;
   }
 
-  /** @param map - that has just found the page */
-  begin(block: number, page: number, map: TeleportMap): void {
+  begin(block: number, page: number, place: RunPlace): void {
     this.block = block;
     this.page = page;
     this.count = 0;
-    this.disk = map.disk;
-    this.diskOffsetBytes = map.diskOffsetBytes;
-    this.#runOfMap = map.run;
+    this.disk = place.disk;
+    this.diskOffsetBytes = place.diskOffsetBytes;
+    this.#run = place.run;
   }
 
   push(source: Buffer, start: number): void {

@@ -7,7 +7,7 @@ import { BufferPool } from '../bufferPool.js';
 import { newCounters, type RelayCounters } from '../counters.js';
 import { pageBytes, RunDigester } from '../digest.js';
 import { RelayError } from '../errors.js';
-import { maxBatchPages, maxReferencePages } from '../link/batch.js';
+import { BatchBuilder, maxBatchPages, maxReferencePages } from '../link/batch.js';
 import type { Endpoint, LinkCredentials } from '../link/connection.js';
 import { type DurableLink, durableConnections } from '../link/durableLink.js';
 import { type Frame, frameHeaderBytes, frameType } from '../link/frames.js';
@@ -20,14 +20,17 @@ import { TokenBucket } from '../link/tokenBucket.js';
 import { Milestone } from '../milestone.js';
 import { teleportLink } from '../teleportLink.js';
 import { IncomingStream, type IncomingStreamHandlers } from './incomingStream.js';
+import { encodeMemory } from './memoryFrame.js';
 import { pagesAhead } from './pagesAhead.js';
 import { Resends } from './resends.js';
 import { defaultReadBytes } from './reusedBuffer.js';
 import { StoppedGuest, stoppedPatienceMs } from './stoppedGuest.js';
 import { type PageFate, StreamToFrames } from './streamToFrames.js';
+import { type ReadableMemory, TeleportAhead } from './teleportAhead.js';
 import type { CacheMap } from './teleportMap.js';
-import { maxRetainedBytes, SendWindow } from './window.js';
+import { maxRetainedBytes, type ReferredRun, SendWindow } from './window.js';
 
+const nothingRetained: ReadonlyMap<number, ReferredRun> = new Map();
 const runBufferBytes = maxReferencePages * pageBytes;
 /** When QEMU may stop the guest, a batch is sent when it is so long on the link. */
 const batchMs = 8;
@@ -81,6 +84,12 @@ export class SourceRelay implements AsyncDisposable {
   readonly #resends = new Resends();
   readonly #stoppedGuest: StoppedGuest;
   readonly #pagesAhead = pagesAhead(defaultReadBytes);
+  readonly #digester: RunDigester;
+  /** Until QEMU's stream has pages. */
+  #ahead: TeleportAhead | null = null;
+  readonly #aheadBuilder = new BatchBuilder();
+  #isAheadDue = false;
+  readonly #ended = new AbortController();
   #link: DurableLink | null = null;
   #ramEnded = false;
   /** Since when the link is interrupted, by this host's clock; null while it is not. */
@@ -89,6 +98,7 @@ export class SourceRelay implements AsyncDisposable {
 
   private constructor(options: SourceRelayOptions) {
     this.#options = options;
+    this.#digester = new RunDigester(options.credentials.key);
     const patienceMs = options.stoppedPatienceMs ?? stoppedPatienceMs;
     this.#stoppedGuest = new StoppedGuest(patienceMs, () => {
       const message = `the link was cut when the guest had stopped, and not whole again within ${patienceMs} ms`;
@@ -96,10 +106,7 @@ export class SourceRelay implements AsyncDisposable {
     });
     this.#frames = new StreamToFrames(
       {
-        ordered: (type, payload, retained) => {
-          const sequence = this.#link!.sendOrdered(type, payload);
-          this.#window.add(sequence, payload.length + frameHeaderBytes, retained);
-        },
+        ordered: (type, payload, retained) => this.#sendOrdered(type, payload, retained),
         ramEnded: () => {
           this.#ramEnded = true;
           this.guestStopped();
@@ -107,12 +114,13 @@ export class SourceRelay implements AsyncDisposable {
       },
       this.#counters,
       options,
-      new RunDigester(options.credentials.key),
+      this.#digester,
       this.#pool,
     );
     const handlers: IncomingStreamHandlers = {
       decoded: () => {
         const { totalPages, pages } = this.#counters;
+        if (pages.seen > 0) this.#ahead = null;
         const leftPages = Math.max(0, totalPages - pages.seen);
         this.#window.isFirstPass = leftPages > 0;
         const runsAhead = leftPages > this.#pagesAhead;
@@ -151,6 +159,22 @@ export class SourceRelay implements AsyncDisposable {
     );
     if (this.#end.isDecided) return await this.#link.close();
     this.#link.ping();
+  }
+
+  /**
+   * Sends memory for as long as QEMU's stream has no pages: once the relay is connected, and has its cache map if there is
+   * to be one.
+   *
+   * @throws PagerError when it cannot be read; what has been sent is not wrong then
+   */
+  async sendAhead(memory: ReadableMemory): Promise<void> {
+    if (this.#link === null || this.#end.isDecided) return;
+    const ahead = new TeleportAhead(memory, this.#digester);
+    await ahead.survey(this.#frames.cacheMap, this.#ended.signal);
+    if (this.#end.isDecided || this.#counters.pages.seen > 0 || !this.#frames.useAhead(ahead)) return;
+    this.#ahead = ahead;
+    this.#sendOrdered(frameType.memory, encodeMemory(memory.blocks));
+    this.#pumpAhead();
   }
 
   /** Lets QEMU's stream in, once the relay is connected and has its cache map. */
@@ -205,6 +229,30 @@ export class SourceRelay implements AsyncDisposable {
     return Math.max(minBatchPages, Math.min(maxBatchPages, pages));
   }
 
+  #sendOrdered(type: number, payload: Buffer, retained?: ReadonlyMap<number, ReferredRun>): void {
+    const sequence = this.#link!.sendOrdered(type, payload);
+    this.#window.add(sequence, payload.length + frameHeaderBytes, retained ?? nothingRetained);
+  }
+
+  /** As much as the link takes. Whatever else is due comes in between. */
+  #pumpAhead(): void {
+    const ahead = this.#ahead;
+    if (ahead === null || ahead.isOver || this.#isAheadDue || !this.#window.isOpen || this.#end.isDecided) return;
+    this.#isAheadDue = true;
+    setImmediate(() => {
+      this.#isAheadDue = false;
+      if (this.#ahead !== ahead || this.#end.isDecided) return;
+      try {
+        const pages = ahead.fill(this.#aheadBuilder, maxBatchPages);
+        if (pages > 0) this.#sendOrdered(frameType.ahead, this.#aheadBuilder.take(this.#options.compress));
+      } catch {
+        // QEMU's stream has it.
+        this.#ahead = null;
+      }
+      this.#pumpAhead();
+    });
+  }
+
   #interrupted(): void {
     this.interruptedAtMs = Date.now();
     this.#stoppedGuest.interrupted();
@@ -225,7 +273,7 @@ export class SourceRelay implements AsyncDisposable {
     switch (frame.type) {
       case frameType.acknowledge:
         this.#acknowledged(frame.payload);
-        if (this.#window.isOpen) this.#stream.resume();
+        this.#goOn();
         break;
       case frameType.resendRequest:
         this.#resend(frame);
@@ -250,7 +298,14 @@ export class SourceRelay implements AsyncDisposable {
     const run = this.#window.release(found);
     if (run === null) return;
     this.#pool.release(Buffer.from(run.bytes.buffer));
-    if (this.#window.isOpen) this.#stream.resume();
+    this.#goOn();
+  }
+
+  /** There may be room. */
+  #goOn(): void {
+    if (!this.#window.isOpen) return;
+    this.#stream.resume();
+    this.#pumpAhead();
   }
 
   #received(): void {
@@ -293,6 +348,7 @@ export class SourceRelay implements AsyncDisposable {
 
   #fail(error: RelayError): void {
     if (!this.#end.miss(error)) return;
+    this.#ended.abort();
     this.#frames.close();
     this.#stoppedGuest[Symbol.dispose]();
     this.#link?.fail(error);

@@ -2,6 +2,7 @@
  * Turns QEMU's migration stream into frames: the decision, page by page, between nothing (zero), a
  * reference to the disk, and the bytes. What is not RAM pages is handed on byte for byte.
  */
+import { heldDisk } from '../../pager/index.js';
 import { StreamEncoder } from '../../stream/encoder.js';
 import type { RamBlock, Section, StreamConfiguration, StreamHandler, TailReason } from '../../stream/handler.js';
 import { digestBatch } from '../batchDigest.js';
@@ -12,7 +13,8 @@ import { BatchBuilder, maxBatchPages } from '../link/batch.js';
 import { frameType } from '../link/frames.js';
 import { encodeHints, type RunInPlace } from '../link/hints.js';
 import { maxTailPayloadBytes, packTail } from '../link/packedTail.js';
-import { RunCollector } from './runCollector.js';
+import { RunCollector, type RunPlace } from './runCollector.js';
+import type { TeleportAhead } from './teleportAhead.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
 import type { ReferredRun } from './window.js';
 
@@ -37,6 +39,7 @@ export interface EncodingOptions {
 /** What becomes of a page in QEMU's first pass: it has been there, or the page comes from the disk, or is sent. */
 export type PageFate = 'passed' | 'onDisk' | 'sent';
 
+const zeroes = Buffer.alloc(pageBytes);
 const nothingRetained: ReadonlyMap<number, ReferredRun> = new Map();
 
 export class StreamToFrames implements StreamHandler {
@@ -51,6 +54,8 @@ export class StreamToFrames implements StreamHandler {
   #folding: Disposable | null = null;
   #cacheMap: CacheMap | null = null;
   #teleportMap: TeleportMap | null = null;
+  /** What the destination holds; null when that is nothing. */
+  #ahead: TeleportAhead | null = null;
   #retained = new Map<number, ReferredRun>();
   readonly #run: RunCollector;
   /** How far the first pass is: it goes through the blocks in their order. */
@@ -134,7 +139,20 @@ export class StreamToFrames implements StreamHandler {
     this.#folding = this.#digest.foldInBackground();
     this.#counters.totalPages = totalPagesOf(blocks);
     if (this.#cacheMap !== null) this.#teleportMap = new TeleportMap(blocks, this.#cacheMap);
+    if (this.#ahead?.isOf(blocks) === false) this.#ahead = null;
     this.#encoder.raw(raw);
+  }
+
+  /** What this sends, and is the same still, need not be sent again. @returns false when it is of other memory */
+  useAhead(ahead: TeleportAhead): boolean {
+    if (this.#blocks.length > 0 && !ahead.isOf(this.#blocks)) return false;
+    this.#ahead = ahead;
+    return true;
+  }
+
+  /** What pages that come from now on are looked up in. */
+  get cacheMap(): CacheMap | null {
+    return this.#options.elide ? this.#cacheMap : null;
   }
 
   page(block: RamBlock, pageIndex: number, source: Buffer, start: number): void {
@@ -145,17 +163,25 @@ export class StreamToFrames implements StreamHandler {
       this.#collect(block.index, pageIndex, source, start, map);
       return;
     }
-    this.#closeRun();
-    this.#batch.addPage(block.index, pageIndex, source, start);
     this.#counters.pages.sent++;
-    if (this.#batch.isFull || this.#batch.pageCount >= this.batchPages) this.flush();
+    if (this.#ahead?.find(block.index, pageIndex)) {
+      this.#collect(block.index, pageIndex, source, start, this.#ahead);
+      return;
+    }
+    this.#closeRun();
+    this.#addPage(block.index, pageIndex, source, start);
   }
 
   zeroPage(block: RamBlock, pageIndex: number, fill: number): void {
-    this.#closeRun();
     this.#counters.pages.seen++;
     this.#advance(block.index, pageIndex);
     this.#counters.pages.zero++;
+    // Among others that were sent with it.
+    if (this.#ahead?.find(block.index, pageIndex) && this.#run.continues(block.index, pageIndex, this.#ahead)) {
+      this.#run.push(zeroes.fill(fill), 0);
+      return;
+    }
+    this.#closeRun();
     this.#batch.addFill(block.index, pageIndex, fill);
     if (this.#batch.isFull) this.flush();
   }
@@ -230,10 +256,15 @@ export class StreamToFrames implements StreamHandler {
     if (this.#encoder.pendingBytes > 0) this.#sink.ordered(frameType.raw, this.#encoder.take(), nothingRetained);
   }
 
-  #collect(block: number, page: number, source: Buffer, start: number, map: TeleportMap): void {
-    if (!this.#run.continues(block, page, map)) {
+  #addPage(block: number, page: number, source: Buffer, start: number): void {
+    this.#batch.addPage(block, page, source, start);
+    if (this.#batch.isFull || this.#batch.pageCount >= this.batchPages) this.flush();
+  }
+
+  #collect(block: number, page: number, source: Buffer, start: number, place: RunPlace): void {
+    if (!this.#run.continues(block, page, place)) {
       this.#closeRun();
-      this.#run.begin(block, page, map);
+      this.#run.begin(block, page, place);
     }
     this.#run.push(source, start);
   }
@@ -242,12 +273,24 @@ export class StreamToFrames implements StreamHandler {
     const { block, page, count, disk, diskOffsetBytes, bytes } = this.#run;
     if (count === 0) return;
     const digest = this.digester.digest(bytes);
+    this.#run.count = 0;
+    if (disk === heldDisk) return this.#tellHeld(block, page, count, bytes, digest);
     const record = this.#batch.addReference(block, page, count, disk, diskOffsetBytes, digest);
     // What the destination has told to have, it will not ask for.
     if (!this.#teleportMap!.isInPlace(block, page, count, digest))
       this.#retained.set(record, { block, page, count, digest, bytes: this.#takeRun(bytes) });
-    this.#run.count = 0;
     this.#counters.pages.teleported += count;
+    if (this.#batch.isFull) this.flush();
+  }
+
+  /** Pages that were sent ahead, and may have changed since. */
+  #tellHeld(block: number, page: number, count: number, bytes: Buffer, digest: Buffer): void {
+    if (!this.#ahead!.take(block, page, count, digest)) {
+      for (let at = 0; at < count; at++) this.#addPage(block, page + at, bytes, at * pageBytes);
+      return;
+    }
+    const record = this.#batch.addReference(block, page, count, heldDisk, 0, digest);
+    this.#retained.set(record, { block, page, count, digest, bytes: this.#takeRun(bytes) });
     if (this.#batch.isFull) this.flush();
   }
 

@@ -12,6 +12,7 @@ import { type Frame, frameType } from '../link/frames.js';
 import { peerText } from '../link/peerText.js';
 import type { LoggedCapture } from '../store/captureLog.js';
 import { IncomingStream } from './incomingStream.js';
+import { encodeMemory } from './memoryFrame.js';
 import { Conclusion } from './switch/conclusion.js';
 import { Delivery } from './switch/delivery.js';
 import { GuestCapture } from './switch/guestCapture.js';
@@ -24,7 +25,6 @@ import type {
   SwitchTakeOverOptions,
 } from './switch/options.js';
 import { newPhases } from './switch/phases.js';
-import { encodeMemory } from './switch/switchFrames.js';
 import { SwitchLink } from './switch/switchLink.js';
 import type { CacheMap } from './teleportMap.js';
 

@@ -21,14 +21,14 @@ export class TestMemory implements AsyncDisposable {
   private constructor(
     private readonly directory: string,
     private readonly handles: readonly (AsyncDisposable & { readonly fd: number })[],
-    readonly blocks: readonly FileBlock[],
+    readonly blocks: readonly (FileBlock & { readonly file: MemoryFile })[],
   ) {}
 
   /** @param pagesOfBlock by the block's place among the guest's; null for a block that is in no file */
   static async create(pagesOfBlock: readonly (number | null)[]): Promise<TestMemory> {
     const directory = await mkdtemp('/dev/shm/vmmig-pager-');
     const handles: (AsyncDisposable & { readonly fd: number })[] = [];
-    const blocks: FileBlock[] = [];
+    const blocks: (FileBlock & { readonly file: MemoryFile })[] = [];
     for (const [block, pages] of pagesOfBlock.entries()) {
       if (pages === null) continue;
       const path = join(directory, `ram${block}`);

@@ -57,8 +57,7 @@ export class DiskPages {
           void stream.place(run.block, run.page + from, to - from, bytes, from * pageBytes, 'local'),
         mayRead: () => this.#mayRead(),
       },
-      reading.before,
-      held,
+      { maxReadingBytes: reading.before, held },
     );
     this.#prefetcher = new Prefetcher(
       disks,

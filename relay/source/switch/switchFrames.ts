@@ -2,7 +2,6 @@
  * What the source relay of a switch tells besides pages. Each is a frame of its own type, of `device` and `remote` there
  * are as many as it takes:
  *
- *   memory = JSON of `MemoryFrame`
  *   blocks = JSON of `CaptureFrame`
  *   remote = a piece of what `remoteSet.ts` codes; the pieces follow each other
  *   device = be32 length of a piece of the device state, then the piece as `packPages` gives it
@@ -10,7 +9,7 @@
 import { headForPostcopy } from '../../../pager/index.js';
 import { splitTail } from '../../../stream/deviceState.js';
 import type { RamBlock } from '../../../stream/handler.js';
-import { type BlockSize, pageBytes } from '../../digest.js';
+import { pageBytes } from '../../digest.js';
 import { packPages } from '../../link/batch.js';
 import { encodeRemoteSet } from '../../store/remoteSet.js';
 import type { GuestPages } from '../guestPages.js';
@@ -28,19 +27,9 @@ export interface CaptureFrame {
   }[];
 }
 
-/** What the destination is sent ahead of QEMU's stream is told by: the blocks that this will have. */
-export interface MemoryFrame {
-  readonly blocks: readonly { readonly name: string; readonly lengthBytes: number }[];
-}
-
 const pieceBytes = 1024 * 1024;
 /** Magic and version. */
 const headerBytes = 8;
-
-export function encodeMemory(blocks: readonly BlockSize[]): Buffer {
-  const frame: MemoryFrame = { blocks: blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes })) };
-  return Buffer.from(JSON.stringify(frame));
-}
 
 /** @param isInFiles - the stream leaves out memory, which the destination's QEMU gets all the same */
 export function encodeCapture({ head, section, blocks }: CaptureStart, isInFiles: boolean): Buffer {

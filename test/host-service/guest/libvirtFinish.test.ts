@@ -17,7 +17,9 @@ function message(procedure: number, type: number, serial: number, { payload = ''
 }
 
 const call = message(1, 0, 1);
-const finish = message(306, 0, 7, { payload: '00000000' });
+/** No parameters, no cookie, VIR_MIGRATE_LIVE. */
+const prepare = message(303, 0, 5, { payload: '000000000000000000000001' });
+const finish = message(306, 0, 7, { payload: '00000000000000000000000100000000' });
 const ping = message(1, 2, 0, { program: 0x6b656570 });
 const answerOf = (to: Buffer): Buffer => finishReply(new RemoteMessages().feed(to)[0] as RemoteMessage, domain);
 
@@ -40,10 +42,14 @@ afterEach(() => {
 });
 
 describe('At the source', () => {
-  async function between() {
+  async function between({ isInFiles = false } = {}) {
     const [virsh, client] = await pair();
     const [remote, destination] = await pair();
-    return { virsh, destination, own: new FinishAtSource(client, remote, () => client.destroy()) };
+    return {
+      virsh,
+      destination,
+      own: new FinishAtSource(client, remote, { isInFiles, lost: () => client.destroy() }),
+    };
   }
 
   test('calls and answers are passed on, and the question whether to run the guest is noticed', async () => {
@@ -72,6 +78,43 @@ describe('At the source', () => {
     virsh.write(message(2, 0, 8));
     expect(await next(virsh)).toEqual(message(2, 1, 8));
     expect(destination.bytesRead).toBe(finish.length);
+  });
+
+  describe('of a guest whose memory is kept in files', () => {
+    const prepared = message(303, 1, 5, { payload: '0000000000000000' });
+
+    test('only the destination’s daemon takes it for post-copy', async () => {
+      const { virsh, destination } = await between({ isInFiles: true });
+      virsh.write(prepare);
+      expect(await next(destination)).toEqual(message(303, 0, 5, { payload: '000000000000000000008001' }));
+      virsh.write(finish);
+      expect(await next(destination)).toEqual(message(306, 0, 7, { payload: '00000000000000000000800100000000' }));
+    });
+
+    test('virsh goes on when the guest may', async () => {
+      const { virsh, destination, own } = await between({ isInFiles: true });
+      const preparation = own.preparation!;
+      virsh.write(Buffer.concat([call, prepare]));
+      await next(destination);
+      destination.write(Buffer.concat([answerOf(call), prepared]));
+      await preparation.ready;
+      expect(preparation.isHolding).toBe(true);
+      expect(await next(virsh)).toEqual(answerOf(call));
+      preparation.depart();
+      expect(await next(virsh)).toEqual(prepared);
+      expect(preparation.isHolding).toBe(false);
+    });
+
+    test('virsh is told at once that the destination will not have it', async () => {
+      const { virsh, destination, own } = await between({ isInFiles: true });
+      virsh.write(prepare);
+      await next(destination);
+      const refused = Buffer.from(prepared);
+      refused.writeUInt32BE(1, 24);
+      destination.write(refused);
+      expect(await next(virsh)).toEqual(refused);
+      expect(own.preparation!.isHolding).toBe(false);
+    });
   });
 
   test('what is not libvirt’s protocol ends it', async () => {

@@ -20,17 +20,19 @@ test('virsh is hung up on also where a guard shares its connection', async () =>
 
   const path = join(directory, 'libvirt');
   let tellGuard: (guard: Promise<VirshGuard | null>) => void = () => {};
-  const guarded = new Promise<VirshGuard | null>((resolve) => {
+  const address = { uri: 'test:///default', domain: 'vm1' };
+  const guarded = { heldPath: join(directory, 'held'), address, isInFiles: false };
+  const started = new Promise<VirshGuard | null>((resolve) => {
     tellGuard = resolve;
   });
   await using entrance = await TunnelEntrance.open(
     path,
     { endpoint: { host, port }, credentials },
-    (client) => tellGuard(VirshGuard.start(join(directory, 'held'), process.pid, client)),
-    { follows: true },
+    (client) => tellGuard(VirshGuard.start(guarded, process.pid, client)),
+    { isInFiles: false },
   );
   const virsh = createConnection(path);
-  using guard = await guarded;
+  using guard = await started;
   expect(guard).not.toBeNull();
   const hungUp = once(virsh.resume(), 'end');
   entrance.cut();

@@ -33,7 +33,7 @@ describe('What virsh and a daemon say', () => {
   const said = Buffer.concat([message(remote, 1, call, 1), finish(0), pong(), message(remote, 1, reply, 1)]);
 
   test('is told apart', () => {
-    expect(kindsOf(said)).toEqual(['call', 'finish', 'other', 'other']);
+    expect(kindsOf(said)).toEqual(['call', 'finish', 'other', 'answer']);
     expect(kindsOf(message(0x6b656570, 1, 2, 0))).toEqual(['ping']);
   });
 
@@ -46,7 +46,7 @@ describe('What virsh and a daemon say', () => {
       const messages = new RemoteMessages();
       const found: RemoteMessage[] = [];
       for (let at = 0; at < said.length; at += size) found.push(...messages.feed(said.subarray(at, at + size)));
-      expect(found.map(({ kind }) => kind)).toEqual(['call', 'finish', 'other', 'other']);
+      expect(found.map(({ kind }) => kind)).toEqual(['call', 'finish', 'other', 'answer']);
       expect(Buffer.concat(found.map(({ raw }) => raw))).toEqual(said);
     }
   });

@@ -2,11 +2,11 @@
  * What the source sends of a guest that still runs, ahead of QEMU's stream and maybe before there is a QEMU: it is held,
  * and what is the guest's in the end is told by digests, after it has stopped.
  */
-import { HeldPages } from '../../../pager/index.js';
-import { pageBytes, pagesOfBlocks, type RunDigester } from '../../digest.js';
-import { RelayError } from '../../errors.js';
-import { decodeBatch, recordKind } from '../../link/batch.js';
-import { parseMemory } from '../blocksFrame.js';
+import { HeldPages } from '../../pager/index.js';
+import { pageBytes, pagesOfBlocks, type RunDigester } from '../digest.js';
+import { RelayError } from '../errors.js';
+import { decodeBatch, recordKind } from '../link/batch.js';
+import { parseMemory } from './blocksFrame.js';
 
 export class SentAhead {
   readonly held: HeldPages;

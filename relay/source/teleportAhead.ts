@@ -1,0 +1,97 @@
+/**
+ * What is sent of a guest's memory ahead of QEMU's stream, while the link has nothing else to carry: the destination holds
+ * it. The guest goes on and writes to some of it, so that nothing is promised: a page of the stream is told by what is held
+ * when it is the same still.
+ */
+import { CaptureBlock, type Digester, groupPages, HintPass, heldDisk, type MemorySource } from '../../pager/index.js';
+import type { RamBlock } from '../../stream/handler.js';
+import type { BatchBuilder } from '../link/batch.js';
+import { type CacheMap, TeleportMap } from './teleportMap.js';
+
+/** A RAM block, and where it is read. */
+export interface ReadableBlock {
+  /** As QEMU's stream names it. */
+  readonly name: string;
+  readonly lengthBytes: number;
+  /** Null for what is not worth it. */
+  readonly place: { readonly source: MemorySource; readonly offset: number } | null;
+}
+
+/** The sources are the caller's, and stay open until the relay is disposed. */
+export interface ReadableMemory {
+  /** All of the guest's, in the order of QEMU's stream. */
+  readonly blocks: readonly ReadableBlock[];
+  /** The destination has to hold it. */
+  readonly limitBytes: number;
+}
+
+export class TeleportAhead {
+  readonly #memory: ReadableMemory;
+  readonly #blocks: readonly CaptureBlock[];
+  readonly #byIndex: ReadonlyMap<number, CaptureBlock>;
+  readonly #pass: HintPass;
+  /** Of the last page found: the run of pages that are held together. */
+  run = 0;
+  readonly disk = heldDisk;
+  readonly diskOffsetBytes = 0;
+
+  constructor(memory: ReadableMemory, digester: Digester) {
+    this.#memory = memory;
+    this.#blocks = memory.blocks.flatMap(({ lengthBytes, place }, block) =>
+      place === null ? [] : [new CaptureBlock({ block, lengthBytes, file: place.source, fileOffset: place.offset })],
+    );
+    this.#byIndex = new Map(this.#blocks.map((block) => [block.index, block]));
+    // The stream comes from the beginning: at first it is the processors that hold it up, and in the end the link.
+    this.#pass = new HintPass(this.#blocks, digester, () => {}, { limitBytes: memory.limitBytes, isBackwards: true });
+  }
+
+  /** Finds out what is not worth a look: what has never been written to, and page cache. */
+  async survey(map: CacheMap | null, signal: AbortSignal): Promise<void> {
+    const runs = map === null ? [] : [...new TeleportMap(this.#memory.blocks, map).runs()];
+    for (const block of this.#blocks) {
+      await block.survey(signal);
+      block.setCache(runs.filter((run) => run.block === block.index));
+    }
+  }
+
+  /** All has been sent that the destination will hold. */
+  get isOver(): boolean {
+    return this.#pass.isOver;
+  }
+
+  /** @returns how many pages were put in the batch; 0 may mean that there was none among the next ones */
+  fill(builder: BatchBuilder, limitPages: number): number {
+    return this.#pass.fill(builder, limitPages);
+  }
+
+  /** What QEMU's stream has. @returns whether that is what was sent */
+  isOf(blocks: readonly RamBlock[]): boolean {
+    const expected = this.#memory.blocks;
+    const isSame = ({ name, lengthBytes }: RamBlock, at: number) =>
+      name === expected[at]?.name && lengthBytes === expected[at].lengthBytes;
+    return blocks.length === expected.length && blocks.every(isSame);
+  }
+
+  /** Whether a page was sent; sets `run`. */
+  find(block: number, page: number): boolean {
+    const hints = this.#byIndex.get(block)?.hints;
+    const group = Math.floor(page / groupPages);
+    const within = page - group * groupPages - (hints?.startOf(group) ?? 0);
+    if (hints === undefined || within < 0 || within >= hints.countOf(group)) return false;
+    this.run = group;
+    return true;
+  }
+
+  /**
+   * Whether these pages were sent together and are the same still. In either case they will not be found again: what QEMU
+   * sends once more the guest has written to.
+   */
+  take(block: number, page: number, count: number, digest: Buffer): boolean {
+    const { hints } = this.#byIndex.get(block)!;
+    const group = Math.floor(page / groupPages);
+    const isWhole = hints.startOf(group) === page - group * groupPages && hints.countOf(group) === count;
+    const isHeld = isWhole && hints.matches(group, digest);
+    hints.clear(group);
+    return isHeld;
+  }
+}
