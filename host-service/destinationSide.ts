@@ -110,7 +110,7 @@ export class DestinationSide implements AsyncDisposable {
     if (libvirt !== undefined) await this.#listenForLibvirt(params, libvirt);
     const relay = params.switching === null ? await this.#listen(params) : await this.#listenToSwitch(params);
     this.#startSampling(relay);
-    return { port: relay.port, tunnelPort: this.#domain?.tunnelPort ?? null, bootId: await bootId() };
+    return { port: relay.port, tunnel: this.#domain?.tunnel ?? null, bootId: await bootId() };
   }
 
   async #startTeleport(params: Params<'destination.listen'>): Promise<DestinationTeleport> {

@@ -12,12 +12,12 @@ export type { FaultStatistics } from '../relay/destination/postcopy/faults.js';
 export type { HostedMigration, TeleportStatus } from './protocol/hosted.js';
 export {
   type DomainDepartureParams,
-  type Endpoint,
   type GuestAddress,
   type Method,
   methodParams,
   type Params,
   type Switching,
+  type Tunnel,
 } from './protocol/params.js';
 export type {
   AgentSearch,

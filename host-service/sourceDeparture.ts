@@ -85,7 +85,8 @@ export class SourceDeparture implements Disposable {
     if (domain === null) return null;
     const { tunnel, destinationUri, ...more } = domain;
     const { credentials, directory, switching } = this.#what;
-    const to = tunnel === null ? { uri: destinationUri! } : { endpoint: tunnel, credentials };
+    const to =
+      tunnel === null ? { uri: destinationUri! } : { endpoint: tunnel, credentials, opensAsUsual: tunnel.opensAsUsual };
     return { ...more, to, directory, postcopy: switching !== null };
   }
 

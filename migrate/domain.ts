@@ -1,6 +1,6 @@
 /** What is particular to a guest that libvirt manages: what speaks against its move, and what libvirt is asked to do. */
 import { readFile } from 'node:fs/promises';
-import { call, type DomainDepartureParams, type Endpoint } from '../host-service/protocol.js';
+import { call, type DomainDepartureParams, type Tunnel } from '../host-service/protocol.js';
 import type { InventoryHost } from '../hosts/index.js';
 import {
   checkDomain,
@@ -78,7 +78,7 @@ export async function givenXml({ domain }: Pick<MigrateRequest, 'domain'>): Prom
 export async function domainDeparture(
   { domain, onNoConverge }: Pick<MigrateRequest, 'domain' | 'onNoConverge'>,
   to: InventoryHost,
-  tunnel: Endpoint | null,
+  tunnel: Tunnel | null,
   isSwitch: boolean,
 ): Promise<DomainDepartureParams> {
   const usesTunnel = isSwitch || to.libvirtUri === undefined;

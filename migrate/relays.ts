@@ -1,6 +1,6 @@
 /** Lets the two relays meet. Changes nothing on either host that does not end with its service. */
 import { randomBytes } from 'node:crypto';
-import { call, type Endpoint, type Switching } from '../host-service/protocol.js';
+import { call, type Switching, type Tunnel } from '../host-service/protocol.js';
 import { linkAddress } from '../hosts/index.js';
 import { addressOf, addressOnDestination } from './locate.js';
 import type { Intent, Prepared } from './prepared.js';
@@ -41,7 +41,7 @@ export interface RelaysMeeting {
   readonly listening: Promise<unknown>;
   readonly connected: Promise<void>;
   /** The way to the destination's libvirt; null where the guest is none of its. */
-  readonly tunnel: Promise<Endpoint | null>;
+  readonly tunnel: Promise<Tunnel | null>;
 }
 
 export function connectRelays(
@@ -77,11 +77,11 @@ export function connectRelays(
     const domainUser = domain?.user ?? null;
     const own = { reconnectTimeoutMs, switching: switchingOf(migration, destination), domainUser };
     const listen = { migrationId, runDir, key, ports, ...party, ...own };
-    const { port, tunnelPort, bootId } = await call(destination.rpc, 'destination.listen', listen, { signal });
+    const { port, tunnel, bootId } = await call(destination.rpc, 'destination.listen', listen, { signal });
     const host = await linkAddress(destination.host);
     return {
       relay: { host, port, peerBootId: bootId },
-      tunnel: tunnelPort === null ? null : { host, port: tunnelPort },
+      tunnel: tunnel === null ? null : { host, ...tunnel },
     };
   };
   const there = listenThere();

@@ -68,8 +68,9 @@ export class DomainArrival implements AsyncDisposable {
   }
 
   /** Where the way to the daemon begins. */
-  get tunnelPort(): number {
-    return this.#tunnel.port;
+  get tunnel(): { readonly port: number; readonly opensAsUsual: boolean } {
+    const { port, opensAsUsual } = this.#tunnel;
+    return { port, opensAsUsual };
   }
 
   /** Resolves when QEMU listens. */

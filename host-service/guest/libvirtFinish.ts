@@ -12,30 +12,48 @@
  * other answer for a no, and a connection that breaks while memory is pulled for one, too.
  */
 import type { Duplex } from 'node:stream';
-import { emptyReply, finishReply, pong, type RemoteMessage, RemoteMessages } from '../../hypervisor/index.js';
+import { encodeReply, finishReply, pong, type RemoteMessage, RemoteMessages } from '../../hypervisor/index.js';
+import { type AnsweredOpening, PacedOpening } from './libvirtOpening.js';
 import { LibvirtPreparation } from './libvirtPreparation.js';
+
+export interface SaidAtSource {
+  /** virsh. */
+  readonly client: Duplex;
+  /** Towards the destination. */
+  readonly send: (raw: Buffer) => void;
+  /** Null where nothing is known beforehand. */
+  readonly opening: AnsweredOpening | null;
+  readonly isInFiles: boolean;
+  /** What one of them says cannot be followed. */
+  readonly lost: () => void;
+}
 
 /** Between virsh and the connection to the destination. */
 export class FinishAtSource {
   /** Resolves when the source's daemon has let go of the guest. */
   readonly asked: Promise<void>;
-  readonly #client: Duplex;
+  readonly #options: SaidAtSource;
   #tellAsked!: () => void;
   #finish: RemoteMessage | null = null;
   #isAnswered = false;
   /** Of a guest whose memory is kept in files. */
   readonly preparation: LibvirtPreparation | null;
 
-  /** @param lost - what one of them says cannot be followed */
-  constructor(client: Duplex, remote: Duplex, { isInFiles, lost }: { isInFiles: boolean; lost: () => void }) {
-    this.#client = client;
+  constructor(options: SaidAtSource) {
+    this.#options = options;
+    const { client, isInFiles, lost } = options;
     this.asked = new Promise((resolve) => {
       this.#tellAsked = resolve;
     });
     this.preparation = isInFiles ? new LibvirtPreparation((raw) => client.write(raw)) : null;
-    follow(client, lost, (message) => this.#take(message, remote));
+    follow(client, lost, (message) => this.#take(message));
+  }
+
+  /** To be called once, when there is a way to the destination. */
+  hear(remote: Duplex): void {
+    const { client, opening, lost } = this.#options;
     follow(remote, lost, (message) => {
-      if (this.#isAnswered) return;
+      if (this.#isAnswered || opening?.hasTold(message)) return;
       if (this.preparation !== null) this.preparation.fromDaemon(message);
       else client.write(message.raw);
     });
@@ -50,16 +68,19 @@ export class FinishAtSource {
   confirm(domain: { readonly name: string; readonly uuid: string }): void {
     if (this.#finish === null || this.#isAnswered) return;
     this.#isAnswered = true;
-    this.#client.write(finishReply(this.#finish, domain));
+    this.#options.client.write(finishReply(this.#finish, domain));
   }
 
-  #take(message: RemoteMessage, remote: Duplex): void {
+  #take(message: RemoteMessage): void {
+    const { client, opening, send } = this.#options;
     // virsh takes its leave of a daemon that is not asked any more.
     if (this.#isAnswered) {
-      if (message.kind === 'call') this.#client.write(emptyReply(message));
+      if (message.kind === 'call') client.write(encodeReply(message));
       return;
     }
-    remote.write(this.preparation?.toDaemon(message) ?? message.raw);
+    const known = opening?.answer(message) ?? null;
+    if (known !== null) client.write(known);
+    send(this.preparation?.toDaemon(message) ?? message.raw);
     if (message.kind !== 'finish') return;
     this.#finish = message;
     this.#tellAsked();
@@ -85,21 +106,23 @@ export class FinishAtDestination {
       this.#tellAnswered = resolve;
     });
     daemon.once('close', () => this.#tellAnswered());
+    const opening = new PacedOpening((raw) => daemon.write(raw));
     follow(remote, lost, (message) => {
-      if (message.kind !== 'finish') return void daemon.write(message.raw);
+      if (message.kind !== 'finish') return opening.call(message);
       this.#serial = message.serial;
       this.#tellHeld(message.raw);
     });
     // A daemon that is not answered closes the connection, and ends a guest that does not have all of its memory with it.
     follow(daemon, lost, (message) => {
       if (message.kind === 'ping') return void daemon.write(pong());
+      opening.heard(message);
       if (message.kind === 'answer' && message.serial === this.#serial) this.#tellAnswered();
       if (!remote.destroyed) remote.write(message.raw);
     });
   }
 }
 
-function follow(from: Duplex, lost: () => void, take: (message: RemoteMessage) => void): void {
+export function follow(from: Duplex, lost: () => void, take: (message: RemoteMessage) => void): void {
   const messages = new RemoteMessages();
   from.on('data', (bytes: Buffer) => {
     try {

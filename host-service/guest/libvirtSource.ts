@@ -96,11 +96,13 @@ export class LibvirtSource implements SourceGuest {
     const { domain } = departure;
     if (domain === null) throw new TypeError('nothing says how the domain is to set out');
     this.#departure = { ...departure, domain };
-    if (departure.isInFiles) await this.#migrate();
+    await this.#migrate();
+    // libvirt is busy with the destination for longer than that takes.
     const { 'downtime-limit': limitMs } = await this.monitor.execute('query-migrate-parameters', {}, { signal });
     this.#previousDowntimeMs = limitMs ?? null;
     if (departure.isInFiles) await this.#leaveMemoryOut(signal);
     else await this.allowDowntime(iterateDowntimeLimitMs, signal);
+    await this.#tunnel?.reached;
   }
 
   get hasSetOut(): boolean {
@@ -110,7 +112,6 @@ export class LibvirtSource implements SourceGuest {
   async setOut(signal: AbortSignal): Promise<void> {
     const { domain, isInFiles } = this.#departure!;
     if (isInFiles) return this.#tunnel!.depart();
-    await this.#migrate();
     // It may stop the guest as soon as it is let: that it has begun need not be waited for.
     if (!domain.postcopy) await this.#unlessEnded((over) => this.#untilBegun(over), signal);
   }
@@ -137,7 +138,6 @@ export class LibvirtSource implements SourceGuest {
     void this.#tunnel?.lost.then(() => {
       if (!this.#isHeld) this.#tunnel?.cut();
     });
-    await this.#tunnel?.reached;
   }
 
   /** @throws also when virsh ends meanwhile */
@@ -251,15 +251,11 @@ export class LibvirtSource implements SourceGuest {
     if ('uri' in to) return to.uri;
     const { isInFiles } = this.#departure!;
     const path = join(directory, 'libvirt');
-    this.#tunnel = await TunnelEntrance.open(
-      path,
-      to,
-      (client) => {
-        const guarded = { heldPath: this.#heldPath(), address: this.#address, isInFiles };
-        this.#guard = VirshGuard.start(guarded, this.#migration!.pid, client);
-      },
-      postcopy ? { isInFiles } : null,
-    );
+    const switching = postcopy ? { isInFiles } : null;
+    this.#tunnel = await TunnelEntrance.open(path, { ...to, switching }, (client) => {
+      const guarded = { heldPath: this.#heldPath(), address: this.#address, isInFiles };
+      this.#guard = VirshGuard.start(guarded, this.#migration!.pid, client);
+    });
     return `qemu+unix:///system?socket=${encodeURIComponent(path)}`;
   }
 

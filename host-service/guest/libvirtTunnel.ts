@@ -13,7 +13,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
 import { LibvirtError } from '../../hypervisor/index.js';
 import { acceptConnection, type Endpoint, type LinkCredentials, openConnection } from '../../relay/link/connection.js';
-import { FinishAtDestination, FinishAtSource } from './libvirtFinish.js';
+import { FinishAtDestination, FinishAtSource, follow } from './libvirtFinish.js';
+import { AnsweredOpening, opensAsUsual, PacedOpening } from './libvirtOpening.js';
 
 const connectTimeoutMs = 10_000;
 /** Peers that have connected and not shown the key yet. */
@@ -28,6 +29,15 @@ export interface SwitchThrough {
   readonly isInFiles: boolean;
 }
 
+export interface TunnelWay {
+  readonly endpoint: Endpoint;
+  readonly credentials: LinkCredentials;
+  /** The destination's daemon begins as all do: virsh need not wait for its first answers. */
+  readonly opensAsUsual: boolean;
+  /** Null: what is said there need not be followed. */
+  readonly switching: SwitchThrough | null;
+}
+
 /** The source's end. */
 export class TunnelEntrance implements AsyncDisposable {
   /** Resolves when there is a way to the destination's daemon; rejects with a RelayError when there is none. */
@@ -40,7 +50,7 @@ export class TunnelEntrance implements AsyncDisposable {
   #remote: TLSSocket | null = null;
   #isCut = false;
   #tellLost!: () => void;
-  readonly #switching: SwitchThrough | null;
+  readonly #way: Pick<TunnelWay, 'switching' | 'opensAsUsual'>;
   #finish: FinishAtSource | null = null;
   #tellAsked!: () => void;
   /** Of a switch: resolves when the daemon here has let go of the guest. */
@@ -49,10 +59,10 @@ export class TunnelEntrance implements AsyncDisposable {
   /** Of a switch of a guest that is kept in files: resolves when the daemon there is ready for it. */
   readonly ready: Promise<void>;
 
-  private constructor(path: string, server: Server, switching: SwitchThrough | null) {
+  private constructor(path: string, server: Server, way: TunnelWay) {
     this.path = path;
     this.#server = server;
-    this.#switching = switching;
+    this.#way = way;
     this.ready = new Promise((resolve) => {
       this.#tellReady = resolve;
     });
@@ -67,28 +77,22 @@ export class TunnelEntrance implements AsyncDisposable {
   /**
    * Waits for one client on `path`, and connects to the destination meanwhile: see `reached`.
    * @param entered - called with the client's connection, before anything is read from it
-   * @param switching - null: what is said there is not followed
    */
-  static async open(
-    path: string,
-    { endpoint, credentials }: { readonly endpoint: Endpoint; readonly credentials: LinkCredentials },
-    entered: (client: Socket) => void,
-    switching: SwitchThrough | null,
-  ): Promise<TunnelEntrance> {
+  static async open(path: string, way: TunnelWay, entered: (client: Socket) => void): Promise<TunnelEntrance> {
     const server = createServer({ pauseOnConnect: true }, (client) => own.#enter(client, entered));
-    const own = new TunnelEntrance(path, server, switching);
+    const own = new TunnelEntrance(path, server, way);
     const previousMask = process.umask(0o177);
     try {
       await listenOn(server, { path });
     } finally {
       process.umask(previousMask);
     }
-    own.reached = own.#reach(endpoint, credentials);
+    own.reached = own.#reach(way);
     own.reached.catch(() => own.#tellLost());
     return own;
   }
 
-  async #reach(endpoint: Endpoint, credentials: LinkCredentials): Promise<void> {
+  async #reach({ endpoint, credentials }: TunnelWay): Promise<void> {
     const { tls } = await openConnection(endpoint, credentials, connectTimeoutMs);
     tls.pause();
     tls.once('close', () => this.#tellLost());
@@ -135,29 +139,42 @@ export class TunnelEntrance implements AsyncDisposable {
     this.#local = client;
     client.on('error', () => {});
     entered(client);
+    const { switching, opensAsUsual } = this.#way;
+    if (switching === null && !opensAsUsual) return this.#whenReached((remote) => pipeThrough(client, remote));
+    const finish = new FinishAtSource({
+      client,
+      send: (raw) => this.#whenReached((remote) => remote.write(raw)),
+      opening: opensAsUsual ? new AnsweredOpening() : null,
+      isInFiles: switching?.isInFiles ?? false,
+      // Who has asked takes it for a no, which is not for this end to say.
+      lost: () => {
+        if (!this.isAsked) this.cut();
+      },
+    });
+    this.#whenReached((remote) => finish.hear(remote));
+    if (switching === null) client.once('end', () => this.#whenReached((remote) => remote.end()));
+    else this.#follow(finish);
+  }
+
+  #follow(finish: FinishAtSource): void {
+    this.#finish = finish;
+    finish.asked.then(this.#tellAsked);
+    finish.preparation?.ready.then(this.#tellReady);
+  }
+
+  /** In the order of the calls. */
+  #whenReached(then: (remote: TLSSocket) => void): void {
     this.reached.then(
-      () => this.#join(client, this.#remote!),
+      () => then(this.#remote!),
       () => {},
     );
   }
+}
 
-  #join(client: Socket, remote: TLSSocket): void {
-    if (this.#switching !== null) {
-      this.#finish = new FinishAtSource(client, remote, {
-        ...this.#switching,
-        // Who has asked takes it for a no, which is not for this end to say.
-        lost: () => {
-          if (!this.isAsked) this.cut();
-        },
-      });
-      this.#finish.asked.then(this.#tellAsked);
-      this.#finish.preparation?.ready.then(this.#tellReady);
-      return;
-    }
-    client.pipe(remote);
-    // Not the other way: that the destination has hung up is not passed on, see `lost`.
-    remote.pipe(client, { end: false });
-  }
+function pipeThrough(client: Socket, remote: TLSSocket): void {
+  client.pipe(remote);
+  // Not the other way: that the destination has hung up is not passed on, see `lost`.
+  remote.pipe(client, { end: false });
 }
 
 /** The destination's end. */
@@ -173,7 +190,12 @@ export class TunnelExit implements AsyncDisposable {
   #tellFollowed!: (followed: FollowedDaemon) => void;
   #isTaken = false;
 
-  private constructor(server: Server, follows: boolean) {
+  private constructor(
+    server: Server,
+    follows: boolean,
+    /** What the source's end is to know. */
+    readonly opensAsUsual: boolean,
+  ) {
     this.#server = server;
     this.#follows = follows;
     this.port = (server.address() as { port: number }).port;
@@ -193,9 +215,10 @@ export class TunnelExit implements AsyncDisposable {
     { follows }: { readonly follows: boolean },
   ): Promise<TunnelExit> {
     const daemonPath = await findDaemon();
+    const isUsual = await opensAsUsual(daemonPath);
     const server = createServer((socket) => own.#meet(socket, credentials, daemonPath));
     await listenWithin(server, ports);
-    const own = new TunnelExit(server, follows);
+    const own = new TunnelExit(server, follows, isUsual);
     return own;
   }
 
@@ -219,7 +242,7 @@ export class TunnelExit implements AsyncDisposable {
         this.#keep(daemon);
         daemon.on('error', () => tls.destroy());
         if (this.#follows) this.#follow(tls, daemon);
-        else join(tls, daemon);
+        else join(tls, daemon, this.opensAsUsual);
       },
       () => {},
     );
@@ -254,11 +277,22 @@ export interface FollowedDaemon {
   readonly finish: FinishAtDestination;
 }
 
-function join(tls: TLSSocket, daemon: Socket): void {
+function join(tls: TLSSocket, daemon: Socket, isPaced: boolean): void {
   tls.once('close', () => daemon.destroy());
   daemon.once('close', () => tls.end());
-  daemon.pipe(tls);
-  tls.pipe(daemon);
+  if (!isPaced) {
+    daemon.pipe(tls);
+    tls.pipe(daemon);
+    return;
+  }
+  const lost = () => tls.destroy();
+  const opening = new PacedOpening((raw) => daemon.write(raw));
+  tls.once('end', () => daemon.end());
+  follow(tls, lost, (message) => opening.call(message));
+  follow(daemon, lost, (message) => {
+    opening.heard(message);
+    tls.write(message.raw);
+  });
 }
 
 async function findDaemon(): Promise<string> {

@@ -10,7 +10,7 @@ import type {
   MigrationState,
   QmpMonitor,
 } from '../../hypervisor/index.js';
-import type { Endpoint, LinkCredentials } from '../../relay/link/connection.js';
+import type { TunnelWay } from './libvirtTunnel.js';
 
 /** How the guest is to set out. */
 export interface Departure {
@@ -28,7 +28,7 @@ export interface DomainDeparture {
   /** This migration's directory on this host. */
   readonly directory: string;
   /** Where the destination's daemon is reached: through its vmmig, or by a URI. */
-  readonly to: { readonly endpoint: Endpoint; readonly credentials: LinkCredentials } | { readonly uri: string };
+  readonly to: Omit<TunnelWay, 'switching'> | { readonly uri: string };
   readonly postcopy: boolean;
   readonly persistent: boolean;
   readonly undefineSource: boolean;

@@ -43,11 +43,13 @@ const directorySchema = z.object({ migrationId, runDir: z.string().startsWith('/
 /** What a service that has no part in a migration finds it by. */
 const migrationSchema = z.object({ ...directorySchema.shape, guest: guestSchema });
 const endpointSchema = z.object({ host: z.string(), port: z.number().int() });
-export type Endpoint = z.infer<typeof endpointSchema>;
+/** The way to the destination's daemon. */
+const tunnelSchema = endpointSchema.extend({ opensAsUsual: z.boolean() });
+export type Tunnel = z.infer<typeof tunnelSchema>;
 /** What libvirt is to do; in virsh's terms. */
 const domainDepartureSchema = z.object({
   /** Where the destination's service leads to its daemon; else there is a URI. */
-  tunnel: endpointSchema.nullable(),
+  tunnel: tunnelSchema.nullable(),
   destinationUri: z.string().nullable(),
   persistent: z.boolean(),
   undefineSource: z.boolean(),

@@ -60,8 +60,12 @@ export interface Results {
   /** For people, for each path. */
   'destination.diskWriters': readonly (readonly string[])[];
   'destination.start': StartedProcess;
-  /** `tunnelPort`: where the way to the destination's daemon begins; null where there is none. */
-  'destination.listen': { readonly port: number; readonly tunnelPort: number | null; readonly bootId: string };
+  /** `tunnel`: the way to the destination's daemon; null where there is none. */
+  'destination.listen': {
+    readonly port: number;
+    readonly tunnel: { readonly port: number; readonly opensAsUsual: boolean } | null;
+    readonly bootId: string;
+  };
   'destination.expect': StartedProcess;
   'destination.finished': Loaded;
   /** When the guest was resumed, by the host's clock. */

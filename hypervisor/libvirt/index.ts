@@ -20,12 +20,14 @@ export { type DomainMigration, type MigrateDomainOptions, migrateDomain } from '
 export { openMonitor } from './monitor.js';
 export { type Owner, ownerNamed, qemuOwner, qemuStateDirectory } from './qemuUser.js';
 export {
-  emptyReply,
+  encodeCall,
+  encodeReply,
   finishReply,
   pong,
   type RemoteMessage,
   RemoteMessages,
   RemoteProtocolError,
+  remoteProcedure,
   withPostcopy,
 } from './remoteProtocol.js';
 export { Virsh, type VirshLimits } from './virsh.js';

@@ -6,6 +6,9 @@
  *     be32 length, its own included   be32 program   be32 version   be32 procedure   be32 type   be32 serial   be32 status
  *     payload in XDR
  *
+ *     AUTH_LIST                       nothing                         -> be32 count  be32…
+ *     CONNECT_SUPPORTS_FEATURE        be32 feature                    -> be32 whether
+ *     CONNECT_OPEN                    optional string URI  be32 flags -> nothing
  *     CONNECT_CLOSE                   nothing                         -> nothing
  *     DOMAIN_MIGRATE_PREPARE3_PARAMS  …  be32 flags                   -> opaque cookie  string URI
  *     DOMAIN_MIGRATE_FINISH3_PARAMS   …  be32 flags  be32 cancelled   -> string name  uuid  be32 id  opaque cookie
@@ -18,6 +21,7 @@ const maxMessageBytes = 33_554_432 + 4;
 
 const remoteProgram = 0x20008086;
 const keepaliveProgram = 0x6b656570;
+export const remoteProcedure = { open: 1, supportsFeature: 60, authList: 66 } as const;
 const procedures = { close: 2, prepare: 303, finish: 306, ping: 1, pong: 2 } as const;
 /** VIR_MIGRATE_POSTCOPY */
 const postcopyFlag = 1 << 15;
@@ -40,6 +44,7 @@ export interface RemoteMessage {
   readonly procedure: number;
   readonly type: number;
   readonly serial: number;
+  readonly payload: Buffer;
   /** Of an answer: it is no error. */
   readonly isOk: boolean;
 }
@@ -74,7 +79,8 @@ function parse(raw: Buffer): RemoteMessage {
     raw.readUInt32BE(at),
   ) as [number, number, number, number, number, number];
   const kind = kindOf(raw, program, procedure, type);
-  return { raw, kind, program, version, procedure, type, serial, isOk: status === 0 };
+  const payload = raw.subarray(headerBytes);
+  return { raw, kind, program, version, procedure, type, serial, payload, isOk: status === 0 };
 }
 
 function kindOf(raw: Buffer, program: number, procedure: number, type: number): RemoteMessage['kind'] {
@@ -102,9 +108,13 @@ export function pong(): Buffer {
   return encode(message, types.message, Buffer.alloc(0));
 }
 
-/** That a call went well, where nothing is to be returned. */
-export function emptyReply(call: RemoteMessage): Buffer {
-  return encode(call, types.reply, Buffer.alloc(0));
+export function encodeCall(procedure: number, serial: number, payload: Buffer): Buffer {
+  return encode({ program: remoteProgram, version: 1, procedure, serial }, types.call, payload);
+}
+
+/** That a call went well. @param payload - what is to be returned; nothing, when left out */
+export function encodeReply(call: RemoteMessage, payload: Buffer = Buffer.alloc(0)): Buffer {
+  return encode(call, types.reply, payload);
 }
 
 /** That the guest runs at the destination. @param domain - there; its UUID in the usual notation */
@@ -116,7 +126,7 @@ export function finishReply(call: RemoteMessage, domain: { readonly name: string
   const uuid = Buffer.from(domain.uuid.replaceAll('-', ''), 'hex');
   if (uuid.length !== 16) throw new RemoteProtocolError(`${domain.uuid} is no UUID`);
   const [idOfARunningDomain, noCookie] = [Buffer.from([0, 0, 0, 1]), Buffer.alloc(4)];
-  return encode(call, types.reply, Buffer.concat([text, uuid, idOfARunningDomain, noCookie]));
+  return encodeReply(call, Buffer.concat([text, uuid, idOfARunningDomain, noCookie]));
 }
 
 function encode(

@@ -45,11 +45,10 @@ describe('At the source', () => {
   async function between({ isInFiles = false } = {}) {
     const [virsh, client] = await pair();
     const [remote, destination] = await pair();
-    return {
-      virsh,
-      destination,
-      own: new FinishAtSource(client, remote, { isInFiles, lost: () => client.destroy() }),
-    };
+    const send = (raw: Buffer) => void remote.write(raw);
+    const own = new FinishAtSource({ client, send, opening: null, isInFiles, lost: () => client.destroy() });
+    own.hear(remote);
+    return { virsh, destination, own };
   }
 
   test('calls and answers are passed on, and the question whether to run the guest is noticed', async () => {

@@ -27,9 +27,8 @@ test('virsh is hung up on also where a guard shares its connection', async () =>
   });
   await using entrance = await TunnelEntrance.open(
     path,
-    { endpoint: { host, port }, credentials },
+    { endpoint: { host, port }, credentials, opensAsUsual: false, switching: { isInFiles: false } },
     (client) => tellGuard(VirshGuard.start(guarded, process.pid, client)),
-    { isInFiles: false },
   );
   const virsh = createConnection(path);
   using guard = await started;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import {
-  emptyReply,
+  encodeReply,
   finishReply,
   pong,
   type RemoteMessage,
@@ -70,7 +70,7 @@ describe('An answer', () => {
   });
 
   test('to a call that returns nothing is empty', () => {
-    expect(emptyReply(asked)).toEqual(message(remote, 306, reply, 7));
+    expect(encodeReply(asked)).toEqual(message(remote, 306, reply, 7));
   });
 
   test('does not name a domain by what is no UUID', () => {
