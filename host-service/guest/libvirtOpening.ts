@@ -4,7 +4,6 @@
  * end asks its daemon beforehand, the source's tells virsh what that has said, and what the daemon answers virsh itself
  * has to be the same.
  */
-import { once } from 'node:events';
 import { createConnection } from 'node:net';
 import {
   encodeCall,
@@ -47,13 +46,18 @@ const timeoutMs = 1_000;
 /** @returns whether a daemon answers as all do; if not, there is nothing to be told beforehand */
 export async function opensAsUsual(daemonPath: string): Promise<boolean> {
   const socket = createConnection({ path: daemonPath });
-  const signal = AbortSignal.timeout(timeoutMs);
+  socket.setTimeout(timeoutMs, () => socket.destroy());
+  const chunks: AsyncIterator<Buffer> = socket[Symbol.asyncIterator]();
   try {
     const messages = new RemoteMessages();
     for (const [serial, { procedure, asked, answered }] of exchanges.entries()) {
       socket.write(encodeCall(procedure, serial, asked));
       let said: RemoteMessage[] = [];
-      while (said.length === 0) said = messages.feed((await once(socket, 'data', { signal }))[0] as Buffer);
+      while (said.length === 0) {
+        const { value, done } = await chunks.next();
+        if (done) return false;
+        said = messages.feed(value);
+      }
       const [answer] = said;
       if (answer?.kind !== 'answer' || !answer.isOk || !answer.payload.equals(answered)) return false;
     }

@@ -124,22 +124,6 @@ describe('A domain that is switched', () => {
     await expectMoved(move);
   });
 
-  it('in a shared memory file is switched as well, there and back', { timeout: 180_000 }, async () => {
-    const shared = await Guest.start('vm2', {
-      memoryMiB: 128,
-      libvirt: true,
-      sharedMemory: true,
-      data: { contents: 'random', filesMiB: 32, freeMiB: 16 },
-    });
-    await shared.run('fill-cache; pattern start 8 4000');
-    for (const more of [['--persistent', '--undefine-source'], []]) {
-      const { report } = await shared.switch(unsafe, ...more);
-      expect(report.verified).toBe(true);
-      expect(await shared.run('pattern status')).toMatch(noErrors);
-      await expectQuiet();
-    }
-  });
-
   it('is refused where its QEMU is of a user who may not use userfaultfd', { timeout: 60_000 }, async () => {
     expect(await refusals(guest, '--mode', 'switch', unsafe)).toEqual([]);
     const other = await Guest.start('vm3', { memoryMiB: 128, libvirt: { user: 'libvirt-qemu' } });

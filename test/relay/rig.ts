@@ -43,6 +43,10 @@ export interface RigOptions
   /** The disk as the destination relay sees it. */
   readonly reader?: (reader: DiskReader) => DiskReader;
   readonly via?: (port: number, credentials: LinkCredentials) => Promise<Between>;
+  /** Of what is sent ahead, at the destination. */
+  readonly heldLimitBytes?: number;
+  /** Until then there is no destination QEMU. */
+  readonly qemuStarts?: Promise<void>;
 }
 
 export class RelayRig implements AsyncDisposable {
@@ -76,7 +80,7 @@ export class RelayRig implements AsyncDisposable {
   static async start(
     pages: number,
     disk: Buffer,
-    { reader: seen = (reader) => reader, via, ...options }: RigOptions = {},
+    { reader: seen = (reader) => reader, via, heldLimitBytes, qemuStarts, ...options }: RigOptions = {},
   ): Promise<RelayRig> {
     const dir = await temporaryDirectory('relay');
     const diskPath = join(dir, 'disk.raw');
@@ -84,7 +88,8 @@ export class RelayRig implements AsyncDisposable {
     const reader = await openRawDisk(diskPath);
     const qemuPath = join(dir, 'incoming');
     const qemu = createServer();
-    await new Promise<void>((resolve) => qemu.listen(qemuPath, resolve));
+    const listens = () => new Promise<void>((resolve) => qemu.listen(qemuPath, resolve));
+    const qemuListens = qemuStarts?.then(listens) ?? (await listens());
     const credentials = { migrationId: 'test', key: randomBytes(32) };
     const destination = await DestinationRelay.start({
       credentials,
@@ -93,6 +98,8 @@ export class RelayRig implements AsyncDisposable {
       disks: [seen(reader)],
       reconnectTimeoutMs: options.reconnectTimeoutMs ?? 0,
       ...(options.silenceLimitMs === undefined ? {} : { silenceLimitMs: options.silenceLimitMs }),
+      ...(heldLimitBytes === undefined ? {} : { heldLimitBytes }),
+      ...(qemuListens === undefined ? {} : { qemuListens }),
     });
     const between = (await via?.(destination.port, credentials)) ?? null;
     const source = await SourceRelay.listen({
