@@ -23,12 +23,12 @@ import {
   inspectForLibvirt,
   isActive,
   LibvirtError,
+  type LibvirtMonitorClient,
   type MigrationState,
   migrateDomain,
   migrationState,
   openMonitor,
   parseDomain,
-  type QmpMonitor,
   Virsh,
 } from '../../hypervisor/index.js';
 import { untilAborted } from '../untilAborted.js';
@@ -54,7 +54,7 @@ const consequences: ReadonlySet<unknown> = new Set(['VMMIG_RELAY_QEMU', 'VMMIG_L
 const heldFile = 'held';
 
 export class LibvirtSource implements SourceGuest {
-  readonly monitor: QmpMonitor;
+  readonly monitor: LibvirtMonitorClient;
   readonly #virsh: Virsh;
   readonly #address: DomainAddress;
   #departure: (Departure & { readonly domain: DomainDeparture }) | null = null;
@@ -171,15 +171,20 @@ export class LibvirtSource implements SourceGuest {
   }
 
   async letGo(): Promise<void> {
-    const given = this.#given();
-    const lost = this.lost();
-    for (const end of [given, lost]) end.catch(() => {});
-    await Promise.race([this.#tunnel!.asked, given, lost]);
+    const ends = [this.#given(), this.lost(), this.#lostHere()];
+    for (const end of ends) end.catch(() => {});
+    await Promise.race([this.#tunnel!.asked, ...ends]);
   }
 
   async lost(): Promise<never> {
     await (this.#tunnel?.lost ?? new Promise(() => {}));
     throw new LibvirtError('VMMIG_LIBVIRT_UNREACHABLE', 'the connection of libvirt on both hosts was lost');
+  }
+
+  /** virsh waits for the destination, and does not notice. */
+  async #lostHere(): Promise<never> {
+    await this.monitor.lost;
+    throw new LibvirtError('VMMIG_LIBVIRT_UNREACHABLE', 'libvirt here has hung up');
   }
 
   async explained(failure: Error): Promise<Error> {

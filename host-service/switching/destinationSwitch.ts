@@ -202,6 +202,7 @@ export class DestinationSwitch implements AsyncDisposable {
    */
   async settled(): Promise<void> {
     await this.#commit.post('abandon');
+    if (!this.mayRun) return;
     await this.whole.catch(() => {});
     const { runDir, migrationId, guestAddress: guest } = this.#options;
     if (this.#isSourceGone && this.isInDoubt) await keepVigil({ runDir, migrationId, guest }).catch(() => {});

@@ -17,7 +17,7 @@ export { type DomainChannel, type DomainDescription, type DomainDisk, parseDomai
 export { LibvirtError, type LibvirtErrorCode } from './errors.js';
 export { inspectDomain } from './inspectDomain.js';
 export { type DomainMigration, type MigrateDomainOptions, migrateDomain } from './migrateDomain.js';
-export { openMonitor } from './monitor.js';
+export { type LibvirtMonitorClient, openMonitor } from './monitor.js';
 export { type Owner, ownerNamed, qemuOwner, qemuStateDirectory } from './qemuUser.js';
 export {
   encodeCall,

@@ -25,12 +25,20 @@ interface Waiting {
   readonly reject: (error: unknown) => void;
 }
 
-/** It would notice with the next event only that nobody listens any more. */
-const endsWithOwner = 'exec 3<&0; virsh "$@" </dev/null 3<&- & read -r word <&3; kill -KILL $!';
+/** It would notice with the next event only that nobody listens any more. Its output ends with it, not with the shell. */
+const endsWithOwner = 'exec 3<&0; virsh "$@" </dev/null 3<&- & exec >&-; read -r word <&3; kill -KILL $!';
 
 const eventLine = /^(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d\.\d+)([+-]\d{4}): event (\S+) for domain '.*': (.*)$/;
 
+/** In the shape of a QmpClient, as far as that goes. */
+export interface LibvirtMonitorClient extends QmpMonitor {
+  /** Resolves when libvirt has hung up on who waits for events. */
+  readonly lost: Promise<void>;
+}
+
 class LibvirtMonitor {
+  readonly lost: Promise<void>;
+  #tellLost!: () => void;
   readonly #virsh: Virsh;
   readonly #address: DomainAddress;
   readonly #waiting = new Set<Waiting>();
@@ -40,6 +48,9 @@ class LibvirtMonitor {
   constructor(virsh: Virsh, address: DomainAddress) {
     this.#virsh = virsh;
     this.#address = address;
+    this.lost = new Promise((resolve) => {
+      this.#tellLost = resolve;
+    });
   }
 
   async execute(name: string, args: object = {}, { signal, timeoutMs }: Limits = {}): Promise<unknown> {
@@ -109,6 +120,9 @@ class LibvirtMonitor {
     });
     this.#events = events;
     events.on('error', () => {});
+    events.stdout.once('close', () => {
+      if (!this.#isClosed) this.#tellLost();
+    });
     events.stdin.on('error', () => {});
     events.unref();
     createInterface({ input: events.stdout }).on('line', (line) => this.#take(line));
@@ -125,8 +139,8 @@ class LibvirtMonitor {
 }
 
 /** Of a domain that runs on this host. Closing it leaves `virsh` to its owner. */
-export function openMonitor(virsh: Virsh, address: DomainAddress): QmpMonitor {
-  return new LibvirtMonitor(virsh, address) as QmpMonitor;
+export function openMonitor(virsh: Virsh, address: DomainAddress): LibvirtMonitorClient {
+  return new LibvirtMonitor(virsh, address) as LibvirtMonitorClient;
 }
 
 function parsed(json: string): unknown {

@@ -6,6 +6,7 @@ import { createConnection, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
+import type { MemorySource } from '../../pager/index.js';
 import { RelayError } from '../../relay/errors.js';
 import type { LinkConnection } from '../../relay/link/connection.js';
 import { DurableLink } from '../../relay/link/durableLink.js';
@@ -132,6 +133,25 @@ describe('a source relay', () => {
     destination.begin(4, () => randomBytes(pageBytes));
     await until(() => destination.ordered.length >= 3);
     link.send(type, sequence, payload);
+    expect(await destination.failure()).toMatchObject({ code: 'VMMIG_LINK_PROTOCOL' });
+    await until(() => destination.isLost);
+  });
+
+  test('gives up on a request for a page that was sent ahead', async () => {
+    await using destination = await HostileDestination.start();
+    const link = destination.link();
+    const source: MemorySource = {
+      read: (_offset, lengthBytes, into) => void into.fill(7, 0, lengthBytes),
+      async *dataRuns(offset, lengthBytes) {
+        yield { offset, lengthBytes };
+      },
+      nextData: (offset) => offset,
+    };
+    const blocks = [{ name: 'pc.ram', lengthBytes: 4 * pageBytes, place: { source, offset: 0 } }];
+    await destination.relay.sendAhead({ blocks, limitBytes: 2 ** 20 });
+    await until(() => destination.ordered.length >= 2);
+    expect(destination.ordered[1]!.type).toBe(frameType.ahead);
+    link.send(resendRequest, 1, Buffer.of(0, 0));
     expect(await destination.failure()).toMatchObject({ code: 'VMMIG_LINK_PROTOCOL' });
     await until(() => destination.isLost);
   });

@@ -4,6 +4,7 @@ import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { heldDisk } from '../../pager/index.js';
 import { DestinationRelay } from '../../relay/destination/destinationRelay.js';
 import { RelayError } from '../../relay/errors.js';
 import { DurableLink } from '../../relay/link/durableLink.js';
@@ -13,7 +14,8 @@ import { host, newCredentials, until } from './peers.js';
 import { temporaryDirectory } from './temporaryDirectory.js';
 import { encodeWireBatch, pageOf } from './wire.js';
 
-const { blocks, raw, batch, endOfRam, tail, root, resend, resendRequest, acknowledge, rootResult } = frameType;
+const { blocks, raw, batch, endOfRam, tail, root, memory, ahead } = frameType;
+const { resend, resendRequest, acknowledge, rootResult } = frameType;
 
 class HostileSource implements AsyncDisposable {
   readonly heard: Frame[] = [];
@@ -35,6 +37,7 @@ class HostileSource implements AsyncDisposable {
       qemuSocketPath,
       disks: [],
       reconnectTimeoutMs: 0,
+      heldLimitBytes: 2 ** 20,
     });
     const endpoint = { host, port: source.relay.port };
     source.link = new DurableLink(await dial(endpoint, credentials, { connections: 2 }), {
@@ -81,6 +84,8 @@ class HostileSource implements AsyncDisposable {
 
 const sound = { sectionId: 2, blocks: [{ name: 'pc.ram', lengthBytes: 256 * 4096 }] };
 const reference = encodeWireBatch({ records: [{ kind: 2, page: 3, count: 4, digest: randomBytes(16) }] });
+const one = { kind: 1, page: 3, count: 1 };
+const fourPages = encodeWireBatch({ records: [{ kind: 1, page: 3, count: 4 }], pages: Buffer.alloc(4 * 4096, 7) });
 
 describe('a destination relay', () => {
   test.each([
@@ -142,6 +147,44 @@ describe('a destination relay', () => {
         [resend, 'x'],
       ],
     ],
+    ['pages ahead of what memory there is', [[ahead, fourPages]]],
+    [
+      'pages ahead where only a QEMU has named its blocks',
+      [
+        [blocks, sound],
+        [ahead, fourPages],
+      ],
+    ],
+    [
+      'memory that is named twice',
+      [
+        [memory, sound],
+        [memory, sound],
+      ],
+    ],
+    ['no JSON for memory', [[memory, 'memory!']]],
+    ['memory without a list', [[memory, { blocks: 7 }]]],
+    ['more memory than there is', [[memory, { blocks: [{ name: 'a', lengthBytes: 2 ** 52 }] }]]],
+    ...(
+      [
+        ['a reference', reference],
+        ['a reference to what is held', encodeWireBatch({ records: [{ kind: 2, page: 3, count: 4, disk: heldDisk }] })],
+        ['a fill', encodeWireBatch({ records: [{ kind: 0, page: 3, count: 4 }] })],
+        ['a fill after pages', encodeWireBatch({ records: [one, { kind: 0, page: 9, count: 1 }], pages: pageOf(1) })],
+        ['a page beyond the block', encodeWireBatch({ records: [{ kind: 1, page: 256, count: 1 }], pages: pageOf(1) })],
+        ['a page in no block', encodeWireBatch({ records: [{ ...one, block: 1 }], pages: pageOf(1) })],
+        ['fewer pages than it says', encodeWireBatch({ records: [one] })],
+        ['no batch', randomBytes(1000)],
+        ['nothing', Buffer.alloc(0)],
+      ] as const
+    ).map(([what, payload]): [string, (readonly [number, Buffer | object])[]] => [
+      `${what} ahead`,
+      [
+        [memory, sound],
+        [ahead, fourPages],
+        [ahead, payload],
+      ],
+    ]),
     ['what only a destination sends', [[acknowledge, Buffer.alloc(4)]]],
     ['a request for a run', [[resendRequest, Buffer.alloc(2)]]],
     ['a result', [[rootResult, Buffer.of(1)]]],
@@ -183,6 +226,26 @@ describe('a destination relay', () => {
     expect(asked.sequence).toBe(1);
     expect(asked.payload.readUInt16BE(0)).toBe(0);
     source.link.send(resend, 1, Buffer.concat([Buffer.alloc(3), Buffer.alloc(4 * 4096)]));
+    expect(await source.failure()).toMatchObject({ code: 'VMMIG_LINK_PROTOCOL' });
+  });
+
+  test.each([
+    ['that it holds with other bytes', 3, 4],
+    ['that it holds a part of', 3, 5],
+    ['that is a part of what it holds', 4, 3],
+    ['that it does not hold', 40, 4],
+  ])('asks for a run %s', async (_, page, count) => {
+    await using source = await HostileSource.start();
+    const records = [{ kind: 2, page, count, disk: heldDisk, digest: randomBytes(16) }];
+    source.send([
+      [memory, sound],
+      [ahead, fourPages],
+      [blocks, sound],
+      [batch, encodeWireBatch({ records })],
+    ]);
+    await until(() => source.heard.some(({ type }) => type === resendRequest));
+    expect(source.heard.find(({ type }) => type === resendRequest)).toMatchObject({ sequence: 3 });
+    source.link.send(resend, 3, Buffer.concat([Buffer.alloc(3), Buffer.alloc(count * 4096, 7)]));
     expect(await source.failure()).toMatchObject({ code: 'VMMIG_LINK_PROTOCOL' });
   });
 
@@ -231,17 +294,30 @@ describe('a destination relay', () => {
   test('ends with a relay error, or waits, whatever frames it is sent', async () => {
     const frame = fc.oneof(
       fc.tuple(fc.constantFrom(raw, batch, endOfRam, tail, root, resend), fc.uint8Array({ maxLength: 60 })),
-      fc.constantFrom([blocks, JSON.stringify(sound)] as const, [batch, reference] as const),
+      fc.tuple(fc.constantFrom(memory, ahead), fc.uint8Array({ maxLength: 60 })),
+      fc.constantFrom<readonly [number, Buffer | string]>(
+        [blocks, JSON.stringify(sound)],
+        [memory, JSON.stringify(sound)],
+        [batch, reference],
+        [ahead, fourPages],
+      ),
       fc
-        .record({ kind: fc.nat(2), page: fc.nat(255), count: fc.integer({ min: 1, max: 64 }), disk: fc.nat(1) })
-        .map((record) => {
+        .record({
+          type: fc.constantFrom(batch, ahead),
+          kind: fc.nat(2),
+          page: fc.nat(255),
+          count: fc.integer({ min: 1, max: 64 }),
+          disk: fc.constantFrom(0, 1, heldDisk),
+        })
+        .map(({ type, ...record }) => {
           const pages = Buffer.alloc(record.kind === 1 ? record.count * 4096 : 0);
-          return [batch, encodeWireBatch({ records: [record], pages })] as const;
+          return [type, encodeWireBatch({ records: [record], pages })] as const;
         }),
     );
     await fc.assert(
-      fc.asyncProperty(fc.array(frame, { maxLength: 12 }), async (frames) => {
+      fc.asyncProperty(fc.boolean(), fc.array(frame, { maxLength: 12 }), async (isNamed, frames) => {
         await using source = await HostileSource.start();
+        if (isNamed) source.send([memory, blocks].map((type) => [type, sound]));
         source.send(frames.map(([type, payload]) => [type, Buffer.from(payload as string)]));
         source.send([[root, Buffer.alloc(32)]]);
         await Promise.race([
@@ -251,7 +327,7 @@ describe('a destination relay', () => {
         await source.relay[Symbol.asyncDispose]();
         expect(await source.failure()).toBeInstanceOf(RelayError);
       }),
-      { numRuns: 30 },
+      { numRuns: 60 },
     );
   });
 });

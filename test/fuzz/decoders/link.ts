@@ -1,6 +1,9 @@
 /** What the relays say to each other. */
 import { isDeepStrictEqual } from 'node:util';
+import { heldDisk } from '../../../pager/index.js';
 import { parseBlocks, parseCapture, parseMemory } from '../../../relay/destination/blocksFrame.js';
+import { SentAhead } from '../../../relay/destination/sentAhead.js';
+import { RunDigester } from '../../../relay/digest.js';
 import { RelayError } from '../../../relay/errors.js';
 import { decodeBatch, packPages, unpackPages } from '../../../relay/link/batch.js';
 import { decodeFault, encodeFault } from '../../../relay/link/faults.js';
@@ -21,6 +24,7 @@ const isTyped = (error: unknown) => error instanceof RelayError;
 const guest = [4096, 64, 100_000];
 const digest = Buffer.from('00112233445566778899aabbccddeeff', 'hex');
 const credentials = { migrationId: 'fuzzed', key: Buffer.alloc(32, 7) };
+const runDigester = new RunDigester(credentials.key);
 
 /** Of frames, or whatever else has its length in front. */
 function frameStarts(input: Buffer): number[] {
@@ -231,6 +235,53 @@ export const linkDecoders: readonly Decoder[] = [
         return { value: marks };
       }
       return { value: 'incomplete' };
+    },
+    isTyped,
+    isWhole: true,
+  },
+  {
+    // As frames: the memory, pages of it, and batches with references to these.
+    name: 'sent-ahead',
+    seeds: () => {
+      const memory = { blocks: guest.map((pages, at) => ({ name: `m${at}`, lengthBytes: pages * 4096 })) };
+      const named = frame(frameType.memory, 0, JSON.stringify(memory));
+      const pages = Buffer.concat([1, 2, 3, 4].map(pageOf));
+      const packed = Buffer.from(packPages(pages).subarray(1));
+      const carried = { encoding: 1, rawBytes: pages.length, pages: packed };
+      const ahead = (block: number, page: number) =>
+        frame(frameType.ahead, 1, encodeWireBatch({ ...carried, records: [{ kind: 1, block, page, count: 4 }] }));
+      const reference = (block: number, page: number) => {
+        const right = { kind: 2, disk: heldDisk, block, page, count: 4, digest: runDigester.digest(pages) };
+        return frame(frameType.batch, 2, encodeWireBatch({ records: [right, { ...right, page: page + 16, digest }] }));
+      };
+      return [
+        Buffer.concat([named, ahead(0, 3), ahead(2, 99_000), reference(0, 3), reference(2, 99_000)]),
+        Buffer.concat([named, ...[0, 4, 14, 17, 32].map((page) => ahead(1, page)), reference(1, 4)]),
+      ];
+    },
+    records: frameStarts,
+    dictionary: jsonWords,
+    maxBytes: 20_000,
+    decode([bytes]) {
+      const limitBytes = 12 * 4096;
+      const ahead = new SentAhead(runDigester, limitBytes);
+      const value: string[] = [];
+      for (const { type, payload } of new FrameDecoder().feed(bytes!)) {
+        if (type === frameType.memory) ahead.announce(payload);
+        else if (type === frameType.ahead) ahead.hold(payload);
+        else if (type === frameType.batch)
+          for (const { block, page, count, disk, digest: told } of decodeBatch(payload, guest).records) {
+            if (disk !== heldDisk) continue;
+            const taken = ahead.held.take(block, page, count, told!);
+            const isRight =
+              taken === null || (taken.length === count * 4096 && runDigester.digest(taken).equals(told!));
+            require(isRight, () => `other pages than those at ${page} of block ${block}`);
+            value.push(taken === null ? 'none' : `${block}/${page}`);
+          }
+        const { heldBytes } = ahead.held;
+        require(heldBytes >= 0 && heldBytes <= limitBytes, () => `${heldBytes} bytes are held`);
+      }
+      return { value };
     },
     isTyped,
     isWhole: true,

@@ -1,0 +1,116 @@
+import { beforeEach, describe, expect, onTestFinished, test } from 'vitest';
+import { BatchBuilder, decodeBatch } from '../../../relay/link/batch.js';
+import { TeleportAhead } from '../../../relay/source/teleportAhead.js';
+import type { RamBlock } from '../../../stream/handler.js';
+import { digester, pageBytes, pageOf, TestMemory } from '../../pager/memory.js';
+import { RelayRig } from '../rig.js';
+
+const never = new AbortController().signal;
+const pagesOfBlock = [32, 40, 64];
+const names = ['pc.ram', 'pc.bios', 'vga'];
+const blocks: RamBlock[] = names.map((name, index) => ({
+  ...{ name, index, lengthBytes: pagesOfBlock[index]! * pageBytes, pageSizeBytes: null, gpa: null },
+}));
+
+function range(from: number, to: number): number[] {
+  return Array.from({ length: to - from }, (_, at) => from + at);
+}
+
+function digestOf(pages: readonly number[]): Buffer {
+  return digester.digest(Buffer.concat(pages.map((page) => pageOf(page, 1))));
+}
+
+describe('of a guest of three blocks, one of which is not read', () => {
+  let memory: TestMemory;
+  let ahead: TeleportAhead;
+
+  beforeEach(async () => {
+    memory = await TestMemory.create([pagesOfBlock[0]!, null, pagesOfBlock[2]!]);
+    onTestFinished(() => memory[Symbol.asyncDispose]());
+    for (const page of range(0, 32)) memory.write(0, page, pageOf(page, 1));
+    for (const page of [...range(3, 9), ...range(20, 40)]) memory.write(2, page, pageOf(page, 1));
+    const readable = blocks.map(({ name, lengthBytes, index }) => {
+      const found = memory.blocks.find(({ block }) => block === index);
+      return {
+        name,
+        lengthBytes,
+        place: found === undefined ? null : { source: found.file, offset: found.fileOffset },
+      };
+    });
+    ahead = new TeleportAhead({ blocks: readable, limitBytes: 2 ** 20 }, digester);
+  });
+
+  /** All that is sent, as block, page and number of pages. */
+  function sent(): string[] {
+    const builder = new BatchBuilder();
+    const runs: string[] = [];
+    while (!ahead.isOver) {
+      if (ahead.fill(builder, 16) === 0) continue;
+      const { records, pages } = decodeBatch(builder.take(false), pagesOfBlock);
+      runs.push(...records.map(({ block, page, count }) => `${block}/${page}+${count}`));
+      const numbers = records.flatMap(({ page, count }) => range(page, page + count));
+      expect(pages.equals(Buffer.concat(numbers.map((page) => pageOf(page, 1))))).toBe(true);
+    }
+    return runs;
+  }
+
+  test('what has ever been written to is sent, each block from its end', async () => {
+    await ahead.survey(null, never);
+    expect(sent()).toEqual(['0/16+16', '0/0+16', '2/32+8', '2/20+12', '2/3+6']);
+  });
+
+  test('page cache is left out, in each block what is its own', async () => {
+    const map = RelayRig.map([
+      [8, 16, 0],
+      [1032, 4, 0],
+    ]);
+    const gpaMap = [
+      { gpaStart: 0, lengthBytes: 1000 * pageBytes, block: 'pc.ram', blockOffset: 0 },
+      { gpaStart: 1000 * pageBytes, lengthBytes: 64 * pageBytes, block: 'vga', blockOffset: 0 },
+    ];
+    await ahead.survey({ ...map, gpaMap }, never);
+    expect(sent()).toEqual(['0/24+8', '0/0+8', '2/36+4', '2/20+12', '2/3+6']);
+  });
+
+  test('a page is found where it was sent, and nowhere else', async () => {
+    await ahead.survey(null, never);
+    expect(ahead.find(0, 3)).toBe(false);
+    sent();
+    const found = names.map((_, block) => range(0, pagesOfBlock[block]!).filter((page) => ahead.find(block, page)));
+    expect(found).toEqual([range(0, 32), [], [...range(3, 9), ...range(20, 40)]]);
+    expect(ahead.find(7, 0)).toBe(false);
+  });
+
+  test('pages that were sent together are of one run, and those beside them of another', async () => {
+    await ahead.survey(null, never);
+    sent();
+    const runOf = (page: number) => (ahead.find(2, page) ? ahead.run : null);
+    expect([20, 31].map(runOf)).toEqual([runOf(25), runOf(25)]);
+    expect(runOf(32)).not.toBe(runOf(31));
+  });
+
+  test.each<[string, number, number, number[], boolean]>([
+    ['all that were sent together, as they were', 20, 12, range(20, 32), true],
+    ['with other contents', 20, 12, range(21, 33), false],
+    ['without the first', 21, 11, range(21, 32), false],
+    ['without the last', 20, 11, range(20, 31), false],
+    ['in another block than they were sent in', 16, 12, range(20, 32), false],
+  ])('pages are held or not, and not found again: %s', async (_, page, count, contents, isHeld) => {
+    await ahead.survey(null, never);
+    sent();
+    const block = page === 16 ? 0 : 2;
+    expect(ahead.take(block, page, count, digestOf(contents))).toBe(isHeld);
+    expect(range(page, page + count).filter((at) => ahead.find(block, at))).toEqual([]);
+    expect(ahead.take(block, page, count, digestOf(contents))).toBe(false);
+    expect(ahead.find(2, 3)).toBe(true);
+  });
+
+  test('it is of a stream with these blocks, in this order', () => {
+    expect(ahead.isOf(blocks)).toBe(true);
+    expect(ahead.isOf(blocks.slice(0, 2))).toBe(false);
+    expect(ahead.isOf([...blocks, blocks[0]!])).toBe(false);
+    expect(ahead.isOf(blocks.toReversed())).toBe(false);
+    expect(ahead.isOf(blocks.with(1, { ...blocks[1]!, name: 'pc.rom' }))).toBe(false);
+    expect(ahead.isOf(blocks.with(2, { ...blocks[2]!, lengthBytes: pageBytes }))).toBe(false);
+  });
+});
