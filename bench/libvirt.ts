@@ -55,6 +55,7 @@ const scenarios: readonly Scenario[] = [
   },
 ];
 const longestSwitchoverMs = 1500;
+const switches = 5;
 
 /** Moves the domain with virsh, run on the host where it is. */
 async function virshMigrate(guest: LabGuest, way: Way): Promise<Move> {
@@ -140,12 +141,17 @@ async function switchOver(): Promise<void> {
       print(title, `refused: ${reasons.join(', ')}\n`);
       return;
     }
-    const { wireBytes, totalMs, report } = await guest.switch({ arguments: [unsafe] });
-    const { switchoverMs, downtimeMs } = report!;
+    const each: Move[] = [];
+    while (each.length < switches) each.push(await guest.switch({ arguments: [unsafe] }));
+    const runsThereMs = ({ report }: Move) => report!.switchoverMs!;
+    const middleMs = median(each.map(runsThereMs));
+    const { wireBytes, totalMs, report } = each.find((move) => runsThereMs(move) === middleMs)!;
     const header = ['', 'on the wire', 'runs there', 'pause', 'total'];
-    const row = ['vmmig switch', megabytes(wireBytes), seconds(switchoverMs), `${downtimeMs} ms`, seconds(totalMs)];
+    const pause = `${report!.downtimeMs} ms`;
+    const row = ['vmmig switch', megabytes(wireBytes), seconds(middleMs), pause, seconds(totalMs)];
     print(title, formatTable(header, [row]));
-    judge('runs there', seconds(switchoverMs), seconds(longestSwitchoverMs), switchoverMs <= longestSwitchoverMs);
+    judge('runs there', seconds(middleMs), seconds(longestSwitchoverMs), middleMs <= longestSwitchoverMs);
+    process.stdout.write(`each switch: ${each.map((move) => seconds(runsThereMs(move))).join(', ')}\n`);
     printPhases(report!);
   });
 }

@@ -5,7 +5,8 @@
  *
  *     virsh ─ RUNDIR/ID/libvirt ─ source's service ══ TLS with the migration's key ══ destination's service ─ daemon
  *
- * For a switch each end follows what is said there: see libvirtFinish.ts.
+ * How what is said there begins is known to both ends: see libvirtOpening.ts. For a switch they follow all of it: see
+ * libvirtPreparation.ts and libvirtFinish.ts.
  */
 import { access, rm } from 'node:fs/promises';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';

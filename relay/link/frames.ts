@@ -9,7 +9,7 @@
  */
 import { RelayError } from '../errors.js';
 
-export const linkVersion = 4;
+export const linkVersion = 5;
 
 export const frameType = {
   // ordered, source to destination
