@@ -20,13 +20,13 @@ import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
 import { finishDowntimeLimitMs, SourceDeparture } from './sourceDeparture.js';
 import { SourceSampling } from './sourceSampling.js';
-import { type OpenMemory, openGuestMemory } from './switching/guestMemory.js';
+import { hintLimitBytes, type OpenMemory, openGuestMemory } from './switching/guestMemory.js';
 import { findSourceRemains } from './switching/keptMemory.js';
 import { hasEnded } from './switching/leftGuest.js';
 import { type OrphanedMigration, postToSource, pulledElsewhere, removeLostSource } from './switching/orphans.js';
 import { SourceSwitch } from './switching/sourceSwitch.js';
 import { findSourceAtWork, reconnectSource } from './switching/takeover.js';
-import { type OpenReadableMemory, openReadableMemory } from './teleporting/readableMemory.js';
+import { aheadLimitBytes, type OpenReadableMemory, openReadableMemory } from './teleporting/readableMemory.js';
 import { SourceTeleport } from './teleporting/sourceTeleport.js';
 import { untilAborted } from './untilAborted.js';
 
@@ -106,9 +106,11 @@ export class SourceSide implements AsyncDisposable {
       { stopped: () => this.#guestStopped(), touched: (pages) => this.#sampling.touched(pages) },
     );
     if (this.#switch !== null) void this.#departure.findUse(params.watchesUse);
-    else {
-      this.#ahead = new MemoryAhead(guest.monitor, this.#inspection!, params);
-      this.#readable = openReadableMemory(guest.monitor, this.#inspection!, this.#released.signal).catch(() => null);
+    else this.#ahead = new MemoryAhead(guest.monitor, this.#inspection!, params);
+    if (this.#memory === null) {
+      const limitBytes = this.#switch === null ? aheadLimitBytes : hintLimitBytes;
+      const memory = openReadableMemory(guest.monitor, this.#inspection!, limitBytes, this.#released.signal);
+      this.#readable = memory.catch(() => null);
     }
     this.#cache.useRelay(this.#relay);
     return null;
@@ -127,8 +129,10 @@ export class SourceSide implements AsyncDisposable {
     if (this.#relay === null) throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no relay to connect');
     await (this.#switch ?? this.#teleport)!.knowPeer(peerBootId);
     await this.#relay.connect(endpoint);
+    // Of a switch, what the guest uses may go before more is known.
+    if (this.#switch !== null) void this.#sendAhead();
     await this.#cache.answered(agentPatienceMs);
-    void this.#sendAhead();
+    if (this.#cache.isKnown && this.#teleport !== null) void this.#sendAhead();
     if (this.#isDomain) await untilAborted(this.#departure!.isIterating, signal);
     this.#relay.begin();
     return null;
@@ -137,9 +141,9 @@ export class SourceSide implements AsyncDisposable {
   /** Until QEMU sends by itself. Not what the destination may find on its disk. */
   async #sendAhead(): Promise<void> {
     const memory = await this.#readable;
-    if (memory === null || !this.#cache.isKnown) return;
+    if (memory === null || process.env.VMMIG_X) return;
     // It costs a while of the link's that was free.
-    await this.#teleport?.relay.sendAhead(memory).catch(() => {});
+    await (this.#switch ?? this.#teleport)?.relay.sendAhead(memory).catch(() => {});
   }
 
   /** And the source's side of the commit point. */

@@ -15,11 +15,14 @@ export interface HintPassOptions {
   readonly awaitsCache?: boolean;
   /** Each block from its end. */
   readonly isBackwards?: boolean;
+  /** What is not worth it any more. */
+  readonly isPast?: (block: CaptureBlock, group: number) => boolean;
 }
 
 export class HintPass {
   readonly #limitBytes: number;
   readonly #isBackwards: boolean;
+  readonly #isPast: (block: CaptureBlock, group: number) => boolean;
   readonly #bytes = Buffer.allocUnsafeSlow(groupPages * pageBytes);
   #block = 0;
   #group = 0;
@@ -35,12 +38,13 @@ export class HintPass {
     private readonly blocks: readonly CaptureBlock[],
     private readonly digester: Digester,
     private readonly changed: (block: CaptureBlock, group: number) => void,
-    { limitBytes, awaitsCache = false, isBackwards = false }: HintPassOptions,
+    { limitBytes, awaitsCache = false, isBackwards = false, isPast = () => false }: HintPassOptions,
   ) {
     this.#limitBytes = limitBytes;
     this.#isOpen = !awaitsCache;
     this.#isBlind = awaitsCache;
     this.#isBackwards = isBackwards;
+    this.#isPast = isPast;
   }
 
   /** All groups have been visited. */
@@ -126,6 +130,7 @@ export class HintPass {
   #hint(block: CaptureBlock, group: number, batch: PageBatch): number {
     const { hints } = block;
     const isHeld = hints.countOf(group) > 0;
+    if (this.#isPast(block, group)) return 0;
     if (!isHeld && this.#heldPages() * pageBytes >= this.#limitBytes) return 0;
     const first = group * groupPages;
     let { page, count } = longestStretch(block, first, Math.min(block.pages, first + groupPages));

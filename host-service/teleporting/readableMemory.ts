@@ -12,6 +12,7 @@ export interface OpenReadableMemory extends ReadableMemory, AsyncDisposable {}
 export async function openReadableMemory(
   qmp: QmpMonitor,
   { process, memory }: Pick<GuestInspection, 'process' | 'memory'>,
+  limitBytes: number,
   signal: AbortSignal,
 ): Promise<OpenReadableMemory> {
   const named = memory.blocks.filter(({ name }) => name.trim() !== '');
@@ -27,5 +28,5 @@ export async function openReadableMemory(
     const offset = offsets[at] ?? null;
     return { name, lengthBytes, place: offset === null ? null : { source, offset } };
   });
-  return { blocks, limitBytes: aheadLimitBytes, [Symbol.asyncDispose]: () => source[Symbol.asyncDispose]() };
+  return { blocks, limitBytes, [Symbol.asyncDispose]: () => source[Symbol.asyncDispose]() };
 }

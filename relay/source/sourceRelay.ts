@@ -170,7 +170,8 @@ export class SourceRelay implements AsyncDisposable {
   async sendAhead(memory: ReadableMemory): Promise<void> {
     if (this.#link === null || this.#end.isDecided) return;
     const ahead = new TeleportAhead(memory, this.#digester);
-    await ahead.survey(this.#frames.cacheMap, this.#ended.signal);
+    await ahead.survey(this.#ended.signal);
+    ahead.know(this.#frames.cacheMap);
     if (this.#end.isDecided || this.#counters.pages.seen > 0 || !this.#frames.useAhead(ahead)) return;
     this.#ahead = ahead;
     this.#sendOrdered(frameType.memory, encodeMemory(memory.blocks));

@@ -2,17 +2,20 @@
  * Takes QEMU's migration stream into the page store, at memory speed: nothing here waits for the link. What is not RAM
  * is kept as well: what the stream begins with, and the device state that it ends with.
  */
+import { heldDisk } from '../../pager/index.js';
 import type { RamBlock, Section, StreamConfiguration, StreamHandler, TailReason } from '../../stream/handler.js';
 import type { RelayCounters } from '../counters.js';
 import { pageBytes, type RunDigester, totalPagesOf } from '../digest.js';
 import { RelayError } from '../errors.js';
 import { maxReferencePages } from '../link/batch.js';
 import type { PageStore } from '../store/pageStore.js';
-import { RunCollector } from './runCollector.js';
+import { RunCollector, type RunPlace } from './runCollector.js';
+import type { TeleportAhead } from './teleportAhead.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
 
 /** As much as a destination takes. */
 const maxTailBytes = 256 * 1024 * 1024;
+const zeroes = Buffer.alloc(pageBytes);
 
 /** Where pages go. */
 export type PageSink = Pick<PageStore, 'putPage' | 'putFill' | 'putReference'>;
@@ -43,6 +46,8 @@ export class StreamToStore implements StreamHandler {
   #blocks: readonly RamBlock[] = [];
   #cacheMap: CacheMap | null = null;
   #map: TeleportMap | null = null;
+  /** What the destination holds; null when that is nothing. */
+  #ahead: TeleportAhead | null = null;
   /** Of each block: the pages before it. */
   #pagesBefore: readonly number[] = [];
   /** The last page that came. */
@@ -60,6 +65,11 @@ export class StreamToStore implements StreamHandler {
     this.flush();
     this.#cacheMap = map;
     if (this.#blocks.length > 0) this.#map = new TeleportMap(this.#blocks, map);
+  }
+
+  /** What this sends, and is the same still when QEMU's stream has it, need not be sent again. Before that. */
+  useAhead(ahead: TeleportAhead): void {
+    this.#ahead = ahead;
   }
 
   /** What is known of the page cache; null before there is a map, or the blocks are known. */
@@ -96,21 +106,18 @@ export class StreamToStore implements StreamHandler {
       return before - Math.ceil(lengthBytes / pageBytes);
     });
     if (this.#cacheMap !== null) this.#map = new TeleportMap(blocks, this.#cacheMap);
+    if (this.#ahead?.isOf(blocks) === false) this.#ahead = null;
   }
 
   page(block: RamBlock, pageIndex: number, source: Buffer, start: number): void {
     const pages = this.#begun();
     this.#block = block.index;
     this.#page = pageIndex;
+    this.#ahead?.passed(block.index, pageIndex);
     this.#counters.pages.seen++;
-    if (this.#map?.find(block.index, pageIndex)) {
-      if (!this.#run.continues(block.index, pageIndex, this.#map)) {
-        this.flush();
-        this.#run.begin(block.index, pageIndex, this.#map);
-      }
-      this.#run.push(source, start);
-      return;
-    }
+    if (this.#map?.find(block.index, pageIndex)) return this.#collect(block.index, pageIndex, source, start, this.#map);
+    if (this.#ahead?.find(block.index, pageIndex))
+      return this.#collect(block.index, pageIndex, source, start, this.#ahead);
     this.flush();
     pages.putPage(block.index, pageIndex, source, start);
   }
@@ -119,9 +126,15 @@ export class StreamToStore implements StreamHandler {
     const pages = this.#begun();
     this.#block = block.index;
     this.#page = pageIndex;
-    this.flush();
+    this.#ahead?.passed(block.index, pageIndex);
     this.#counters.pages.seen++;
     this.#counters.pages.zero++;
+    // Among others that were sent with it.
+    if (this.#ahead?.find(block.index, pageIndex) && this.#run.continues(block.index, pageIndex, this.#ahead)) {
+      this.#run.push(zeroes.fill(fill), 0);
+      return;
+    }
+    this.flush();
     pages.putFill(block.index, pageIndex, 1, fill);
   }
 
@@ -160,7 +173,20 @@ export class StreamToStore implements StreamHandler {
     const { block, page, count, disk, diskOffsetBytes, bytes } = this.#run;
     if (count === 0) return;
     this.#run.count = 0;
-    this.#pages!.putReference(block, page, count, disk, diskOffsetBytes, this.#digester.digest(bytes), bytes);
-    this.#counters.pages.teleported += count;
+    const digest = this.#digester.digest(bytes);
+    if (disk === heldDisk && !this.#ahead!.take(block, page, count, digest)) {
+      for (let at = 0; at < count; at++) this.#pages!.putPage(block, page + at, bytes, at * pageBytes);
+      return;
+    }
+    this.#pages!.putReference(block, page, count, disk, diskOffsetBytes, digest, bytes);
+    if (disk !== heldDisk) this.#counters.pages.teleported += count;
+  }
+
+  #collect(block: number, page: number, source: Buffer, start: number, place: RunPlace): void {
+    if (!this.#run.continues(block, page, place)) {
+      this.flush();
+      this.#run.begin(block, page, place);
+    }
+    this.#run.push(source, start);
   }
 }

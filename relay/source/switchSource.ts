@@ -26,6 +26,8 @@ import type {
 } from './switch/options.js';
 import { newPhases } from './switch/phases.js';
 import { SwitchLink } from './switch/switchLink.js';
+import { UsedAhead } from './switch/usedAhead.js';
+import type { ReadableMemory } from './teleportAhead.js';
 import type { CacheMap } from './teleportMap.js';
 
 export type { ExpectedUse } from './switch/hotPages.js';
@@ -53,17 +55,23 @@ export class SwitchSource implements AsyncDisposable {
   readonly #stream: IncomingStream;
   readonly #end: Conclusion;
   readonly #holdBack: HoldBack;
+  readonly #digester: RunDigester;
+  /** Of a guest whose memory comes through QEMU's stream. */
+  #usedAhead: UsedAhead | null = null;
+  #expected: ExpectedUse | null = null;
+  #cacheMap: CacheMap | null = null;
   #isReconnecting = false;
 
   private constructor(options: SwitchTakeOverOptions, handlers: SwitchSourceHandlers) {
     this.#options = options;
     this.#handlers = handlers;
     const digester = new RunDigester(options.credentials.key);
+    this.#digester = digester;
     const counters = this.#counters;
     const phases = this.#phases;
     const link = new SwitchLink(options, {
       frame: (frame) => this.#hear(frame),
-      drained: () => this.#delivery.run(),
+      drained: () => this.#deliver(),
       interrupted: (cause) => handlers.interrupted?.(cause),
       resumed: (gapMs) => this.#resumed(gapMs),
       lost: (cause) => this.#lostLink(cause),
@@ -93,7 +101,7 @@ export class SwitchSource implements AsyncDisposable {
     );
     const streamed = {
       decoded: () => {
-        this.#delivery.run();
+        this.#deliver();
         return this.#mayRead;
       },
       ended: () => this.#endOfStream(),
@@ -168,6 +176,22 @@ export class SwitchSource implements AsyncDisposable {
     }
   }
 
+  /**
+   * Sends some of the guest's memory before QEMU does, where that is what brings it: once the relays have met.
+   *
+   * @throws PagerError when it cannot be read; what has been sent is not wrong then
+   */
+  async sendAhead(memory: ReadableMemory): Promise<void> {
+    if (this.#end.isDecided || this.#options.memory !== null) return;
+    const { compress } = this.#options;
+    const ahead = new UsedAhead(memory, this.#digester, this.#link, { compress, done: () => this.#deliver() });
+    this.#usedAhead = ahead;
+    this.#capture.useAhead(ahead.pages);
+    if (this.#expected !== null) ahead.favour(this.#expected);
+    if (this.#cacheMap !== null) ahead.know(this.#cacheMap);
+    await ahead.begin();
+  }
+
   /** Somebody who has asked QEMU there says that the destination has everything; its relay could not tell any more. */
   conclude(): void {
     if (this.#end.succeed()) void this.#link.close();
@@ -182,6 +206,8 @@ export class SwitchSource implements AsyncDisposable {
   /** May be called again, with what is known by then. */
   expectUse(expected: ExpectedUse): void {
     this.#delivery.expectUse(expected);
+    this.#expected = expected;
+    this.#usedAhead?.favour(expected);
   }
 
   /** QEMU goes on, as the link takes it: it stops the guest when next to nothing is left. */
@@ -202,6 +228,7 @@ export class SwitchSource implements AsyncDisposable {
   /** QEMU says that the guest has stopped: what its memory holds follows, and nothing else is to be in its way. */
   guestStopped(): void {
     this.#phases.hasStopped = true;
+    this.#usedAhead?.[Symbol.dispose]();
     this.#letQemuGoOn();
   }
 
@@ -227,6 +254,8 @@ export class SwitchSource implements AsyncDisposable {
   /** Replaces the cache map: pages that QEMU sends from now on are looked up in the new one. */
   setCacheMap(map: CacheMap): void {
     this.#capture.setCacheMap(map);
+    this.#cacheMap = map;
+    this.#usedAhead?.know(map);
   }
 
   /** Resolves when what is sent ahead has made the line known: what the guest then waits for crosses it at full speed. */
@@ -265,6 +294,7 @@ export class SwitchSource implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#end.isDecided) this.abort();
+    this.#usedAhead?.[Symbol.dispose]();
     await this.#delivery.ahead?.[Symbol.asyncDispose]();
     await this.#stream[Symbol.asyncDispose]();
     await this.#link.close();
@@ -274,6 +304,7 @@ export class SwitchSource implements AsyncDisposable {
 
   /** QEMU has sent everything: the guest is stopped, and this is all that keeps it from running at the destination. */
   #endOfStream(): void {
+    this.#usedAhead?.[Symbol.dispose]();
     // Whoever waits for QEMU's word may go on meanwhile: that it is complete decides nothing.
     this.#stream.accept();
     this.#delivery.ahead?.stop();
@@ -282,7 +313,13 @@ export class SwitchSource implements AsyncDisposable {
     this.#handlers.ready();
   }
 
+  #deliver(): void {
+    if (this.#usedAhead?.isFirst) this.#usedAhead.pump();
+    else this.#delivery.run();
+  }
+
   #hear(frame: Frame): void {
+    if (this.#usedAhead?.acknowledged(frame)) return;
     if (this.#delivery.hear(frame)) return this.#compareIfAllIsThere();
     switch (frame.type) {
       case frameType.running:

@@ -6,6 +6,7 @@
 import { CaptureBlock, type Digester, groupPages, HintPass, heldDisk, type MemorySource } from '../../pager/index.js';
 import type { RamBlock } from '../../stream/handler.js';
 import type { BatchBuilder } from '../link/batch.js';
+import { type MemoryStretch, pagesOf } from './memoryStretch.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
 
 /** A RAM block, and where it is read. */
@@ -30,28 +31,59 @@ export class TeleportAhead {
   readonly #blocks: readonly CaptureBlock[];
   readonly #byIndex: ReadonlyMap<number, CaptureBlock>;
   readonly #pass: HintPass;
+  /** How far QEMU's first pass is. */
+  readonly #at = { block: 0, page: -1 };
   /** Of the last page found: the run of pages that are held together. */
   run = 0;
   readonly disk = heldDisk;
   readonly diskOffsetBytes = 0;
 
-  constructor(memory: ReadableMemory, digester: Digester) {
+  /** @param awaitsCache - until `know` nothing is sent but what is favoured */
+  constructor(memory: ReadableMemory, digester: Digester, { awaitsCache = false } = {}) {
     this.#memory = memory;
     this.#blocks = memory.blocks.flatMap(({ lengthBytes, place }, block) =>
       place === null ? [] : [new CaptureBlock({ block, lengthBytes, file: place.source, fileOffset: place.offset })],
     );
     this.#byIndex = new Map(this.#blocks.map((block) => [block.index, block]));
     // The stream comes from the beginning: at first it is the processors that hold it up, and in the end the link.
-    this.#pass = new HintPass(this.#blocks, digester, () => {}, { limitBytes: memory.limitBytes, isBackwards: true });
+    const options = { limitBytes: memory.limitBytes, awaitsCache, isBackwards: true };
+    const isPast = ({ index }: CaptureBlock, group: number) =>
+      index < this.#at.block || (index === this.#at.block && group * groupPages <= this.#at.page);
+    this.#pass = new HintPass(this.#blocks, digester, () => {}, { ...options, isPast });
   }
 
-  /** Finds out what is not worth a look: what has never been written to, and page cache. */
-  async survey(map: CacheMap | null, signal: AbortSignal): Promise<void> {
+  /** Finds out what is not worth a look: what has never been written to. */
+  async survey(signal: AbortSignal): Promise<void> {
+    for (const block of this.#blocks) await block.survey(signal);
+  }
+
+  /** Neither is page cache, as far as that is known: there is no more to wait for. */
+  know(map: CacheMap | null): void {
     const runs = map === null ? [] : [...new TeleportMap(this.#memory.blocks, map).runs()];
-    for (const block of this.#blocks) {
-      await block.survey(signal);
-      block.setCache(runs.filter((run) => run.block === block.index));
-    }
+    for (const block of this.#blocks) block.setCache(runs.filter((run) => run.block === block.index));
+    this.#pass.open();
+  }
+
+  /** QEMU's stream has pages now, up to this one: of the others only what is favoured is worth it. */
+  passed(block: number, page: number): void {
+    if (this.#at.page < 0 && this.#at.block === 0) this.#pass.close();
+    if (block < this.#at.block || (block === this.#at.block && page <= this.#at.page)) return;
+    this.#at.block = block;
+    this.#at.page = page;
+  }
+
+  /** These go first, in this order; in place of those before. */
+  favour(stretches: readonly MemoryStretch[]): void {
+    const ranges = pagesOf(stretches, this.#memory.blocks).flatMap(({ block: index, page, count }) => {
+      const block = this.#byIndex.get(index);
+      return block === undefined ? [] : [{ block, page, end: Math.min(block.pages, page + count) }];
+    });
+    this.#pass.favour(ranges);
+  }
+
+  /** There is nothing to send before more is known. */
+  get isWaiting(): boolean {
+    return this.#pass.isWaiting;
   }
 
   /** All has been sent that the destination will hold. */

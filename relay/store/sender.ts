@@ -7,8 +7,8 @@ import { type StoreContents, waiting } from './contents.js';
 import type { Flight, Flights, SentSet } from './flights.js';
 import { pageState } from './pageTable.js';
 
-/** `captured`: first captured, first sent. `recent`: the other way round. */
-export type SendOrder = 'captured' | 'recent';
+/** `captured`: first captured, first sent. `recent`: the other way round. `latest`: of what goes first, too. */
+export type SendOrder = 'captured' | 'recent' | 'latest';
 
 /** So many fills, next to each other as they mostly are, are no more work than a page. */
 const fillsForPage = 32;
@@ -80,13 +80,14 @@ export class Sender {
     const { lists } = this.contents;
     const limit = Math.min(limitPages, maxBatchPages);
     let count = 0;
-    for (let id = lists.first(waiting.front); id >= 0 && count < limit; id = lists.after(id))
-      this.#chosen[count++] = id;
-    const isRecent = this.order === 'recent';
-    for (let id = isRecent ? lists.last(waiting.bytes) : lists.first(waiting.bytes); id >= 0 && count < limit; ) {
-      this.#chosen[count++] = id;
-      id = isRecent ? lists.before(id) : lists.after(id);
-    }
+    const choose = (list: number, isFromEnd: boolean): void => {
+      for (let id = isFromEnd ? lists.last(list) : lists.first(list); id >= 0 && count < limit; ) {
+        this.#chosen[count++] = id;
+        id = isFromEnd ? lists.before(id) : lists.after(id);
+      }
+    };
+    choose(waiting.front, this.order === 'latest');
+    choose(waiting.bytes, this.order !== 'captured');
     this.#chosen.subarray(0, count).sort();
     for (let at = 0; at < count; at++) this.#sendBytes(this.#chosen[at]!, builder, flight);
   }

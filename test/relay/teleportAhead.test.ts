@@ -173,6 +173,16 @@ describe('what was sent ahead', () => {
     expect(crossed.asBytes).toEqual(range(0, pages - 64));
   });
 
+  test('is all of it where the link takes less at a time', async () => {
+    const guest = randomBytes(2048 * pageBytes);
+    await using one = await start(guest);
+    const { rig, crossed, sendAhead, arrives } = one;
+    await sendAhead(2048);
+    await rig.send([contents(guest), []]);
+    await arrives();
+    expect(crossed.asBytes).toEqual([]);
+  });
+
   test('is no more of it once QEMU sends pages', async () => {
     const guest = randomBytes(3072 * pageBytes);
     await using one = await start(guest, { bandwidthBps: 100e6 });

@@ -13,6 +13,7 @@ import { PageStore } from '../../store/pageStore.js';
 import type { FilePages, GuestMemory } from '../filePages.js';
 import type { GuestPages } from '../guestPages.js';
 import { type CaptureStart, type PageSink, StreamToStore } from '../streamToStore.js';
+import type { TeleportAhead } from '../teleportAhead.js';
 import { type CacheMap, TeleportMap } from '../teleportMap.js';
 import type { BatchSender } from './batchSender.js';
 import type { SwitchSourceOptions } from './options.js';
@@ -79,6 +80,11 @@ export class GuestCapture implements Disposable {
       this.#files!.setCache(runs);
       this.#log?.cache(encodeHints(runs));
     }
+  }
+
+  /** What this sends need not be sent again. */
+  useAhead(ahead: TeleportAhead): void {
+    this.#toStore.useAhead(ahead);
   }
 
   /** Pages that are still to come of the pass that QEMU is in; all of them before it has begun. */

@@ -63,11 +63,12 @@ export class HotPages {
 
   /** The guest has stopped. What it wrote last it will touch first, its devices' rings above all. */
   send(batches: BatchSender): void {
-    batches.store.prefer('recent');
+    batches.store.prefer('latest');
     const { seen } = this.#counters.pages;
     const most = Math.round(maxHotPages * this.#share);
     let left = Math.min(most, seen - this.#counters.totalPages);
     for (; left > 0; left -= pagesAtATime.after) if (!batches.send(Math.min(left, pagesAtATime.after))) break;
+    batches.store.prefer('recent');
     const now = pagesOf(this.#expected.now, batches.blocks);
     if (this.#files === null) for (const { block, page, count } of now) batches.sendNow(block, page, count);
     else this.#sendFiles(this.#files, now, most, batches);

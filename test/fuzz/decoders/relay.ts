@@ -80,15 +80,11 @@ function aheadSeeds(): Buffer[] {
   const begun = [HEADER, section('start', memSize([aheadBlock.name, aheadBlock.lengthBytes]))];
   const first = page(0, aheadPages.get(0)!, aheadBlock.name);
   const whole = section('part', first, same(1), same(2), same(17), zero(18), same(19), same(40), zero(41));
+  const changed = section('part', first, same(1), page(2, contents(9)), same(17), zero(18, 7), same(19));
   return [
     Buffer.concat([...begun, whole, section('end', same(1), page(40, contents(4))), DEVICE, EOF]),
-    Buffer.concat([
-      ...begun,
-      section('part', first, same(1), page(2, contents(9)), same(17), zero(18)),
-      section('end', same(19), zero(40, 7)),
-      DEVICE,
-      EOF,
-    ]),
+    Buffer.concat([...begun, changed, section('end', same(40)), DEVICE, EOF]),
+    Buffer.concat([...begun, section('part', first, same(1)), section('end', same(2), zero(40, 7)), DEVICE, EOF]),
     precopyStream(),
   ];
 }
