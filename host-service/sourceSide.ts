@@ -141,7 +141,7 @@ export class SourceSide implements AsyncDisposable {
   /** Until QEMU sends by itself. Not what the destination may find on its disk. */
   async #sendAhead(): Promise<void> {
     const memory = await this.#readable;
-    if (memory === null || process.env.VMMIG_X) return;
+    if (memory === null) return;
     // It costs a while of the link's that was free.
     await (this.#switch ?? this.#teleport)?.relay.sendAhead(memory).catch(() => {});
   }

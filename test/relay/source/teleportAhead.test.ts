@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { BatchBuilder, decodeBatch } from '../../../relay/link/batch.js';
-import { TeleportAhead } from '../../../relay/source/teleportAhead.js';
+import { type ReadableMemory, TeleportAhead } from '../../../relay/source/teleportAhead.js';
 import type { RamBlock } from '../../../stream/handler.js';
 import { digester, pageBytes, pageOf, TestMemory } from '../../pager/memory.js';
 import { RelayRig } from '../rig.js';
@@ -22,6 +22,7 @@ function digestOf(pages: readonly number[]): Buffer {
 
 describe('of a guest of three blocks, one of which is not read', () => {
   let memory: TestMemory;
+  let readable: ReadableMemory;
   let ahead: TeleportAhead;
 
   beforeEach(async () => {
@@ -29,7 +30,7 @@ describe('of a guest of three blocks, one of which is not read', () => {
     onTestFinished(() => memory[Symbol.asyncDispose]());
     for (const page of range(0, 32)) memory.write(0, page, pageOf(page, 1));
     for (const page of [...range(3, 9), ...range(12, 14), ...range(20, 40)]) memory.write(2, page, pageOf(page, 1));
-    const readable = blocks.map(({ name, lengthBytes, index }) => {
+    const places = blocks.map(({ name, lengthBytes, index }) => {
       const found = memory.blocks.find(({ block }) => block === index);
       return {
         name,
@@ -37,14 +38,15 @@ describe('of a guest of three blocks, one of which is not read', () => {
         place: found === undefined ? null : { source: found.file, offset: found.fileOffset },
       };
     });
-    ahead = new TeleportAhead({ blocks: readable, limitBytes: 2 ** 20 }, digester);
+    readable = { blocks: places, limitBytes: 2 ** 20 };
+    ahead = new TeleportAhead(readable, digester);
   });
 
   /** All that is sent, as block, page and number of pages. */
   function sent(): string[] {
     const builder = new BatchBuilder();
     const runs: string[] = [];
-    while (!ahead.isOver) {
+    while (!ahead.isOver && !ahead.isWaiting) {
       if (ahead.fill(builder, 16) === 0) continue;
       const { records, pages } = decodeBatch(builder.take(false), pagesOfBlock);
       runs.push(...records.map(({ block, page, count }) => `${block}/${page}+${count}`));
@@ -55,7 +57,7 @@ describe('of a guest of three blocks, one of which is not read', () => {
   }
 
   test('what has ever been written to is sent, of each group the most that lies together, and each block from its end', async () => {
-    await ahead.survey(null, never);
+    await ahead.survey(never);
     expect(sent()).toEqual(['0/16+16', '0/0+16', '2/32+8', '2/20+12', '2/3+6']);
   });
 
@@ -68,12 +70,46 @@ describe('of a guest of three blocks, one of which is not read', () => {
       { gpaStart: 0, lengthBytes: 1000 * pageBytes, block: 'pc.ram', blockOffset: 0 },
       { gpaStart: 1000 * pageBytes, lengthBytes: 64 * pageBytes, block: 'vga', blockOffset: 0 },
     ];
-    await ahead.survey({ ...map, gpaMap }, never);
+    await ahead.survey(never);
+    ahead.know({ ...map, gpaMap });
     expect(sent()).toEqual(['0/24+8', '0/0+8', '2/36+4', '2/20+12', '2/3+6']);
   });
 
+  describe('when it is not known yet what is page cache', () => {
+    const stretch = (block: string, page: number, count: number) => ({
+      ...{ block, offset: page * pageBytes, lengthBytes: count * pageBytes },
+    });
+
+    beforeEach(async () => {
+      ahead = new TeleportAhead(readable, digester, { awaitsCache: true });
+      await ahead.survey(never);
+    });
+
+    test('no more is sent than what is favoured, in its order, before that is known', () => {
+      expect(sent()).toEqual([]);
+      ahead.favour([stretch('vga', 22, 1), stretch('pc.bios', 0, 4), stretch('pc.ram', 3, 2), stretch('rom', 0, 9)]);
+      expect(sent()).toEqual(['2/20+12', '0/0+16']);
+      expect(ahead.isOver).toBe(false);
+      ahead.know(null);
+      expect(sent()).toEqual(['0/16+16', '2/32+8', '2/3+6']);
+      expect(ahead.isOver).toBe(true);
+    });
+
+    test('what the stream has passed is not sent, and of the rest what is favoured', () => {
+      ahead.know(null);
+      ahead.passed(0, 20);
+      expect(sent()).toEqual([]);
+      ahead.favour([stretch('pc.ram', 3, 1), stretch('pc.ram', 17, 1), stretch('vga', 22, 1)]);
+      expect(sent()).toEqual(['2/20+12']);
+      ahead.passed(2, 19);
+      ahead.passed(0, 0);
+      ahead.favour([stretch('pc.ram', 17, 1), stretch('vga', 4, 1), stretch('vga', 18, 2), stretch('vga', 33, 1)]);
+      expect(sent()).toEqual(['2/32+8']);
+    });
+  });
+
   test('a page is found where it was sent, and nowhere else', async () => {
-    await ahead.survey(null, never);
+    await ahead.survey(never);
     expect(ahead.find(0, 3)).toBe(false);
     sent();
     const found = names.map((_, block) => range(0, pagesOfBlock[block]!).filter((page) => ahead.find(block, page)));
@@ -82,7 +118,7 @@ describe('of a guest of three blocks, one of which is not read', () => {
   });
 
   test('pages that were sent together are of one run, and those beside them of another', async () => {
-    await ahead.survey(null, never);
+    await ahead.survey(never);
     sent();
     const runOf = (page: number) => (ahead.find(2, page) ? ahead.run : null);
     expect([20, 31].map(runOf)).toEqual([runOf(25), runOf(25)]);
@@ -96,7 +132,7 @@ describe('of a guest of three blocks, one of which is not read', () => {
     ['without the last', 20, 11, range(20, 31), false],
     ['in another block than they were sent in', 16, 12, range(20, 32), false],
   ])('pages are held or not, and not found again: %s', async (_, page, count, contents, isHeld) => {
-    await ahead.survey(null, never);
+    await ahead.survey(never);
     sent();
     const block = page === 16 ? 0 : 2;
     expect(ahead.take(block, page, count, digestOf(contents))).toBe(isHeld);
