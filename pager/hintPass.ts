@@ -27,7 +27,7 @@ export class HintPass {
   #block = 0;
   #group = 0;
   /** What is worth more than the rest. */
-  readonly #favoured: { readonly block: CaptureBlock; readonly group: number }[] = [];
+  readonly #favoured: { readonly block: CaptureBlock; readonly group: number; readonly page: number }[] = [];
   #nextFavoured = 0;
   #isOpen: boolean;
   /** Of what may be page cache. */
@@ -62,7 +62,7 @@ export class HintPass {
       for (let group = Math.floor(page / groupPages); group * groupPages < end; group++) {
         if (groups.has(group)) continue;
         groups.add(group);
-        this.#favoured.push({ block, group });
+        this.#favoured.push({ block, group, page: Math.max(page, group * groupPages) });
       }
     }
   }
@@ -88,7 +88,7 @@ export class HintPass {
     return !this.#isOpen && this.#nextGroup === undefined;
   }
 
-  get #nextGroup(): { readonly block: CaptureBlock; readonly group: number } | undefined {
+  get #nextGroup(): { readonly block: CaptureBlock; readonly group: number; readonly page: number } | undefined {
     return this.#isBlind && this.#blindPages >= maxBlindPages ? undefined : this.#favoured[this.#nextFavoured];
   }
 
@@ -107,7 +107,7 @@ export class HintPass {
       const favoured = this.#nextGroup;
       if (favoured !== undefined) {
         this.#nextFavoured++;
-        const hinted = this.#hint(favoured.block, favoured.group, batch);
+        const hinted = this.#hint(favoured.block, favoured.group, batch, favoured.page);
         if (this.#isBlind) this.#blindPages += hinted;
         pages += hinted;
         continue;
@@ -127,13 +127,18 @@ export class HintPass {
     return pages;
   }
 
-  #hint(block: CaptureBlock, group: number, batch: PageBatch): number {
+  /** @param wanted - of the pages that can be hinted together these */
+  #hint(block: CaptureBlock, group: number, batch: PageBatch, wanted: number | null = null): number {
     const { hints } = block;
     const isHeld = hints.countOf(group) > 0;
     if (this.#isPast(block, group)) return 0;
     if (!isHeld && this.#heldPages() * pageBytes >= this.#limitBytes) return 0;
     const first = group * groupPages;
-    let { page, count } = longestStretch(block, first, Math.min(block.pages, first + groupPages));
+    const end = Math.min(block.pages, first + groupPages);
+    let { page, count } =
+      wanted !== null && block.kindOf(wanted) === pageKind.bytes
+        ? stretchAround(block, wanted, first, end)
+        : longestStretch(block, first, end);
     if (count > 0) block.read(page, count, this.#bytes);
     let start = 0;
     while (count > 0 && isZero(this.#bytes, start)) {
@@ -180,4 +185,14 @@ function longestStretch(block: CaptureBlock, from: number, to: number): { page: 
     at = end + 1;
   }
   return { page, count };
+}
+
+/** Likewise, those that a page lies among. */
+function stretchAround(block: CaptureBlock, wanted: number, from: number, to: number): { page: number; count: number } {
+  const isBytes = (page: number) => block.kindOf(page) === pageKind.bytes;
+  let page = wanted;
+  while (page > from && isBytes(page - 1)) page--;
+  let end = wanted + 1;
+  while (end < to && isBytes(end)) end++;
+  return { page, count: end - page };
 }
