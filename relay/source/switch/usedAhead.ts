@@ -12,6 +12,9 @@ import type { CacheMap } from '../teleportMap.js';
 import type { ExpectedUse } from './hotPages.js';
 import type { SwitchLink } from './switchLink.js';
 
+/** QEMU's stream takes turns with this. */
+const maxTurnMs = 8;
+
 export class UsedAhead implements Disposable {
   readonly pages: TeleportAhead;
   readonly #memory: ReadableMemory;
@@ -95,8 +98,9 @@ export class UsedAhead implements Disposable {
 
   #send(): void {
     try {
-      if (this.pages.fill(this.#builder, maxBatchPages) > 0)
-        this.#sequences.add(this.#link.sendOrdered(frameType.ahead, this.#builder.take(this.#compress)));
+      for (const untilMs = performance.now() + maxTurnMs; this.#maySend && performance.now() < untilMs; )
+        if (this.pages.fill(this.#builder, maxBatchPages) > 0)
+          this.#sequences.add(this.#link.sendOrdered(frameType.ahead, this.#builder.take(this.#compress)));
     } catch {
       // QEMU's stream has it.
       this.#ended.abort();
