@@ -14,6 +14,7 @@ import { type ArrivedGuest, arrivedDirectly } from './guest/arrivedGuest.js';
 import { DomainArrival } from './guest/domainArrival.js';
 import { bootId } from './newLedger.js';
 import type { DestinationSample, Params, Results, StartedProcess, TakeOver } from './protocol.js';
+import { aheadLimitBytes } from './readableMemory.js';
 import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
 import { DestinationSwitch } from './switching/destinationSwitch.js';
@@ -28,7 +29,6 @@ import {
 } from './switching/orphans.js';
 import { keepVigil } from './switching/vigil.js';
 import { DestinationTeleport } from './teleporting/destinationTeleport.js';
-import { aheadLimitBytes } from './teleporting/readableMemory.js';
 
 const sampleIntervalMs = 200;
 

@@ -16,6 +16,7 @@ import type { SourceGuest } from './guest/sourceGuest.js';
 import { GuestCache } from './guestCache.js';
 import { type FateOf, MemoryAhead } from './memoryAhead.js';
 import type { Params, Results, ScanSummary, SourceSample } from './protocol.js';
+import { aheadLimitBytes, type OpenReadableMemory, openReadableMemory } from './readableMemory.js';
 import { releaseAll } from './releaseAll.js';
 import { ServiceError } from './serviceError.js';
 import { finishDowntimeLimitMs, SourceDeparture } from './sourceDeparture.js';
@@ -26,7 +27,6 @@ import { hasEnded } from './switching/leftGuest.js';
 import { type OrphanedMigration, postToSource, pulledElsewhere, removeLostSource } from './switching/orphans.js';
 import { SourceSwitch } from './switching/sourceSwitch.js';
 import { findSourceAtWork, reconnectSource } from './switching/takeover.js';
-import { aheadLimitBytes, type OpenReadableMemory, openReadableMemory } from './teleporting/readableMemory.js';
 import { SourceTeleport } from './teleporting/sourceTeleport.js';
 import { untilAborted } from './untilAborted.js';
 

@@ -21,6 +21,8 @@ export interface HintPassOptions {
 
 export class HintPass {
   readonly #limitBytes: number;
+  /** With so many pages hinted there is no room for more, or there was none for the next ones. */
+  #noRoomFrom: number;
   readonly #isBackwards: boolean;
   readonly #isPast: (block: CaptureBlock, group: number) => boolean;
   readonly #bytes = Buffer.allocUnsafeSlow(groupPages * pageBytes);
@@ -41,6 +43,7 @@ export class HintPass {
     { limitBytes, awaitsCache = false, isBackwards = false, isPast = () => false }: HintPassOptions,
   ) {
     this.#limitBytes = limitBytes;
+    this.#noRoomFrom = Math.floor(limitBytes / pageBytes);
     this.#isOpen = !awaitsCache;
     this.#isBlind = awaitsCache;
     this.#isBackwards = isBackwards;
@@ -132,7 +135,7 @@ export class HintPass {
     const { hints } = block;
     const isHeld = hints.countOf(group) > 0;
     if (this.#isPast(block, group)) return 0;
-    if (!isHeld && this.#heldPages() * pageBytes >= this.#limitBytes) return 0;
+    if (!isHeld && this.#heldPages() >= this.#noRoomFrom) return 0;
     const first = group * groupPages;
     const end = Math.min(block.pages, first + groupPages);
     let { page, count } =
@@ -158,7 +161,12 @@ export class HintPass {
       this.changed(block, group);
       hints.clear(group);
     }
-    if ((this.#heldPages() + count) * pageBytes > this.#limitBytes) return 0;
+    const heldPages = this.#heldPages();
+    if ((heldPages + count) * pageBytes > this.#limitBytes) {
+      // Not one by one, until there is room for no page.
+      this.#noRoomFrom = Math.min(this.#noRoomFrom, heldPages);
+      return 0;
+    }
     hints.set(group, page - first, count, digest);
     for (let at = 0; at < count; at++) batch.addPage(block.index, page + at, this.#bytes, start + at * pageBytes);
     return count;

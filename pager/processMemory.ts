@@ -53,7 +53,8 @@ export class ProcessMemory implements MemorySource, AsyncDisposable {
     const entries = Buffer.allocUnsafe(entriesAtOnce * entryBytes);
     const end = address + lengthBytes;
     let start = -1;
-    for (let at = address; at < end; ) {
+    let at = address;
+    while (at < end) {
       signal?.throwIfAborted();
       const wanted = Math.min(entriesAtOnce, (end - at) / pageBytes) * entryBytes;
       const { bytesRead } = await this.#pagemap.read(entries, 0, wanted, (at / pageBytes) * entryBytes);
@@ -66,7 +67,7 @@ export class ProcessMemory implements MemorySource, AsyncDisposable {
         start = -1;
       }
     }
-    if (start >= 0) yield { offset: start, lengthBytes: end - start };
+    if (start >= 0) yield { offset: start, lengthBytes: at - start };
   }
 
   nextData(address: number): number {

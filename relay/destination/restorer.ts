@@ -177,7 +177,7 @@ export class Restorer {
       this.#finish(restore, bytes);
     } else {
       this.#asked.set(key(sequence, record), restore);
-      this.#counters.pages.mismatched += run.count;
+      if (run.disk !== heldDisk) this.#counters.pages.mismatched += run.count;
       if (bytes !== null) this.#disks[run.disk]?.doubt?.();
       this.#sink.askAgain(sequence, record);
     }

@@ -24,10 +24,9 @@ export class SentAhead {
     this.#pagesOfBlock = pagesOfBlocks(parseMemory(payload).blocks);
   }
 
-  /** @throws RelayError when others were announced */
+  /** What the guest has. If others were announced, nothing that came of them will be referred to. */
   useBlocks(pagesOfBlock: readonly number[]): void {
-    if (this.#pagesOfBlock.length > 0 && String(pagesOfBlock) !== String(this.#pagesOfBlock))
-      throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay sent ahead pages of other blocks');
+    if (String(pagesOfBlock) !== String(this.#pagesOfBlock)) this.held.clear();
     this.#pagesOfBlock = pagesOfBlock;
   }
 

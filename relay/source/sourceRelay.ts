@@ -24,9 +24,9 @@ import { encodeMemory } from './memoryFrame.js';
 import { pagesAhead } from './pagesAhead.js';
 import { Resends } from './resends.js';
 import { defaultReadBytes } from './reusedBuffer.js';
+import { type ReadableMemory, SentAhead } from './sentAhead.js';
 import { StoppedGuest, stoppedPatienceMs } from './stoppedGuest.js';
 import { type PageFate, StreamToFrames } from './streamToFrames.js';
-import { type ReadableMemory, TeleportAhead } from './teleportAhead.js';
 import type { CacheMap } from './teleportMap.js';
 import { maxRetainedBytes, type ReferredRun, SendWindow } from './window.js';
 
@@ -86,7 +86,7 @@ export class SourceRelay implements AsyncDisposable {
   readonly #pagesAhead = pagesAhead(defaultReadBytes);
   readonly #digester: RunDigester;
   /** Until QEMU's stream has pages. */
-  #ahead: TeleportAhead | null = null;
+  #ahead: SentAhead | null = null;
   readonly #aheadBuilder = new BatchBuilder();
   #isAheadDue = false;
   readonly #ended = new AbortController();
@@ -169,7 +169,7 @@ export class SourceRelay implements AsyncDisposable {
    */
   async sendAhead(memory: ReadableMemory): Promise<void> {
     if (this.#link === null || this.#end.isDecided) return;
-    const ahead = new TeleportAhead(memory, this.#digester);
+    const ahead = new SentAhead(memory, this.#digester);
     await ahead.survey(this.#ended.signal);
     ahead.know(this.#frames.cacheMap);
     if (this.#end.isDecided || this.#counters.pages.seen > 0 || !this.#frames.useAhead(ahead)) return;
@@ -331,8 +331,10 @@ export class SourceRelay implements AsyncDisposable {
         'VMMIG_LINK_PROTOCOL',
         'the destination asked for what was not sent as a reference, or twice',
       );
-    this.#counters.pages.mismatched += run.count;
-    this.#counters.pages.sent += run.count;
+    if (run.isHeld !== true) {
+      this.#counters.pages.mismatched += run.count;
+      this.#counters.pages.sent += run.count;
+    }
     this.#resends.add({ sequence: frame.sequence, request: Buffer.from(frame.payload), run }, this.#link!);
   }
 

@@ -14,7 +14,7 @@ import { frameType } from '../link/frames.js';
 import { encodeHints, type RunInPlace } from '../link/hints.js';
 import { maxTailPayloadBytes, packTail } from '../link/packedTail.js';
 import { RunCollector, type RunPlace } from './runCollector.js';
-import type { TeleportAhead } from './teleportAhead.js';
+import type { SentAhead } from './sentAhead.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
 import type { ReferredRun } from './window.js';
 
@@ -55,7 +55,7 @@ export class StreamToFrames implements StreamHandler {
   #cacheMap: CacheMap | null = null;
   #teleportMap: TeleportMap | null = null;
   /** What the destination holds; null when that is nothing. */
-  #ahead: TeleportAhead | null = null;
+  #ahead: SentAhead | null = null;
   #retained = new Map<number, ReferredRun>();
   readonly #run: RunCollector;
   /** How far the first pass is: it goes through the blocks in their order. */
@@ -144,7 +144,7 @@ export class StreamToFrames implements StreamHandler {
   }
 
   /** What this sends, and is the same still, need not be sent again. @returns false when it is of other memory */
-  useAhead(ahead: TeleportAhead): boolean {
+  useAhead(ahead: SentAhead): boolean {
     if (this.#blocks.length > 0 && !ahead.isOf(this.#blocks)) return false;
     this.#ahead = ahead;
     return true;
@@ -290,7 +290,7 @@ export class StreamToFrames implements StreamHandler {
       return;
     }
     const record = this.#batch.addReference(block, page, count, heldDisk, 0, digest);
-    this.#retained.set(record, { block, page, count, digest, bytes: this.#takeRun(bytes) });
+    this.#retained.set(record, { block, page, count, digest, bytes: this.#takeRun(bytes), isHeld: true });
     if (this.#batch.isFull) this.flush();
   }
 

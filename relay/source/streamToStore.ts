@@ -10,7 +10,7 @@ import { RelayError } from '../errors.js';
 import { maxReferencePages } from '../link/batch.js';
 import type { PageStore } from '../store/pageStore.js';
 import { RunCollector, type RunPlace } from './runCollector.js';
-import type { TeleportAhead } from './teleportAhead.js';
+import type { SentAhead } from './sentAhead.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
 
 /** As much as a destination takes. */
@@ -47,7 +47,7 @@ export class StreamToStore implements StreamHandler {
   #cacheMap: CacheMap | null = null;
   #map: TeleportMap | null = null;
   /** What the destination holds; null when that is nothing. */
-  #ahead: TeleportAhead | null = null;
+  #ahead: SentAhead | null = null;
   /** Of each block: the pages before it. */
   #pagesBefore: readonly number[] = [];
   /** The last page that came. */
@@ -68,7 +68,7 @@ export class StreamToStore implements StreamHandler {
   }
 
   /** What this sends, and is the same still when QEMU's stream has it, need not be sent again. Before that. */
-  useAhead(ahead: TeleportAhead): void {
+  useAhead(ahead: SentAhead): void {
     this.#ahead = ahead;
   }
 

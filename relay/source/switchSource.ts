@@ -13,6 +13,7 @@ import { peerText } from '../link/peerText.js';
 import type { LoggedCapture } from '../store/captureLog.js';
 import { IncomingStream } from './incomingStream.js';
 import { encodeMemory } from './memoryFrame.js';
+import type { ReadableMemory } from './sentAhead.js';
 import { Conclusion } from './switch/conclusion.js';
 import { Delivery } from './switch/delivery.js';
 import { GuestCapture } from './switch/guestCapture.js';
@@ -27,7 +28,6 @@ import type {
 import { newPhases } from './switch/phases.js';
 import { SwitchLink } from './switch/switchLink.js';
 import { UsedAhead } from './switch/usedAhead.js';
-import type { ReadableMemory } from './teleportAhead.js';
 import type { CacheMap } from './teleportMap.js';
 
 export type { ExpectedUse } from './switch/hotPages.js';
@@ -182,7 +182,8 @@ export class SwitchSource implements AsyncDisposable {
    * @throws PagerError when it cannot be read; what has been sent is not wrong then
    */
   async sendAhead(memory: ReadableMemory): Promise<void> {
-    if (this.#end.isDecided || this.#options.memory !== null) return;
+    // Once QEMU has named the guest's memory, nothing else does.
+    if (this.#end.isDecided || this.#options.memory !== null || this.#capture.hasBegun) return;
     const { compress } = this.#options;
     const ahead = new UsedAhead(memory, this.#digester, this.#link, { compress, done: () => this.#deliver() });
     this.#usedAhead = ahead;

@@ -16,6 +16,8 @@ export interface RetainedRun {
 
 export interface ReferredRun extends RetainedRun {
   readonly digest: Buffer;
+  /** It was sent ahead: no disk has it. */
+  readonly isHeld?: true;
 }
 
 interface Outstanding {

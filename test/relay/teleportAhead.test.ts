@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { heldDisk, isZero, type MemorySource, PagerError } from '../../pager/index.js';
 import { type Frame, frameType } from '../../relay/link/frames.js';
-import type { ReadableBlock, ReadableMemory } from '../../relay/source/teleportAhead.js';
+import type { ReadableBlock, ReadableMemory } from '../../relay/source/sentAhead.js';
 import { Network } from './link/network.js';
 import { until } from './peers.js';
 import { tamperingProxy } from './proxy.js';

@@ -12,8 +12,8 @@ import { CaptureLog, type LoggedCapture } from '../../store/captureLog.js';
 import { PageStore } from '../../store/pageStore.js';
 import type { FilePages, GuestMemory } from '../filePages.js';
 import type { GuestPages } from '../guestPages.js';
+import type { SentAhead } from '../sentAhead.js';
 import { type CaptureStart, type PageSink, StreamToStore } from '../streamToStore.js';
-import type { TeleportAhead } from '../teleportAhead.js';
 import { type CacheMap, TeleportMap } from '../teleportMap.js';
 import type { BatchSender } from './batchSender.js';
 import type { SwitchSourceOptions } from './options.js';
@@ -83,13 +83,18 @@ export class GuestCapture implements Disposable {
   }
 
   /** What this sends need not be sent again. */
-  useAhead(ahead: TeleportAhead): void {
+  useAhead(ahead: SentAhead): void {
     this.#toStore.useAhead(ahead);
+  }
+
+  /** QEMU's stream has told what memory the guest has. */
+  get hasBegun(): boolean {
+    return this.#blocksFrame.length > 0;
   }
 
   /** Pages that are still to come of the pass that QEMU is in; all of them before it has begun. */
   get leftOfPass(): number {
-    return this.#blocksFrame.length === 0 ? Infinity : this.#toStore.leftOfPass;
+    return this.hasBegun ? this.#toStore.leftOfPass : Infinity;
   }
 
   /** Tells the destination of the guest's memory, once QEMU has. */

@@ -1,13 +1,13 @@
 /**
- * What is sent of a guest's memory before QEMU's stream has pages, where it is in no file: first what the guest will look at
- * first, which that brings last. See teleportAhead.ts.
+ * What is sent of a guest's memory before QEMU's stream has it, where it is in no file: what the guest will look at first. The
+ * stream brings it by address, much of it in the last moment before the guest stops. See sentAhead.ts.
  */
 import type { Digester } from '../../../pager/index.js';
 import { BatchBuilder, maxBatchPages } from '../../link/batch.js';
 import { type Frame, frameType } from '../../link/frames.js';
 import { decodeSequences } from '../../link/sequences.js';
 import { encodeMemory } from '../memoryFrame.js';
-import { type ReadableMemory, TeleportAhead } from '../teleportAhead.js';
+import { type ReadableMemory, SentAhead } from '../sentAhead.js';
 import type { CacheMap } from '../teleportMap.js';
 import type { ExpectedUse } from './hotPages.js';
 import type { SwitchLink } from './switchLink.js';
@@ -16,7 +16,7 @@ import type { SwitchLink } from './switchLink.js';
 const maxTurnMs = 8;
 
 export class UsedAhead implements Disposable {
-  readonly pages: TeleportAhead;
+  readonly pages: SentAhead;
   readonly #memory: ReadableMemory;
   readonly #link: Pick<SwitchLink, 'sendOrdered' | 'isOpenForBulk'>;
   readonly #compress: boolean;
@@ -35,7 +35,7 @@ export class UsedAhead implements Disposable {
     link: Pick<SwitchLink, 'sendOrdered' | 'isOpenForBulk'>,
     { compress, done }: { readonly compress: boolean; readonly done: () => void },
   ) {
-    this.pages = new TeleportAhead(memory, digester, { awaitsCache: true });
+    this.pages = new SentAhead(memory, digester, { awaitsCache: true });
     this.#memory = memory;
     this.#link = link;
     this.#compress = compress;

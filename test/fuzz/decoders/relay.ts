@@ -7,9 +7,9 @@ import { RunDigester } from '../../../relay/digest.js';
 import { RelayError } from '../../../relay/errors.js';
 import { BatchBuilder, decodeBatch, maxBatchPages, recordKind } from '../../../relay/link/batch.js';
 import { frameType, maxFramePayloadBytes } from '../../../relay/link/frames.js';
+import { SentAhead } from '../../../relay/source/sentAhead.js';
 import { StreamToFrames } from '../../../relay/source/streamToFrames.js';
 import { StreamToStore } from '../../../relay/source/streamToStore.js';
-import { TeleportAhead } from '../../../relay/source/teleportAhead.js';
 import { StreamDecoder } from '../../../stream/decoder.js';
 import { StreamError } from '../../../stream/errors.js';
 import { RelayRig } from '../../relay/rig.js';
@@ -100,7 +100,7 @@ function toHeld(chunks: readonly Buffer[]): Decoded {
     nextData: (offset) => offset,
   };
   const memory = { blocks: [{ ...aheadBlock, place: { source, offset: 0 } }], limitBytes: 2 ** 20 };
-  const ahead = new TeleportAhead(memory, digester);
+  const ahead = new SentAhead(memory, digester);
   const held = new HeldPages(digester, 2 ** 20);
   const builder = new BatchBuilder();
   while (!ahead.isOver) ahead.fill(builder, maxBatchPages);

@@ -80,6 +80,18 @@ describe('what is sent', () => {
     expect(pagesSent(all, 2)).toEqual([0, 99]);
   });
 
+  test('are of the favoured, too, the last captured first, when that is asked for', () => {
+    const all = rig();
+    all.store.favour([{ block: 0, page: 50, count: 10 }]);
+    all.guest.write(0, 0, 100);
+    all.guest.write(0, 52, 1);
+    all.store.prefer('recent');
+    expect(pagesSent(all, 1)).toEqual([50]);
+    all.store.prefer('latest');
+    expect(pagesSent(all, 3)).toEqual([52, 58, 59]);
+    expect(pagesSent(all, 8)).toEqual([51, 53, 54, 55, 56, 57, 98, 99]);
+  });
+
   test('takes no harm from a range to move that the guest does not have', () => {
     const all = rig();
     all.guest.write(0, 9999, 1);

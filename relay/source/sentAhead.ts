@@ -26,7 +26,7 @@ export interface ReadableMemory {
   readonly limitBytes: number;
 }
 
-export class TeleportAhead {
+export class SentAhead {
   readonly #memory: ReadableMemory;
   readonly #blocks: readonly CaptureBlock[];
   readonly #byIndex: ReadonlyMap<number, CaptureBlock>;
@@ -62,14 +62,19 @@ export class TeleportAhead {
     const runs = map === null ? [] : [...new TeleportMap(this.#memory.blocks, map).runs()];
     for (const block of this.#blocks) block.setCache(runs.filter((run) => run.block === block.index));
     this.#pass.open();
+    if (this.#hasPassed) this.#pass.close();
   }
 
   /** QEMU's stream has pages now, up to this one: of the others only what is favoured is worth it. */
   passed(block: number, page: number): void {
-    if (this.#at.page < 0 && this.#at.block === 0) this.#pass.close();
+    if (!this.#hasPassed) this.#pass.close();
     if (block < this.#at.block || (block === this.#at.block && page <= this.#at.page)) return;
     this.#at.block = block;
     this.#at.page = page;
+  }
+
+  get #hasPassed(): boolean {
+    return this.#at.page >= 0 || this.#at.block > 0;
   }
 
   /** These go first, in this order; in place of those before. */

@@ -1,7 +1,7 @@
 /** A guest's memory as its QEMU's process has it, for sending some of it before QEMU does. */
-import { type GuestInspection, hostAddress, type QmpMonitor } from '../../hypervisor/index.js';
-import { ProcessMemory } from '../../pager/index.js';
-import type { ReadableMemory } from '../../relay/source/teleportAhead.js';
+import { type GuestInspection, hostAddress, type QmpMonitor } from '../hypervisor/index.js';
+import { ProcessMemory } from '../pager/index.js';
+import type { ReadableMemory } from '../relay/source/sentAhead.js';
 
 /** What a slow link takes within the seconds that a host needs to get ready; the destination's relay holds it. */
 export const aheadLimitBytes = 48 * 2 ** 20;

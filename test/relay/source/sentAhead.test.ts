@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { BatchBuilder, decodeBatch } from '../../../relay/link/batch.js';
-import { type ReadableMemory, TeleportAhead } from '../../../relay/source/teleportAhead.js';
+import { type ReadableMemory, SentAhead } from '../../../relay/source/sentAhead.js';
 import type { RamBlock } from '../../../stream/handler.js';
 import { digester, pageBytes, pageOf, TestMemory } from '../../pager/memory.js';
 import { RelayRig } from '../rig.js';
@@ -23,7 +23,7 @@ function digestOf(pages: readonly number[]): Buffer {
 describe('of a guest of three blocks, one of which is not read', () => {
   let memory: TestMemory;
   let readable: ReadableMemory;
-  let ahead: TeleportAhead;
+  let ahead: SentAhead;
 
   beforeEach(async () => {
     memory = await TestMemory.create([pagesOfBlock[0]!, null, pagesOfBlock[2]!]);
@@ -39,7 +39,7 @@ describe('of a guest of three blocks, one of which is not read', () => {
       };
     });
     readable = { blocks: places, limitBytes: 2 ** 20 };
-    ahead = new TeleportAhead(readable, digester);
+    ahead = new SentAhead(readable, digester);
   });
 
   /** All that is sent, as block, page and number of pages. */
@@ -81,7 +81,7 @@ describe('of a guest of three blocks, one of which is not read', () => {
     });
 
     beforeEach(async () => {
-      ahead = new TeleportAhead(readable, digester, { awaitsCache: true });
+      ahead = new SentAhead(readable, digester, { awaitsCache: true });
       await ahead.survey(never);
     });
 
