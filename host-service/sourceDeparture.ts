@@ -44,6 +44,8 @@ export class SourceDeparture implements Disposable {
   #hasSetOut = false;
   /** Of a switch. */
   readonly #expected: ExpectedUseFinder | null;
+  /** Resolves when what the guest will look at first has been looked for; null: that is to be done when it stops. */
+  #found: Promise<void> | null = null;
 
   constructor(what: Departing, handlers: DepartureHandlers) {
     this.#what = what;
@@ -75,6 +77,8 @@ export class SourceDeparture implements Disposable {
     if (switching !== null) this.#tellIterating();
     this.#stopped = guest.monitor.waitFor('STOP').then(eventTimeMs);
     this.#stopped.then(() => this.#handlers.stopped()).catch(() => {});
+    // libvirt needs longer for the destination than that takes; asked through it, it would keep the guest otherwise.
+    if (isInFiles && leaves !== null) this.#found = this.#expectUse(signal).catch(() => {});
     await guest.prepare({ streamPath, ...asked, isInFiles, domain: leaves }, signal);
     this.#tellIterating();
     if (!isInFiles) await guest.setOut(signal);
@@ -98,7 +102,7 @@ export class SourceDeparture implements Disposable {
     if (memory !== null && !this.#hasSetOut) {
       this.#hasSetOut = true;
       const { relay } = switching!;
-      await Promise.all([relay.warmedUp(signal), this.#expectUse(signal)]);
+      await Promise.all([relay.warmedUp(signal), this.#found ?? this.#expectUse(signal)]);
       relay.expectUse(this.#expected!.latest);
       await relay.endAhead(signal);
       await guest.setOut(signal);

@@ -1,6 +1,6 @@
 /**
- * What is sent of a guest's memory ahead of QEMU's stream, while the link has nothing else to carry: the destination holds
- * it. The guest goes on and writes to some of it, so that nothing is promised: a page of the stream is told by what is held
+ * What is read of a guest's memory beside QEMU, and sent ahead of its stream: of a teleport while the link has nothing else to
+ * carry, of a switch what the guest will look at first. The destination holds it. The guest goes on and writes to some of it, so that nothing is promised: a page of the stream is told by what is held
  * when it is the same still.
  */
 import { CaptureBlock, type Digester, groupPages, HintPass, heldDisk, type MemorySource } from '../../pager/index.js';

@@ -82,7 +82,7 @@ export class UsedAhead implements Disposable {
   acknowledged({ type, payload }: Frame): boolean {
     if (type !== frameType.acknowledge) return false;
     const sequences = [...decodeSequences(payload)];
-    if (!sequences.every((sequence) => this.#sequences.has(sequence))) return false;
+    if (sequences.length === 0 || !sequences.every((sequence) => this.#sequences.has(sequence))) return false;
     for (const sequence of sequences) this.#sequences.delete(sequence);
     return true;
   }
