@@ -1,7 +1,7 @@
 /**
  * What is read of a guest's memory beside QEMU, and sent ahead of its stream: of a teleport while the link has nothing else to
- * carry, of a switch what the guest will look at first. The destination holds it. The guest goes on and writes to some of it, so that nothing is promised: a page of the stream is told by what is held
- * when it is the same still.
+ * carry, of a switch what the guest will look at first. The destination holds it. The guest goes on and writes to some of
+ * it, so that nothing is promised: a page of the stream is told by what is held when it is the same still.
  */
 import { CaptureBlock, type Digester, groupPages, HintPass, heldDisk, type MemorySource } from '../../pager/index.js';
 import type { RamBlock } from '../../stream/handler.js';
