@@ -62,7 +62,6 @@ describe('before its time, twice, or not at all', () => {
       ],
     ],
     ['the memory after the blocks', [named, [memory, memoryOf()]]],
-    ['other blocks than the memory had', [[memory, memoryOf(16)], named]],
     ['an answer before anything can have been asked', [named, [answer, batchOf({}), 2 ** 31]]],
     ['an answer that nobody asked for', [...gone, [answer, batchOf({ page: 8, count: 1 }), 2 ** 31]]],
     ['a resent run that nobody asked for', [named, [resend, Buffer.alloc(4099)]]],
