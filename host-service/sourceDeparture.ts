@@ -44,8 +44,9 @@ export class SourceDeparture implements Disposable {
   #hasSetOut = false;
   /** Of a switch. */
   readonly #expected: ExpectedUseFinder | null;
-  /** Resolves when what the guest will look at first has been looked for; null: that is to be done when it stops. */
-  #found: Promise<void> | null = null;
+  /** Resolves when what the guest will look at first has been looked for once. */
+  #found: Promise<void> = Promise.resolve();
+  #isDomain = false;
 
   constructor(what: Departing, handlers: DepartureHandlers) {
     this.#what = what;
@@ -77,8 +78,7 @@ export class SourceDeparture implements Disposable {
     if (switching !== null) this.#tellIterating();
     this.#stopped = guest.monitor.waitFor('STOP').then(eventTimeMs);
     this.#stopped.then(() => this.#handlers.stopped()).catch(() => {});
-    // libvirt needs longer for the destination than that takes; asked through it, it would keep the guest otherwise.
-    if (isInFiles && leaves !== null) this.#found = this.#expectUse(signal).catch(() => {});
+    this.#isDomain = leaves !== null;
     await guest.prepare({ streamPath, ...asked, isInFiles, domain: leaves }, signal);
     this.#tellIterating();
     if (!isInFiles) await guest.setOut(signal);
@@ -102,7 +102,9 @@ export class SourceDeparture implements Disposable {
     if (memory !== null && !this.#hasSetOut) {
       this.#hasSetOut = true;
       const { relay } = switching!;
-      await Promise.all([relay.warmedUp(signal), this.#found ?? this.#expectUse(signal)]);
+      // Asked through libvirt, QEMU takes its time: what was found a moment ago has to do.
+      const found = this.#isDomain ? this.#found : this.#expectUse(signal);
+      await Promise.all([relay.warmedUp(signal), found]);
       relay.expectUse(this.#expected!.latest);
       await relay.endAhead(signal);
       await guest.setOut(signal);
@@ -112,7 +114,9 @@ export class SourceDeparture implements Disposable {
   /** Of a switch: looks for what the guest will touch first, as long as there is time. @param watches - what it uses, too */
   async findUse(watches: boolean): Promise<void> {
     try {
-      await this.#expectUse();
+      const found = this.#expectUse();
+      this.#found = found.catch(() => {});
+      await found;
       if (watches && (await this.#expected!.watch())) this.#what.switching!.relay.expectUse(this.#expected!.latest);
     } catch {
       // It costs the guest some waiting.
