@@ -164,7 +164,7 @@ export class SourceSide implements AsyncDisposable {
       });
       return this.#teleport.relay;
     }
-    this.#memory = await openGuestMemory(guest.monitor, inspection.process);
+    this.#memory = await openGuestMemory(guest.monitor, inspection);
     this.#switch = await SourceSwitch.start({
       ...common,
       ...{ runDir: params.runDir, migrationId: params.migrationId, memory: this.#memory },

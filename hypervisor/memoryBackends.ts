@@ -10,7 +10,7 @@ import { QmpCommandError } from '../qmp/index.js';
 import { type GpaRange, parseGpaMap } from './gpaMap.js';
 import { hostAddress } from './physicalMemory.js';
 import type { QmpMonitor } from './qmpMonitor.js';
-import { parseRamBlocks } from './ramBlocks.js';
+import { parseRamBlocks, type RamBlockInfo } from './ramBlocks.js';
 
 export interface MemoryBackendFile {
   /** The RAM block's name, as in the migration stream. */
@@ -34,6 +34,12 @@ export interface MemoryBackendFile {
   readonly leftOut: boolean;
 }
 
+/** As an inspection tells it. */
+export interface KnownMemory {
+  readonly blocks: readonly RamBlockInfo[];
+  readonly gpaMap: readonly GpaRange[];
+}
+
 /** A QOM object that blocks are made from. */
 interface Backend {
   /** The type without `memory-backend-`. */
@@ -55,24 +61,21 @@ interface Mapping {
 /**
  * All blocks that QEMU has, in its order. Runs on the guest's host, as a user who may look at QEMU's process.
  * @param process QEMU's
+ * @param known what is known of its memory already, and need not be asked for again
  */
 export async function memoryBackends(
   qmp: QmpMonitor,
   process: { readonly pid: number },
-  signal?: AbortSignal,
+  { known, signal }: { readonly known?: KnownMemory; readonly signal?: AbortSignal } = {},
 ): Promise<readonly MemoryBackendFile[]> {
-  const monitor = (line: string) => qmp.execute('human-monitor-command', { 'command-line': line }, { signal });
-  const [version, ramblock, mtree, backends] = await Promise.all([
+  const [version, memory, backends] = await Promise.all([
     qmp.execute('query-version', {}, { signal }),
-    monitor('info ramblock'),
-    monitor('info mtree -f'),
+    known === undefined ? lookAtMemory(qmp, signal) : { ...known, addresses: new Map<string, number>() },
     listBackends(qmp, signal),
   ]);
   const { major, minor } = version.qemu;
   const leavesOutNamedOnly = major > 8 || (major === 8 && minor >= 1);
-  const blocks = parseRamBlocks(ramblock);
-  const addresses = parseAddresses(ramblock);
-  const gpaMap = parseGpaMap(mtree, blocks);
+  const { blocks, addresses, gpaMap } = memory;
   const mappings = parseMappings(await readFile(`/proc/${process.pid}/maps`, 'utf8'));
   const result: MemoryBackendFile[] = [];
   for (const { name, usedBytes: lengthBytes, pageSizeBytes } of blocks) {
@@ -109,6 +112,16 @@ export async function memoryBackends(
 export function isInFiles(backends: readonly MemoryBackendFile[]): boolean {
   const leftOut = backends.filter((backend) => backend.leftOut);
   return leftOut.length > 0 && leftOut.every(({ path }) => path !== null);
+}
+
+async function lookAtMemory(
+  qmp: QmpMonitor,
+  signal?: AbortSignal,
+): Promise<KnownMemory & { readonly addresses: ReadonlyMap<string, number> }> {
+  const monitor = (line: string) => qmp.execute('human-monitor-command', { 'command-line': line }, { signal });
+  const [ramblock, mtree] = await Promise.all([monitor('info ramblock'), monitor('info mtree -f')]);
+  const blocks = parseRamBlocks(ramblock);
+  return { blocks, addresses: parseAddresses(ramblock), gpaMap: parseGpaMap(mtree, blocks) };
 }
 
 async function listBackends(qmp: QmpMonitor, signal?: AbortSignal): Promise<Backend[]> {

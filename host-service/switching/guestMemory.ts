@@ -14,14 +14,14 @@ export interface OpenMemory extends GuestMemory, AsyncDisposable {}
  */
 export async function openGuestMemory(
   qmp: QmpMonitor,
-  process: GuestInspection['process'],
+  { process, memory }: Pick<GuestInspection, 'process' | 'memory'>,
 ): Promise<OpenMemory | null> {
   const files: MemoryFile[] = [];
   const dispose = async () => {
     for (const file of files.splice(0)) await file[Symbol.asyncDispose]();
   };
   try {
-    const backends = await memoryBackends(qmp, process);
+    const backends = await memoryBackends(qmp, process, { known: memory });
     if (!isInFiles(backends)) return null;
     const blocks: GuestBlock[] = [];
     for (const { block, lengthBytes, leftOut, path, fileOffset } of backends) {

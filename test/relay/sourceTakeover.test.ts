@@ -44,8 +44,9 @@ async function replaceTwice(version: QemuVersion, dir: string): Promise<void> {
     memoryFile: join(dir, 'destination.ram'),
   });
   await using qmp = await QmpClient.connect({ path: guest.qmpPath });
-  const { process } = await inspectGuest({ name: 'source', qmpPath: guest.qmpPath, qmp });
-  const openMemory = async (): Promise<OpenMemory> => (await openGuestMemory(qmp, process))!;
+  const inspection = await inspectGuest({ name: 'source', qmpPath: guest.qmpPath, qmp });
+  const { process } = inspection;
+  const openMemory = async (): Promise<OpenMemory> => (await openGuestMemory(qmp, inspection))!;
 
   const common = { credentials: { migrationId: 'takeover', key: randomBytes(32) }, reconnectTimeoutMs: 20_000 };
   const sourceOptions = {

@@ -38,7 +38,7 @@ describe.each(versions)('QEMU %s', (version) => {
     });
     await using qmp = await QmpClient.connect({ path: guest.qmpPath });
     const inspection = await inspectGuest({ name: 'source', qmpPath: guest.qmpPath, qmp });
-    await using memory = await openGuestMemory(qmp, inspection.process);
+    await using memory = await openGuestMemory(qmp, inspection);
     using finder = new ExpectedUseFinder(qmp, inspection, memory!.blocks);
     await finder.find();
     const before = finder.latest;
