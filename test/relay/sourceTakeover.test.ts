@@ -45,7 +45,6 @@ async function replaceTwice(version: QemuVersion, dir: string): Promise<void> {
   });
   await using qmp = await QmpClient.connect({ path: guest.qmpPath });
   const inspection = await inspectGuest({ name: 'source', qmpPath: guest.qmpPath, qmp });
-  const { process } = inspection;
   const openMemory = async (): Promise<OpenMemory> => (await openGuestMemory(qmp, inspection))!;
 
   const common = { credentials: { migrationId: 'takeover', key: randomBytes(32) }, reconnectTimeoutMs: 20_000 };
