@@ -30,7 +30,11 @@ interface Switched {
 }
 
 /** A guest that keeps writing a pattern, and two relays that have met. */
-async function withSwitch(version: QemuVersion, act: (rig: Switched) => Promise<void>): Promise<void> {
+async function withSwitch(
+  version: QemuVersion,
+  act: (rig: Switched) => Promise<void>,
+  reconnectTimeoutBeforeMs = 4_000,
+): Promise<void> {
   const dir = await temporaryDirectory('switch');
   await using guest = await startTinyGuest({ dir, name: 'source', qemu: version, memoryMiB });
   {
@@ -41,7 +45,7 @@ async function withSwitch(version: QemuVersion, act: (rig: Switched) => Promise<
   }
   await using there = await startWaiting({ dir, name: 'destination', qemu: version, memoryMiB });
   const credentials = { migrationId: 'switch', key: randomBytes(32) };
-  const common = { credentials, reconnectTimeoutMs: 10_000, reconnectTimeoutBeforeMs: 4_000 };
+  const common = { credentials, reconnectTimeoutMs: 10_000, reconnectTimeoutBeforeMs };
   const events: string[] = [];
   await using destination = await startSwitchDestination(there, common, {
     permitted: () => events.push('permitted'),
@@ -96,18 +100,22 @@ describe.each(versions)('QEMU %s', (version) => {
 test('a guest whose network is down runs on where it is, and goes when that is up again', {
   timeout: 120_000,
 }, async () => {
-  await withSwitch('10.0', async (rig) => {
-    const { network, source, qmp, events } = rig;
-    network.down();
-    await until(() => !source.state.isConnected);
-    await rig.setOut();
-    await sleep(2_000);
-    expect(await qmp.execute('query-status')).toMatchObject({ running: true });
-    expect(events).toEqual([]);
-    network.heal();
-    await expectMoved(rig);
-    expect(source.state.reconnects).toBeGreaterThan(0);
-  });
+  await withSwitch(
+    '10.0',
+    async (rig) => {
+      const { network, source, qmp, events } = rig;
+      network.down();
+      await until(() => !source.state.isConnected);
+      await rig.setOut();
+      await sleep(2_000);
+      expect(await qmp.execute('query-status')).toMatchObject({ running: true });
+      expect(events).toEqual([]);
+      network.heal();
+      await expectMoved(rig);
+      expect(source.state.reconnects).toBeGreaterThan(0);
+    },
+    60_000,
+  );
 });
 
 test('a guest stays where it is when its network is down for too long', { timeout: 120_000 }, async () => {
