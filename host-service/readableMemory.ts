@@ -23,10 +23,10 @@ export async function openReadableMemory(
       return address === null ? null : address - range!.blockOffset;
     }),
   );
-  const source = await ProcessMemory.open(process.pid);
+  const file = await ProcessMemory.open(process.pid);
   const blocks = named.map(({ name, usedBytes: lengthBytes }, at) => {
-    const offset = offsets[at] ?? null;
-    return { name, lengthBytes, place: offset === null ? null : { source, offset } };
+    const fileOffset = offsets[at] ?? null;
+    return { name, lengthBytes, place: fileOffset === null ? null : { file, fileOffset } };
   });
-  return { blocks, limitBytes, [Symbol.asyncDispose]: () => source[Symbol.asyncDispose]() };
+  return { blocks, limitBytes, [Symbol.asyncDispose]: () => file[Symbol.asyncDispose]() };
 }

@@ -8,9 +8,10 @@
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { QmpCommandError } from '../qmp/index.js';
 import { type GpaRange, parseGpaMap } from './gpaMap.js';
+import type { GuestInspection } from './inspection.js';
 import { hostAddress } from './physicalMemory.js';
 import type { QmpMonitor } from './qmpMonitor.js';
-import { parseRamBlocks, type RamBlockInfo } from './ramBlocks.js';
+import { parseRamBlocks } from './ramBlocks.js';
 
 export interface MemoryBackendFile {
   /** The RAM block's name, as in the migration stream. */
@@ -34,12 +35,6 @@ export interface MemoryBackendFile {
   readonly leftOut: boolean;
 }
 
-/** As an inspection tells it. */
-export interface KnownMemory {
-  readonly blocks: readonly RamBlockInfo[];
-  readonly gpaMap: readonly GpaRange[];
-}
-
 /** A QOM object that blocks are made from. */
 interface Backend {
   /** The type without `memory-backend-`. */
@@ -61,19 +56,21 @@ interface Mapping {
 /**
  * All blocks that QEMU has, in its order. Runs on the guest's host, as a user who may look at QEMU's process.
  * @param process QEMU's
- * @param known what is known of its memory already, and need not be asked for again
+ * @param known what need not be asked for again
  */
 export async function memoryBackends(
   qmp: QmpMonitor,
   process: { readonly pid: number },
-  { known, signal }: { readonly known?: KnownMemory; readonly signal?: AbortSignal } = {},
+  {
+    known,
+    signal,
+  }: { readonly known?: Pick<GuestInspection, 'memory' | 'qemuVersion'>; readonly signal?: AbortSignal } = {},
 ): Promise<readonly MemoryBackendFile[]> {
-  const [version, memory, backends] = await Promise.all([
-    qmp.execute('query-version', {}, { signal }),
-    known === undefined ? lookAtMemory(qmp, signal) : { ...known, addresses: new Map<string, number>() },
+  const [{ major, minor }, memory, backends] = await Promise.all([
+    known?.qemuVersion ?? qmp.execute('query-version', {}, { signal }).then(({ qemu }) => qemu),
+    known === undefined ? lookAtMemory(qmp, signal) : { ...known.memory, addresses: new Map<string, number>() },
     listBackends(qmp, signal),
   ]);
-  const { major, minor } = version.qemu;
   const leavesOutNamedOnly = major > 8 || (major === 8 && minor >= 1);
   const { blocks, addresses, gpaMap } = memory;
   const mappings = parseMappings(await readFile(`/proc/${process.pid}/maps`, 'utf8'));
@@ -117,7 +114,7 @@ export function isInFiles(backends: readonly MemoryBackendFile[]): boolean {
 async function lookAtMemory(
   qmp: QmpMonitor,
   signal?: AbortSignal,
-): Promise<KnownMemory & { readonly addresses: ReadonlyMap<string, number> }> {
+): Promise<Pick<GuestInspection['memory'], 'blocks' | 'gpaMap'> & { readonly addresses: ReadonlyMap<string, number> }> {
   const monitor = (line: string) => qmp.execute('human-monitor-command', { 'command-line': line }, { signal });
   const [ramblock, mtree] = await Promise.all([monitor('info ramblock'), monitor('info mtree -f')]);
   const blocks = parseRamBlocks(ramblock);

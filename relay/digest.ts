@@ -33,6 +33,13 @@ export interface BlockSize {
   readonly lengthBytes: number;
 }
 
+/** Whether these are the blocks of one guest, in one order. */
+export function areSameBlocks(some: readonly BlockSize[], others: readonly BlockSize[]): boolean {
+  const isSame = ({ name, lengthBytes }: BlockSize, at: number) =>
+    name === others[at]?.name && lengthBytes === others[at].lengthBytes;
+  return some.length === others.length && some.every(isSame);
+}
+
 /** How many pages each block has. */
 export function pagesOfBlocks(blocks: readonly Pick<BlockSize, 'lengthBytes'>[]): number[] {
   return blocks.map(({ lengthBytes }) => Math.ceil(lengthBytes / pageBytes));

@@ -1,5 +1,5 @@
 /**
- * How a conversation with libvirt's daemon begins: `virsh` asks five things, one after the other, and every daemon gives the
+ * How a conversation with libvirt's daemon begins: `virsh` makes six calls, one after the other, and every daemon gives the
  * same answers to somebody who may use its socket. Between two hosts each of them takes a round trip. So the destination's
  * end asks its daemon beforehand, the source's tells virsh what that has said, and what the daemon answers virsh itself
  * has to be the same.

@@ -14,7 +14,8 @@ import {
   type VirtioQueue,
   virtioQueues,
 } from '../../hypervisor/index.js';
-import type { GuestBlock } from '../../relay/source/filePages.js';
+import type { MemoryFile } from '../../pager/index.js';
+import type { GuestBlock } from '../../relay/source/guestBlock.js';
 import type { ExpectedUse } from '../../relay/source/switchSource.js';
 import { cpuWorkingSet, type WorkingSet } from './cpuWorkingSet.js';
 import { type GpaStretch, mergedPages, pageAt, pageBytes, pagesOf } from './gpaStretches.js';
@@ -33,7 +34,7 @@ const TMPFS_MAGIC = 0x01021994;
 export class ExpectedUseFinder implements Disposable {
   readonly #qmp: QmpMonitor;
   readonly #inspection: GuestInspection;
-  readonly #blocks: readonly GuestBlock[];
+  readonly #blocks: readonly GuestBlock<MemoryFile>[];
   readonly #ended = new AbortController();
   #opening: Promise<PhysicalMemory | null> | null = null;
   #memory: PhysicalMemory | null = null;
@@ -44,7 +45,7 @@ export class ExpectedUseFinder implements Disposable {
   #recent: { readonly use: RecentUse; readonly stretches: readonly GpaStretch[] } | null = null;
 
   /** @param blocks - the guest's, where some of them are kept in files */
-  constructor(qmp: QmpMonitor, inspection: GuestInspection, blocks: readonly GuestBlock[]) {
+  constructor(qmp: QmpMonitor, inspection: GuestInspection, blocks: readonly GuestBlock<MemoryFile>[]) {
     this.#qmp = qmp;
     this.#inspection = inspection;
     this.#blocks = blocks;
@@ -168,7 +169,7 @@ export class ExpectedUseFinder implements Disposable {
 }
 
 /** Of the blocks that are kept in files, those of which the files are kept in memory: names. */
-async function inMemoryFiles(blocks: readonly GuestBlock[]): Promise<string[]> {
+async function inMemoryFiles(blocks: readonly GuestBlock<MemoryFile>[]): Promise<string[]> {
   const names = blocks.map(async ({ name, place }) => {
     const found = place === null ? null : await statfs(place.file.path).catch(() => null);
     return found?.type === TMPFS_MAGIC ? [name] : [];

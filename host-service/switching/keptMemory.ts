@@ -6,7 +6,8 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isRunning, processesMapping } from '../../hypervisor/index.js';
 import { MemoryFile } from '../../pager/index.js';
-import type { GuestBlock, GuestMemory } from '../../relay/source/filePages.js';
+import type { GuestMemory } from '../../relay/source/filePages.js';
+import type { GuestBlock } from '../../relay/source/guestBlock.js';
 import { type LoggedCapture, readCaptureLog } from '../../relay/store/captureLog.js';
 import { type Ledger, readDecision, readLedger } from '../commit/index.js';
 import { bootId } from '../newLedger.js';
@@ -87,7 +88,7 @@ async function openNoted(noted: NotedBlocks, qemuPid: number | null): Promise<Op
     for (const file of files.splice(0)) await file[Symbol.asyncDispose]();
   };
   try {
-    const blocks: GuestBlock[] = [];
+    const blocks: GuestBlock<MemoryFile>[] = [];
     for (const { name, lengthBytes, file } of noted) {
       if (file !== null) files.push(await openSame(file, qemuPid));
       blocks.push({ name, lengthBytes, place: file && { file: files.at(-1)!, fileOffset: file.offset } });

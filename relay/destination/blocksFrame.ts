@@ -1,6 +1,6 @@
 /** What the source relay says of the guest's memory before any page: read as hostile. */
 import { totalmem } from 'node:os';
-import { pageBytes } from '../digest.js';
+import { areSameBlocks, pageBytes } from '../digest.js';
 import { RelayError } from '../errors.js';
 import type { MemoryFrame } from '../source/memoryFrame.js';
 import type { BlocksFrame } from '../source/streamToFrames.js';
@@ -48,9 +48,7 @@ export function parseMemory(payload: Buffer): MemoryFrame {
 
 /** @throws RelayError VMMIG_LINK_PROTOCOL when another source relay has another guest */
 export function requireSameBlocks(blocks: MemoryFrame['blocks'], expected: MemoryFrame['blocks']): void {
-  const isSame = ({ name, lengthBytes }: MemoryFrame['blocks'][number], at: number) =>
-    name === expected[at]?.name && lengthBytes === expected[at].lengthBytes;
-  if (blocks.length !== expected.length || !blocks.every(isSame))
+  if (!areSameBlocks(blocks, expected))
     throw new RelayError('VMMIG_LINK_PROTOCOL', 'another source relay has another guest');
 }
 

@@ -23,22 +23,14 @@ import type { BatchBuilder } from '../link/batch.js';
 import type { SentSet } from '../store/flights.js';
 import { type PageCounts, PageStore, type PageStoreOptions } from '../store/pageStore.js';
 import type { Taken } from '../store/sender.js';
+import { type GuestBlock, readableBlocks } from './guestBlock.js';
 import type { GuestPages, KeptRun } from './guestPages.js';
 import type { PageRange } from './memoryStretch.js';
-
-/** A RAM block, and where it is kept. */
-export interface GuestBlock {
-  /** As QEMU's stream names it. */
-  readonly name: string;
-  readonly lengthBytes: number;
-  /** Null for what comes through the stream. */
-  readonly place: { readonly file: MemoryFile; readonly fileOffset: number } | null;
-}
 
 /** Memory that QEMU leaves out of its stream. The files are the caller's, and stay open until the relay is disposed. */
 export interface GuestMemory {
   /** All of the guest's, in the order of QEMU's stream. */
-  readonly blocks: readonly GuestBlock[];
+  readonly blocks: readonly GuestBlock<MemoryFile>[];
   /** How much is sent while the guest runs; the destination has to hold it. */
   readonly hintLimitBytes: number;
   /** A file to create for what is in no file of the guest's: another relay could then take this one's place. */
@@ -56,10 +48,7 @@ export class FilePages implements GuestPages {
 
   constructor(memory: GuestMemory, digester: Digester, counters: RelayCounters, options: PageStoreOptions) {
     const { blocks, hintLimitBytes } = memory;
-    const kept = blocks.flatMap(({ lengthBytes, place }, block) =>
-      place === null ? [] : [{ block, lengthBytes, ...place }],
-    );
-    this.#files = new FileCapture(kept, digester, { hintLimitBytes, awaitsCache: true });
+    this.#files = new FileCapture(readableBlocks(blocks), digester, { hintLimitBytes, awaitsCache: true });
     this.streamed = new PageStore(
       blocks.map(({ name, lengthBytes, place }) => ({ name, lengthBytes: place === null ? lengthBytes : 0 })),
       options,

@@ -16,31 +16,49 @@ export class RunCollector {
   diskOffsetBytes = 0;
   #run = 0;
 
-  /** @param memory - for the pages of the longest run; may be replaced between two runs */
-  constructor(public memory: Buffer) {}
+  /**
+   * @param memory - for the pages of the longest run; may be replaced between two runs
+   * @param close - takes what has been collected, and sets `count` to 0
+   */
+  constructor(
+    public memory: Buffer,
+    private readonly close: () => void,
+  ) {}
+
+  collect(block: number, page: number, place: RunPlace, source: Buffer, start: number): void {
+    if (!this.#continues(block, page, place)) {
+      this.close();
+      this.#begin(block, page, place);
+    }
+    source.copy(this.memory, this.count * pageBytes, start, start + pageBytes);
+    this.count++;
+  }
+
+  /** A page of one byte value throughout, if it is among others. @returns whether it is */
+  collectFill(block: number, page: number, place: RunPlace, fill: number): boolean {
+    if (!this.#continues(block, page, place)) return false;
+    this.memory.fill(fill, this.count * pageBytes, (this.count + 1) * pageBytes);
+    this.count++;
+    return true;
+  }
+
+  /** The pages so far. */
+  get bytes(): Buffer {
+    return this.memory.subarray(0, this.count * pageBytes);
+  }
 
   /** Whether a page belongs to the run that was begun. Runs end where the place's do: the destination may have them as such. */
-  continues(block: number, page: number, { run, disk }: RunPlace): boolean {
+  #continues(block: number, page: number, { run, disk }: RunPlace): boolean {
     const isSame = block === this.block && run === this.#run && disk === this.disk;
     return this.count > 0 && isSame && page === this.page + this.count;
   }
 
-  begin(block: number, page: number, place: RunPlace): void {
+  #begin(block: number, page: number, place: RunPlace): void {
     this.block = block;
     this.page = page;
     this.count = 0;
     this.disk = place.disk;
     this.diskOffsetBytes = place.diskOffsetBytes;
     this.#run = place.run;
-  }
-
-  push(source: Buffer, start: number): void {
-    source.copy(this.memory, this.count * pageBytes, start, start + pageBytes);
-    this.count++;
-  }
-
-  /** The pages so far. */
-  get bytes(): Buffer {
-    return this.memory.subarray(0, this.count * pageBytes);
   }
 }

@@ -3,25 +3,18 @@
  * carry, of a switch what the guest will look at first. The destination holds it. The guest goes on and writes to some of
  * it, so that nothing is promised: a page of the stream is told by what is held when it is the same still.
  */
-import { CaptureBlock, type Digester, groupPages, HintPass, heldDisk, type MemorySource } from '../../pager/index.js';
+import { CaptureBlock, type Digester, groupPages, HintPass, heldDisk } from '../../pager/index.js';
 import type { RamBlock } from '../../stream/handler.js';
+import { areSameBlocks } from '../digest.js';
 import type { BatchBuilder } from '../link/batch.js';
+import { type GuestBlock, readableBlocks } from './guestBlock.js';
 import { type MemoryStretch, pagesOf } from './memoryStretch.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
-
-/** A RAM block, and where it is read. */
-export interface ReadableBlock {
-  /** As QEMU's stream names it. */
-  readonly name: string;
-  readonly lengthBytes: number;
-  /** Null for what is not worth it. */
-  readonly place: { readonly source: MemorySource; readonly offset: number } | null;
-}
 
 /** The sources are the caller's, and stay open until the relay is disposed. */
 export interface ReadableMemory {
   /** All of the guest's, in the order of QEMU's stream. */
-  readonly blocks: readonly ReadableBlock[];
+  readonly blocks: readonly GuestBlock[];
   /** The destination has to hold it. */
   readonly limitBytes: number;
 }
@@ -41,9 +34,7 @@ export class SentAhead {
   /** @param awaitsCache - until `know` nothing is sent but what is favoured */
   constructor(memory: ReadableMemory, digester: Digester, { awaitsCache = false } = {}) {
     this.#memory = memory;
-    this.#blocks = memory.blocks.flatMap(({ lengthBytes, place }, block) =>
-      place === null ? [] : [new CaptureBlock({ block, lengthBytes, file: place.source, fileOffset: place.offset })],
-    );
+    this.#blocks = readableBlocks(memory.blocks).map((block) => new CaptureBlock(block));
     this.#byIndex = new Map(this.#blocks.map((block) => [block.index, block]));
     // The stream comes from the beginning: at first it is the processors that hold it up, and in the end the link.
     const options = { limitBytes: memory.limitBytes, awaitsCache, isBackwards: true };
@@ -103,10 +94,7 @@ export class SentAhead {
 
   /** What QEMU's stream has. @returns whether that is what was sent */
   isOf(blocks: readonly RamBlock[]): boolean {
-    const expected = this.#memory.blocks;
-    const isSame = ({ name, lengthBytes }: RamBlock, at: number) =>
-      name === expected[at]?.name && lengthBytes === expected[at].lengthBytes;
-    return blocks.length === expected.length && blocks.every(isSame);
+    return areSameBlocks(blocks, this.#memory.blocks);
   }
 
   /** Whether a page was sent; sets `run`. */

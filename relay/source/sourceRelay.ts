@@ -7,7 +7,7 @@ import { BufferPool } from '../bufferPool.js';
 import { newCounters, type RelayCounters } from '../counters.js';
 import { pageBytes, RunDigester } from '../digest.js';
 import { RelayError } from '../errors.js';
-import { BatchBuilder, maxBatchPages, maxReferencePages } from '../link/batch.js';
+import { maxBatchPages, maxReferencePages } from '../link/batch.js';
 import type { Endpoint, LinkCredentials } from '../link/connection.js';
 import { type DurableLink, durableConnections } from '../link/durableLink.js';
 import { type Frame, frameHeaderBytes, frameType } from '../link/frames.js';
@@ -19,6 +19,7 @@ import { decodeSequences } from '../link/sequences.js';
 import { TokenBucket } from '../link/tokenBucket.js';
 import { Milestone } from '../milestone.js';
 import { teleportLink } from '../teleportLink.js';
+import { AheadSender } from './aheadSender.js';
 import { IncomingStream, type IncomingStreamHandlers } from './incomingStream.js';
 import { encodeMemory } from './memoryFrame.js';
 import { pagesAhead } from './pagesAhead.js';
@@ -86,9 +87,7 @@ export class SourceRelay implements AsyncDisposable {
   readonly #pagesAhead = pagesAhead(defaultReadBytes);
   readonly #digester: RunDigester;
   /** Until QEMU's stream has pages. */
-  #ahead: SentAhead | null = null;
-  readonly #aheadBuilder = new BatchBuilder();
-  #isAheadDue = false;
+  #ahead: AheadSender | null = null;
   readonly #ended = new AbortController();
   #link: DurableLink | null = null;
   #ramEnded = false;
@@ -120,7 +119,7 @@ export class SourceRelay implements AsyncDisposable {
     const handlers: IncomingStreamHandlers = {
       decoded: () => {
         const { totalPages, pages } = this.#counters;
-        if (pages.seen > 0) this.#ahead = null;
+        if (pages.seen > 0) this.#ahead?.[Symbol.dispose]();
         const leftPages = Math.max(0, totalPages - pages.seen);
         this.#window.isFirstPass = leftPages > 0;
         const runsAhead = leftPages > this.#pagesAhead;
@@ -173,9 +172,14 @@ export class SourceRelay implements AsyncDisposable {
     await ahead.survey(this.#ended.signal);
     ahead.know(this.#frames.cacheMap);
     if (this.#end.isDecided || this.#counters.pages.seen > 0 || !this.#frames.useAhead(ahead)) return;
-    this.#ahead = ahead;
     this.#sendOrdered(frameType.memory, encodeMemory(memory.blocks));
-    this.#pumpAhead();
+    const sink = {
+      isOpen: () => this.#window.isOpen && !this.#end.isDecided,
+      send: (batch: Buffer) => this.#sendOrdered(frameType.ahead, batch),
+      paused: () => {},
+    };
+    this.#ahead = new AheadSender(ahead, sink, { compress: this.#options.compress, turnMs: 0 });
+    this.#ahead.pump();
   }
 
   /** Lets QEMU's stream in, once the relay is connected and has its cache map. */
@@ -235,25 +239,6 @@ export class SourceRelay implements AsyncDisposable {
     this.#window.add(sequence, payload.length + frameHeaderBytes, retained ?? nothingRetained);
   }
 
-  /** As much as the link takes. Whatever else is due comes in between. */
-  #pumpAhead(): void {
-    const ahead = this.#ahead;
-    if (ahead === null || ahead.isOver || this.#isAheadDue || !this.#window.isOpen || this.#end.isDecided) return;
-    this.#isAheadDue = true;
-    setImmediate(() => {
-      this.#isAheadDue = false;
-      if (this.#ahead !== ahead || this.#end.isDecided) return;
-      try {
-        const pages = ahead.fill(this.#aheadBuilder, maxBatchPages);
-        if (pages > 0) this.#sendOrdered(frameType.ahead, this.#aheadBuilder.take(this.#options.compress));
-      } catch {
-        // QEMU's stream has it.
-        this.#ahead = null;
-      }
-      this.#pumpAhead();
-    });
-  }
-
   #interrupted(): void {
     this.interruptedAtMs = Date.now();
     this.#stoppedGuest.interrupted();
@@ -306,7 +291,7 @@ export class SourceRelay implements AsyncDisposable {
   #goOn(): void {
     if (!this.#window.isOpen) return;
     this.#stream.resume();
-    this.#pumpAhead();
+    this.#ahead?.pump();
   }
 
   #received(): void {

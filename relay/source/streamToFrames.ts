@@ -13,7 +13,7 @@ import { BatchBuilder, maxBatchPages } from '../link/batch.js';
 import { frameType } from '../link/frames.js';
 import { encodeHints, type RunInPlace } from '../link/hints.js';
 import { maxTailPayloadBytes, packTail } from '../link/packedTail.js';
-import { RunCollector, type RunPlace } from './runCollector.js';
+import { RunCollector } from './runCollector.js';
 import type { SentAhead } from './sentAhead.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
 import type { ReferredRun } from './window.js';
@@ -39,7 +39,6 @@ export interface EncodingOptions {
 /** What becomes of a page in QEMU's first pass: it has been there, or the page comes from the disk, or is sent. */
 export type PageFate = 'passed' | 'onDisk' | 'sent';
 
-const zeroes = Buffer.alloc(pageBytes);
 const nothingRetained: ReadonlyMap<number, ReferredRun> = new Map();
 
 export class StreamToFrames implements StreamHandler {
@@ -72,7 +71,7 @@ export class StreamToFrames implements StreamHandler {
     private readonly digester: RunDigester,
     private readonly pool: BufferPool,
   ) {
-    this.#run = new RunCollector(pool.acquire());
+    this.#run = new RunCollector(pool.acquire(), () => this.#closeRun());
     this.#sink = sink;
     this.#counters = counters;
     this.#options = options;
@@ -160,12 +159,12 @@ export class StreamToFrames implements StreamHandler {
     this.#advance(block.index, pageIndex);
     const map = this.#teleportMap;
     if (this.#options.elide && map?.find(block.index, pageIndex)) {
-      this.#collect(block.index, pageIndex, source, start, map);
+      this.#run.collect(block.index, pageIndex, map, source, start);
       return;
     }
     this.#counters.pages.sent++;
     if (this.#ahead?.find(block.index, pageIndex)) {
-      this.#collect(block.index, pageIndex, source, start, this.#ahead);
+      this.#run.collect(block.index, pageIndex, this.#ahead, source, start);
       return;
     }
     this.#closeRun();
@@ -176,11 +175,8 @@ export class StreamToFrames implements StreamHandler {
     this.#counters.pages.seen++;
     this.#advance(block.index, pageIndex);
     this.#counters.pages.zero++;
-    // Among others that were sent with it.
-    if (this.#ahead?.find(block.index, pageIndex) && this.#run.continues(block.index, pageIndex, this.#ahead)) {
-      this.#run.push(zeroes.fill(fill), 0);
-      return;
-    }
+    const ahead = this.#ahead;
+    if (ahead?.find(block.index, pageIndex) && this.#run.collectFill(block.index, pageIndex, ahead, fill)) return;
     this.#closeRun();
     this.#batch.addFill(block.index, pageIndex, fill);
     if (this.#batch.isFull) this.flush();
@@ -259,14 +255,6 @@ export class StreamToFrames implements StreamHandler {
   #addPage(block: number, page: number, source: Buffer, start: number): void {
     this.#batch.addPage(block, page, source, start);
     if (this.#batch.isFull || this.#batch.pageCount >= this.batchPages) this.flush();
-  }
-
-  #collect(block: number, page: number, source: Buffer, start: number, place: RunPlace): void {
-    if (!this.#run.continues(block, page, place)) {
-      this.#closeRun();
-      this.#run.begin(block, page, place);
-    }
-    this.#run.push(source, start);
   }
 
   #closeRun(): void {

@@ -9,13 +9,12 @@ import { pageBytes, type RunDigester, totalPagesOf } from '../digest.js';
 import { RelayError } from '../errors.js';
 import { maxReferencePages } from '../link/batch.js';
 import type { PageStore } from '../store/pageStore.js';
-import { RunCollector, type RunPlace } from './runCollector.js';
+import { RunCollector } from './runCollector.js';
 import type { SentAhead } from './sentAhead.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
 
 /** As much as a destination takes. */
 const maxTailBytes = 256 * 1024 * 1024;
-const zeroes = Buffer.alloc(pageBytes);
 
 /** Where pages go. */
 export type PageSink = Pick<PageStore, 'putPage' | 'putFill' | 'putReference'>;
@@ -38,7 +37,7 @@ export class StreamToStore implements StreamHandler {
   readonly #sink: CaptureSink;
   readonly #counters: RelayCounters;
   readonly #digester: RunDigester;
-  readonly #run = new RunCollector(Buffer.allocUnsafeSlow(maxReferencePages * pageBytes));
+  readonly #run = new RunCollector(Buffer.allocUnsafeSlow(maxReferencePages * pageBytes), () => this.flush());
   readonly #head: Buffer[] = [];
   readonly #tail: Buffer[] = [];
   #tailBytes = 0;
@@ -115,9 +114,8 @@ export class StreamToStore implements StreamHandler {
     this.#page = pageIndex;
     this.#ahead?.passed(block.index, pageIndex);
     this.#counters.pages.seen++;
-    if (this.#map?.find(block.index, pageIndex)) return this.#collect(block.index, pageIndex, source, start, this.#map);
-    if (this.#ahead?.find(block.index, pageIndex))
-      return this.#collect(block.index, pageIndex, source, start, this.#ahead);
+    const place = [this.#map, this.#ahead].find((one) => one?.find(block.index, pageIndex));
+    if (place) return this.#run.collect(block.index, pageIndex, place, source, start);
     this.flush();
     pages.putPage(block.index, pageIndex, source, start);
   }
@@ -129,11 +127,8 @@ export class StreamToStore implements StreamHandler {
     this.#ahead?.passed(block.index, pageIndex);
     this.#counters.pages.seen++;
     this.#counters.pages.zero++;
-    // Among others that were sent with it.
-    if (this.#ahead?.find(block.index, pageIndex) && this.#run.continues(block.index, pageIndex, this.#ahead)) {
-      this.#run.push(zeroes.fill(fill), 0);
-      return;
-    }
+    const ahead = this.#ahead;
+    if (ahead?.find(block.index, pageIndex) && this.#run.collectFill(block.index, pageIndex, ahead, fill)) return;
     this.flush();
     pages.putFill(block.index, pageIndex, 1, fill);
   }
@@ -180,13 +175,5 @@ export class StreamToStore implements StreamHandler {
     }
     this.#pages!.putReference(block, page, count, disk, diskOffsetBytes, digest, bytes);
     if (disk !== heldDisk) this.#counters.pages.teleported += count;
-  }
-
-  #collect(block: number, page: number, source: Buffer, start: number, place: RunPlace): void {
-    if (!this.#run.continues(block, page, place)) {
-      this.flush();
-      this.#run.begin(block, page, place);
-    }
-    this.#run.push(source, start);
   }
 }

@@ -23,7 +23,7 @@ const sourceOf = (guest: Buffer, reads: number[] = []) => ({
 test('what is held no longer counts once, and not as another disk’s', async () => {
   const guest = randomBytes(256 * pageBytes);
   await using rig = await RelayRig.start(256, Buffer.alloc(4096), { heldLimitBytes: 0 });
-  const place = { source: sourceOf(guest), offset: 0 };
+  const place = { file: sourceOf(guest), fileOffset: 0 };
   await rig.source.sendAhead({ blocks: [{ name: 'pc.ram', lengthBytes: guest.length, place }], limitBytes: 2 ** 30 });
   await until(() => rig.source.state.backlogBytes === 0);
   const pages = Array.from({ length: 256 }, (_, at): [number, Buffer] => [

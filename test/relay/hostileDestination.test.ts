@@ -147,7 +147,7 @@ describe('a source relay', () => {
       },
       nextData: (offset) => offset,
     };
-    const blocks = [{ name: 'pc.ram', lengthBytes: 4 * pageBytes, place: { source, offset: 0 } }];
+    const blocks = [{ name: 'pc.ram', lengthBytes: 4 * pageBytes, place: { file: source, fileOffset: 0 } }];
     await destination.relay.sendAhead({ blocks, limitBytes: 2 ** 20 });
     await until(() => destination.ordered.length >= 2);
     expect(destination.ordered[1]!.type).toBe(frameType.ahead);

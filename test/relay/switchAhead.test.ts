@@ -20,7 +20,7 @@ const sourceOf = (guest: Buffer) => ({
 const ram = (name: string, pages: number) => {
   const guest = randomBytes(pages * 4096);
   return {
-    blocks: [{ name, lengthBytes: guest.length, place: { source: sourceOf(guest), offset: 0 } }],
+    blocks: [{ name, lengthBytes: guest.length, place: { file: sourceOf(guest), fileOffset: 0 } }],
     limitBytes: 2 ** 20,
   };
 };
@@ -60,7 +60,7 @@ test('what the guest will look at first goes before QEMU’s stream, and what is
   // The guest has written to it by the time that QEMU's stream has it.
   guest.fill(1, 40 * 4096, 41 * 4096);
   await liar.relay.sendAhead({
-    blocks: [{ name: 'ram', lengthBytes: guest.length, place: { source: sourceOf(guest), offset: 0 } }],
+    blocks: [{ name: 'ram', lengthBytes: guest.length, place: { file: sourceOf(guest), fileOffset: 0 } }],
     limitBytes: 2 ** 20,
   });
   const ahead = await liar.hears(frameType.ahead);

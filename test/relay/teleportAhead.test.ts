@@ -5,7 +5,8 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { heldDisk, isZero, type MemorySource, PagerError } from '../../pager/index.js';
 import { type Frame, frameType } from '../../relay/link/frames.js';
-import type { ReadableBlock, ReadableMemory } from '../../relay/source/sentAhead.js';
+import type { GuestBlock } from '../../relay/source/guestBlock.js';
+import type { ReadableMemory } from '../../relay/source/sentAhead.js';
 import { Network } from './link/network.js';
 import { until } from './peers.js';
 import { tamperingProxy } from './proxy.js';
@@ -73,8 +74,8 @@ function sourceOf(guest: Buffer): MemorySource {
   };
 }
 
-function memoryOf(guest: Buffer, block: Partial<ReadableBlock> = {}, limitBytes = unlimited): ReadableMemory {
-  const place = { source: sourceOf(guest), offset: 0 };
+function memoryOf(guest: Buffer, block: Partial<GuestBlock> = {}, limitBytes = unlimited): ReadableMemory {
+  const place = { file: sourceOf(guest), fileOffset: 0 };
   return { blocks: [{ name: 'pc.ram', lengthBytes: guest.length, place, ...block }], limitBytes };
 }
 
@@ -224,7 +225,7 @@ describe('what was sent ahead', () => {
       left--;
       source.read(...args);
     };
-    await rig.source.sendAhead(memoryOf(guest, { place: { source: { ...source, read }, offset: 0 } }));
+    await rig.source.sendAhead(memoryOf(guest, { place: { file: { ...source, read }, fileOffset: 0 } }));
     await until(() => rig.source.state.bytesOnWire > guest.length / 4);
     network.cut();
     await until(() => rig.source.state.reconnects > 0 && left === 0 && rig.source.state.backlogBytes === 0);
@@ -450,7 +451,7 @@ describe('memory that cannot be read', () => {
         throw unreadable();
       },
     };
-    await expect(sendAhead(0, memoryOf(guest, { place: { source, offset: 0 } }))).rejects.toMatchObject({
+    await expect(sendAhead(0, memoryOf(guest, { place: { file: source, fileOffset: 0 } }))).rejects.toMatchObject({
       code: 'VMMIG_MEMORY_FILE_READ',
     });
     await rig.send([contents(guest), []]);
@@ -477,7 +478,7 @@ describe('memory that cannot be read', () => {
         sourceOf(guest).read(offset, ...rest);
       },
     };
-    await sendAhead(sentPages, memoryOf(guest, { place: { source, offset: 0 } }));
+    await sendAhead(sentPages, memoryOf(guest, { place: { file: source, fileOffset: 0 } }));
     await until(() => isTried);
     await rig.send([contents(guest), []]);
     await arrives();
@@ -498,7 +499,7 @@ describe('memory that cannot be read', () => {
         signal!.throwIfAborted();
       },
     };
-    const sending = rig.source.sendAhead(memoryOf(guest, { place: { source, offset: 0 } }));
+    const sending = rig.source.sendAhead(memoryOf(guest, { place: { file: source, fileOffset: 0 } }));
     await looking.promise;
     rig.source.abort();
     await expect(sending).rejects.toMatchObject({ name: 'AbortError' });

@@ -2,15 +2,15 @@
  * Takes the guest from its QEMU's stream: its memory goes into a store, but for what the stream leaves out because it is
  * kept in files; and the destination is told what the stream begins and ends with.
  */
-import type { RamBlock, StreamHandler } from '../../../stream/handler.js';
+import type { StreamHandler } from '../../../stream/handler.js';
 import type { RelayCounters } from '../../counters.js';
-import { type BlockSize, pagesOfBlocks, type RunDigester } from '../../digest.js';
+import { areSameBlocks, type BlockSize, pagesOfBlocks, type RunDigester } from '../../digest.js';
 import { RelayError } from '../../errors.js';
 import { frameType } from '../../link/frames.js';
 import { decodeHints, encodeHints } from '../../link/hints.js';
 import { CaptureLog, type LoggedCapture } from '../../store/captureLog.js';
 import { PageStore } from '../../store/pageStore.js';
-import type { FilePages, GuestMemory } from '../filePages.js';
+import type { FilePages } from '../filePages.js';
 import type { GuestPages } from '../guestPages.js';
 import type { SentAhead } from '../sentAhead.js';
 import { type CaptureStart, type PageSink, StreamToStore } from '../streamToStore.js';
@@ -122,7 +122,9 @@ export class GuestCapture implements Disposable {
   #began(start: CaptureStart): PageSink {
     const { blocks } = start;
     const { memory, store: storeOptions } = this.#options;
-    if (memory !== null) requireBlocks(blocks, memory.blocks);
+    // What was sent ahead names blocks by their places.
+    if (memory !== null && !areSameBlocks(blocks, memory.blocks))
+      throw new RelayError('VMMIG_RELAY_STREAM', 'the guest has other memory than it had a moment ago');
     this.#blocksFrame = encodeCapture(start, memory !== null);
     this.sendBlocks();
     const { map } = this.#toStore;
@@ -133,12 +135,4 @@ export class GuestCapture implements Disposable {
     this.#handlers.opened(store, blocks);
     return store;
   }
-}
-
-/** What was sent ahead names blocks by their places. */
-function requireBlocks(blocks: readonly RamBlock[], expected: GuestMemory['blocks']): void {
-  const isSame = ({ name, lengthBytes }: RamBlock, at: number) =>
-    name === expected[at]?.name && lengthBytes === expected[at].lengthBytes;
-  if (blocks.length !== expected.length || !blocks.every(isSame))
-    throw new RelayError('VMMIG_RELAY_STREAM', 'the guest has other memory than it had a moment ago');
 }

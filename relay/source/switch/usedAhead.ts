@@ -3,9 +3,9 @@
  * stream brings it by address, much of it in the last moment before the guest stops. See sentAhead.ts.
  */
 import type { Digester } from '../../../pager/index.js';
-import { BatchBuilder, maxBatchPages } from '../../link/batch.js';
 import { type Frame, frameType } from '../../link/frames.js';
 import { decodeSequences } from '../../link/sequences.js';
+import { AheadSender } from '../aheadSender.js';
 import { encodeMemory } from '../memoryFrame.js';
 import { type ReadableMemory, SentAhead } from '../sentAhead.js';
 import type { CacheMap } from '../teleportMap.js';
@@ -19,14 +19,11 @@ export class UsedAhead implements Disposable {
   readonly pages: SentAhead;
   readonly #memory: ReadableMemory;
   readonly #link: Pick<SwitchLink, 'sendOrdered' | 'isOpenForBulk'>;
-  readonly #compress: boolean;
-  readonly #done: () => void;
-  readonly #builder = new BatchBuilder();
+  readonly #sender: AheadSender;
   /** Not acknowledged yet. */
   readonly #sequences = new Set<number>();
   readonly #ended = new AbortController();
   #isSurveyed = false;
-  #isDue = false;
 
   /** @param done - called when nothing waits for this any more */
   constructor(
@@ -38,8 +35,14 @@ export class UsedAhead implements Disposable {
     this.pages = new SentAhead(memory, digester, { awaitsCache: true });
     this.#memory = memory;
     this.#link = link;
-    this.#compress = compress;
-    this.#done = done;
+    const sink = {
+      isOpen: () => this.isFirst && link.isOpenForBulk,
+      send: (batch: Buffer) => void this.#sequences.add(link.sendOrdered(frameType.ahead, batch)),
+      paused: () => {
+        if (!this.isFirst) done();
+      },
+    };
+    this.#sender = new AheadSender(this.pages, sink, { compress, turnMs: maxTurnMs });
   }
 
   /** Once the relays have met. @throws PagerError when it cannot be read */
@@ -47,35 +50,29 @@ export class UsedAhead implements Disposable {
     this.#link.sendOrdered(frameType.memory, encodeMemory(this.#memory.blocks));
     await this.pages.survey(this.#ended.signal);
     this.#isSurveyed = true;
-    this.pump();
+    this.#sender.pump();
   }
 
   favour({ now, soon, later }: ExpectedUse): void {
     this.pages.favour([...now, ...soon, ...later]);
-    this.pump();
+    this.#sender.pump();
   }
 
   /** What need not be sent; null: nothing more is going to be known. */
   know(map: CacheMap | null): void {
     this.pages.know(map);
-    this.pump();
+    this.#sender.pump();
   }
 
   /** What QEMU's stream has brought is to wait for this. */
   get isFirst(): boolean {
     const { isOver, isWaiting } = this.pages;
-    return this.#isSurveyed && !isOver && !isWaiting && !this.#ended.signal.aborted;
+    return this.#isSurveyed && !isOver && !isWaiting && !this.#sender.isEnded;
   }
 
-  /** As much as the link takes. Whatever else is due comes in between. */
+  /** The link may take more. */
   pump(): void {
-    if (!this.#maySend || this.#isDue) return;
-    this.#isDue = true;
-    setImmediate(() => {
-      this.#isDue = false;
-      if (this.#maySend) this.#send();
-      if (!this.isFirst) this.#done();
-    });
+    this.#sender.pump();
   }
 
   /** @returns whether the destination speaks of what was sent ahead */
@@ -90,21 +87,6 @@ export class UsedAhead implements Disposable {
   /** Sends nothing from now on. */
   [Symbol.dispose](): void {
     this.#ended.abort();
-  }
-
-  get #maySend(): boolean {
-    return this.isFirst && this.#link.isOpenForBulk;
-  }
-
-  #send(): void {
-    try {
-      for (const untilMs = performance.now() + maxTurnMs; this.#maySend && performance.now() < untilMs; )
-        if (this.pages.fill(this.#builder, maxBatchPages) > 0)
-          this.#sequences.add(this.#link.sendOrdered(frameType.ahead, this.#builder.take(this.#compress)));
-    } catch {
-      // QEMU's stream has it.
-      this.#ended.abort();
-    }
-    this.pump();
+    this.#sender[Symbol.dispose]();
   }
 }

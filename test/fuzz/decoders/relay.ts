@@ -99,7 +99,7 @@ function toHeld(chunks: readonly Buffer[]): Decoded {
     async *dataRuns() {},
     nextData: (offset) => offset,
   };
-  const memory = { blocks: [{ ...aheadBlock, place: { source, offset: 0 } }], limitBytes: 2 ** 20 };
+  const memory = { blocks: [{ ...aheadBlock, place: { file: source, fileOffset: 0 } }], limitBytes: 2 ** 20 };
   const ahead = new SentAhead(memory, digester);
   const held = new HeldPages(digester, 2 ** 20);
   const builder = new BatchBuilder();

@@ -35,7 +35,7 @@ describe('of a guest of three blocks, one of which is not read', () => {
       return {
         name,
         lengthBytes,
-        place: found === undefined ? null : { source: found.file, offset: found.fileOffset },
+        place: found === undefined ? null : { file: found.file, fileOffset: found.fileOffset },
       };
     });
     readable = { blocks: places, limitBytes: 2 ** 20 };
