@@ -52,7 +52,8 @@ export class SourceDeparture implements Disposable {
     this.#what = what;
     this.#handlers = handlers;
     const { guest, inspection, memory, switching } = what;
-    this.#expected = switching === null ? null : new ExpectedUseFinder(guest.monitor, inspection, memory?.blocks ?? []);
+    this.#expected =
+      switching === null ? null : new ExpectedUseFinder(guest.patientMonitor, inspection, memory?.blocks ?? []);
   }
 
   /** When the guest was stopped, by this host's clock. To be asked for once it has set out. */

@@ -26,6 +26,7 @@ export class SourceSampling {
   #migration: MigrationState | null = null;
   #touchedPages: number | null = null;
   #isStopped = false;
+  #isAsking = false;
 
   /** @param look - not called before `start` */
   constructor(look: () => Sampled, notify: (sample: SourceSample) => void) {
@@ -85,10 +86,12 @@ export class SourceSampling {
 
   async #sample(): Promise<void> {
     const { monitor } = this.#look();
-    try {
-      if (monitor !== null) this.#migration = await migrationState(monitor);
-    } catch {
+    // Through libvirt it may take longer than until the next time.
+    if (monitor !== null && !this.#isAsking) {
+      this.#isAsking = true;
       // The relay notices when QEMU is gone, and says so in `finished`.
+      this.#migration = await migrationState(monitor).catch(() => this.#migration);
+      this.#isAsking = false;
     }
     this.#tell();
   }

@@ -19,6 +19,8 @@ const optionRoms = { start: 0xc0000, lengthBytes: 0x20000 } as const;
 const maxBuffers = 4;
 const maxBufferBytes = 16_384;
 const descriptorBytes = 16;
+/** Of each device. One with serial ports has 64, of which a guest uses the first few; each has to be asked for. */
+const maxQueues = 16;
 const hasNext = 1;
 
 type Memory = Pick<PhysicalMemory, 'read'>;
@@ -65,7 +67,7 @@ export function loadWorkingSet(
 async function queuesOf(qmp: QmpMonitor, path: string, signal?: AbortSignal): Promise<VirtioQueue[]> {
   const { 'num-vqs': count } = await qmp.execute('x-query-virtio-status', { path }, { signal });
   const queues = await Promise.all(
-    Array.from({ length: count }, (_, queue) =>
+    Array.from({ length: Math.min(count, maxQueues) }, (_, queue) =>
       qmp.execute('x-query-virtio-queue-status', { path, queue }, { signal }),
     ),
   );

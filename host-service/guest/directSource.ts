@@ -44,13 +44,14 @@ const throttled = {
 export class DirectSource implements SourceGuest {
   readonly monitor: QmpClient;
   readonly #address: GuestAddress;
+  readonly patientMonitor: QmpClient;
   #inspection: GuestInspection | null = null;
   #previous: PreviousSettings | null = null;
   #streamPath = '';
   hasSetOut = false;
 
   private constructor(monitor: QmpClient, address: GuestAddress) {
-    this.monitor = monitor;
+    this.monitor = this.patientMonitor = monitor;
     this.#address = address;
   }
 

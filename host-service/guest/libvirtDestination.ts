@@ -24,8 +24,9 @@ const pollMs = 25;
 const startTimeoutMs = 60_000;
 /** For a daemon that is busy with ending a QEMU. */
 const endTimeoutMs = 10_000;
-/** From the last byte that QEMU gets to the guest's running. */
+/** From the last byte that QEMU gets to the guest's running: at most, and mostly less than. */
 const loadTimeoutMs = 30_000;
+const usualLoadMs = 500;
 
 /** What became of a guest that was to run here. */
 export type Fate = 'running' | 'ended' | 'unknown';
@@ -87,6 +88,12 @@ export class LibvirtDestination implements AsyncDisposable {
   async runs(handOver: () => Promise<void>): Promise<number> {
     const { domain } = this.#address;
     await handOver();
+    // To ask slows it down.
+    const resumed = this.#resumed.then(
+      () => {},
+      () => {},
+    );
+    await Promise.race([resumed, delay(usualLoadMs, undefined, { ref: false })]);
     for (const deadline = Date.now() + loadTimeoutMs; ; await delay(pollMs)) {
       const found = await domainState(this.#virsh, domain);
       if (found?.state === 'running') return await Promise.race([this.#resumed, delay(pollMs).then(() => Date.now())]);

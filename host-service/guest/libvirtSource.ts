@@ -29,6 +29,7 @@ import {
   migrationState,
   openMonitor,
   parseDomain,
+  type QmpMonitor,
   Virsh,
 } from '../../hypervisor/index.js';
 import { untilAborted } from '../untilAborted.js';
@@ -40,6 +41,8 @@ import { leavingOut, VirshGuard } from './virshGuard.js';
 import { VirshQga } from './virshQga.js';
 
 const pollMs = 50;
+/** For what a guest has beside its memory, where that is in files: QEMU sends it in a moment. */
+const filesDowntimeLimitMs = 50;
 /** For libvirt to put things in order after a stream that broke. */
 const unwindTimeoutMs = 8_000;
 /** For the same once it has lost the destination, too. */
@@ -55,6 +58,7 @@ const heldFile = 'held';
 
 export class LibvirtSource implements SourceGuest {
   readonly monitor: LibvirtMonitorClient;
+  readonly patientMonitor: QmpMonitor;
   readonly #virsh: Virsh;
   readonly #address: DomainAddress;
   #departure: (Departure & { readonly domain: DomainDeparture }) | null = null;
@@ -69,6 +73,7 @@ export class LibvirtSource implements SourceGuest {
     this.#address = address;
     this.#virsh = new Virsh(address.uri);
     this.monitor = openMonitor(this.#virsh, address);
+    this.patientMonitor = this.monitor.patient;
   }
 
   async streamPath(migrationId: string): Promise<string> {
@@ -100,8 +105,8 @@ export class LibvirtSource implements SourceGuest {
     // libvirt is busy with the destination for longer than that takes.
     const { 'downtime-limit': limitMs } = await this.monitor.execute('query-migrate-parameters', {}, { signal });
     this.#previousDowntimeMs = limitMs ?? null;
+    await this.allowDowntime(departure.isInFiles ? filesDowntimeLimitMs : iterateDowntimeLimitMs, signal);
     if (departure.isInFiles) await this.#leaveMemoryOut(signal);
-    else await this.allowDowntime(iterateDowntimeLimitMs, signal);
     await this.#tunnel?.reached;
   }
 
@@ -157,6 +162,8 @@ export class LibvirtSource implements SourceGuest {
   }
 
   async allowDowntime(limitMs: number, signal: AbortSignal): Promise<void> {
+    // It has been told before it set out, and what is left is little.
+    if (this.#departure!.isInFiles && limitMs <= filesDowntimeLimitMs) return;
     await this.#virsh.run(['migrate-setmaxdowntime', '--domain', this.#address.domain, '--downtime', String(limitMs)], {
       signal,
     });

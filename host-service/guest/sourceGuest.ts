@@ -43,6 +43,8 @@ export interface DomainDeparture {
 /** Disposing of it leaves the guest as it is. */
 export interface SourceGuest extends AsyncDisposable {
   readonly monitor: QmpMonitor;
+  /** For what may wait for everything else. */
+  readonly patientMonitor: QmpMonitor;
   /** Where the relay is to listen for QEMU. Makes the directory, if need be. */
   streamPath(migrationId: string, directory: string): Promise<string>;
   inspect(signal: AbortSignal): Promise<GuestInspection>;

@@ -17,6 +17,7 @@ import type { Virsh } from './virsh.js';
 interface Limits {
   readonly signal?: AbortSignal | undefined;
   readonly timeoutMs?: number | undefined;
+  readonly isPatient?: boolean | undefined;
 }
 
 interface Waiting {
@@ -34,6 +35,8 @@ const eventLine = /^(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d\.\d+)([+-]\d{4}): event (\
 export interface LibvirtMonitorClient extends QmpMonitor {
   /** Resolves when libvirt has hung up on who waits for events. */
   readonly lost: Promise<void>;
+  /** The same; what it is asked waits for everything else that libvirt is asked. */
+  readonly patient: QmpMonitor;
 }
 
 class LibvirtMonitor {
@@ -53,14 +56,12 @@ class LibvirtMonitor {
     });
   }
 
-  async execute(name: string, args: object = {}, { signal, timeoutMs }: Limits = {}): Promise<unknown> {
+  async execute(name: string, args: object = {}, limits: Limits = {}): Promise<unknown> {
     const command = JSON.stringify(
       Object.keys(args).length === 0 ? { execute: name } : { execute: name, arguments: args },
     );
-    const said = await this.#virsh.run(['qemu-monitor-command', '--domain', this.#address.domain, command], {
-      signal,
-      timeoutMs,
-    });
+    const words = ['qemu-monitor-command', '--domain', this.#address.domain, command];
+    const said = await this.#virsh.run(words, limits);
     let answer: { return?: unknown; error?: { class: string; desc: string } };
     try {
       answer = JSON.parse(said);
@@ -102,6 +103,12 @@ class LibvirtMonitor {
     });
     waited.catch(() => {});
     return waited;
+  }
+
+  get patient(): QmpMonitor {
+    const execute = (name: string, args?: object, limits?: Limits) =>
+      this.execute(name, args, { ...limits, isPatient: true });
+    return { execute, waitFor: this.waitFor.bind(this), close: this.close.bind(this) } as QmpMonitor;
   }
 
   async close(): Promise<void> {

@@ -18,6 +18,8 @@ import { LibvirtError, libvirtError, reasonIn } from './errors.js';
 export interface VirshLimits {
   readonly signal?: AbortSignal | undefined;
   readonly timeoutMs?: number | undefined;
+  /** Everything else that is asked meanwhile goes first. */
+  readonly isPatient?: boolean | undefined;
 }
 
 const defaultTimeoutMs = 20_000;
@@ -30,7 +32,9 @@ type Shell = ChildProcessByStdio<Writable, Readable, null>;
 export class Virsh implements AsyncDisposable {
   readonly uri: string;
   #shell: Shell | null = null;
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #urgent: (() => Promise<void>)[] = [];
+  readonly #patient: (() => Promise<void>)[] = [];
+  #turn: Promise<void> | null = null;
   #isClosed = false;
 
   /** Starts with the first command. */
@@ -43,16 +47,27 @@ export class Virsh implements AsyncDisposable {
    * @param words - the command and its arguments; no control characters, which a terminal would take for keys
    * @throws LibvirtError
    */
-  async run(words: readonly string[], limits: VirshLimits = {}): Promise<string> {
-    const turn = this.#turn.then(() => this.#answer(words, limits));
-    this.#turn = turn.catch(() => {});
-    return await turn;
+  run(words: readonly string[], limits: VirshLimits = {}): Promise<string> {
+    return new Promise((resolve, reject) => {
+      const waiting = limits.isPatient ? this.#patient : this.#urgent;
+      waiting.push(() => this.#answer(words, limits).then(resolve, reject));
+      this.#turn ??= this.#takeTurns();
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosed = true;
     await this.#turn;
     this.#end();
+  }
+
+  async #takeTurns(): Promise<void> {
+    for (;;) {
+      const next = this.#urgent.shift() ?? this.#patient.shift();
+      if (next === undefined) break;
+      await next();
+    }
+    this.#turn = null;
   }
 
   async #answer(words: readonly string[], limits: VirshLimits): Promise<string> {

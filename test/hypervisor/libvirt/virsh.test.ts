@@ -26,6 +26,16 @@ describe('virsh, kept running', () => {
     expect(answers).toEqual([['test'], { state: 'running', reason: expect.any(String) }, 'test:///default']);
   });
 
+  it('answers last what may wait', async () => {
+    const answered: string[] = [];
+    const ask = async (word: string, isPatient?: boolean) => {
+      await virsh.run(['uri'], { isPatient });
+      answered.push(word);
+    };
+    await Promise.all([ask('first'), ask('patient', true), ask('patient too', true), ask('second'), ask('third')]);
+    expect(answered).toEqual(['first', 'second', 'third', 'patient', 'patient too']);
+  });
+
   it('tells what libvirt refuses, and goes on', async () => {
     await expect(virsh.run(['domstate', 'nothing'])).rejects.toMatchObject({ code: 'VMMIG_LIBVIRT_NO_DOMAIN' });
     await expect(virsh.run(['no-such-command'])).rejects.toMatchObject({
