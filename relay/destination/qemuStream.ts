@@ -2,13 +2,13 @@
  * The migration stream that the destination QEMU is given: the source's bytes where they are not RAM,
  * and RAM sections of this relay's own making, in whatever order the pages become available.
  */
-import { once } from 'node:events';
-import { createConnection, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { StreamEncoder } from '../../stream/encoder.js';
 import type { RamBlock } from '../../stream/handler.js';
 import { pageBytes } from '../digest.js';
 import { RelayError } from '../errors.js';
 import { setSendBuffer } from '../socketOptions.js';
+import { connectToQemu } from './connectToQemu.js';
 
 const sendBufferBytes = 4 * 1024 * 1024;
 const maxBacklogBytes = 2 * 1024 * 1024;
@@ -33,12 +33,7 @@ export class QemuStream {
 
   /** Connects to the socket on which the destination QEMU waits for its migration. */
   static async connect(path: string, lost: (error: RelayError) => void): Promise<QemuStream> {
-    const socket = createConnection({ path });
-    try {
-      await once(socket, 'connect');
-    } catch (cause) {
-      throw new RelayError('VMMIG_RELAY_QEMU', `the destination QEMU does not listen on ${path}`, cause);
-    }
+    const socket = await connectToQemu(path);
     setSendBuffer(socket, sendBufferBytes);
     const stream = new QemuStream(socket);
     // Once it has the device state QEMU hangs up by itself, before the stream's end if it likes. Whether it was content
