@@ -6,9 +6,14 @@ import type { DomainDeparture, SourceGuest } from './guest/sourceGuest.js';
 import type { Params } from './protocol.js';
 import { ExpectedUseFinder } from './switching/expectedUse.js';
 import type { SourceSwitch } from './switching/sourceSwitch.js';
+import { untilAborted } from './untilAborted.js';
 
 type DomainParams = NonNullable<Params<'source.start'>['domain']>;
 
+/** QEMU is to keep iterating. Zero would end it at the first clean pass. */
+const iterateDowntimeLimitMs = 1;
+/** For what a guest has beside its memory, where that is in files: QEMU sends it in a moment, once it may. */
+const filesDowntimeLimitMs = 50;
 /** The longest that QEMU takes. */
 export const finishDowntimeLimitMs = 2_000_000;
 
@@ -61,16 +66,20 @@ export class SourceDeparture implements Disposable {
     return this.#stopped!;
   }
 
-  /** Lets QEMU migrate into the relay. */
-  async begin(params: Params<'source.start'>, signal: AbortSignal): Promise<void> {
+  /** Lets QEMU migrate into the relay. @param answered - by the guest's agent, or not waited for any more */
+  async begin(params: Params<'source.start'>, answered: Promise<void>, signal: AbortSignal): Promise<void> {
     try {
-      await this.#setOut(params, signal);
+      await this.#setOut(params, answered, signal);
     } finally {
       this.#tellIterating();
     }
   }
 
-  async #setOut({ domain, ...asked }: Params<'source.start'>, signal: AbortSignal): Promise<void> {
+  async #setOut(
+    { domain, mayThrottle }: Params<'source.start'>,
+    answered: Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { guest, inspection, memory, streamPath, switching } = this.#what;
     const isInFiles = memory !== null;
     void touchedPages(inspection.process.pid, inspection.memory.blocks).then((pages) => this.#handlers.touched(pages));
@@ -80,8 +89,12 @@ export class SourceDeparture implements Disposable {
     this.#stopped = guest.monitor.waitFor('STOP').then(eventTimeMs);
     this.#stopped.then(() => this.#handlers.stopped()).catch(() => {});
     this.#isDomain = leaves !== null;
-    await guest.prepare({ streamPath, ...asked, isInFiles, domain: leaves }, signal);
+    const downtimeLimitMs = isInFiles ? filesDowntimeLimitMs : iterateDowntimeLimitMs;
+    await guest.prepare({ streamPath, isInFiles, downtimeLimitMs, mayThrottle, domain: leaves }, signal);
     this.#tellIterating();
+    // QEMU's setting out holds up the guest, and so its answer, for longer than it saves. libvirt is busy for longer than the
+    // agent before it has QEMU set out; the stream waits for the answer at the relay.
+    if (!isInFiles && !this.#isDomain) await untilAborted(answered, signal);
     if (!isInFiles) await guest.setOut(signal);
     switching?.departs(guest.letGo());
   }
@@ -99,7 +112,7 @@ export class SourceDeparture implements Disposable {
   async allowDowntime(downtimeLimitMs: number, signal: AbortSignal): Promise<void> {
     const { guest, switching, memory } = this.#what;
     switching?.permit();
-    await guest.allowDowntime(downtimeLimitMs, signal);
+    if (memory === null || downtimeLimitMs > filesDowntimeLimitMs) await guest.allowDowntime(downtimeLimitMs, signal);
     if (memory !== null && !this.#hasSetOut) {
       this.#hasSetOut = true;
       const { relay } = switching!;

@@ -178,7 +178,7 @@ export class SourceSide implements AsyncDisposable {
   /** Lets QEMU migrate into the relay. */
   async start(params: Params<'source.start'>, signal: AbortSignal): Promise<null> {
     this.#ahead?.watch(this.#fateOf);
-    await this.#departure!.begin(params, signal);
+    await this.#departure!.begin(params, this.#cache.answered(params.agentPatienceMs), signal);
     this.#sampling.start();
     return null;
   }

@@ -2,7 +2,6 @@
  * What every mode of migration has in common: looking before anything is changed, letting the relays meet, asking the
  * agent, and the way out when something fails. When and how the guest is switched over is the mode's.
  */
-import { setTimeout as delay } from 'node:timers/promises';
 import { call, type Params, type StartedProcess } from '../host-service/protocol.js';
 import type { InventoryHost } from '../hosts/index.js';
 import { abandon } from './abandon.js';
@@ -216,16 +215,8 @@ export abstract class Migration implements AsyncDisposable {
     await this.#scans?.over.catch(() => {});
   }
 
-  /**
-   * After the agent has answered: QEMU's setting out holds up the guest, and so its answer, for longer than it saves. Before
-   * libvirt has QEMU set out it is busy for longer than the agent; the stream waits for its answer at the relay.
-   */
   async #startSource(prepared: Prepared): Promise<void> {
     await this.#relays!.listening;
-    if (!this.intent.guest.isDomain) {
-      const answered = this.#scans?.over.catch(() => {});
-      await Promise.race([answered, delay(this.agentPatienceMs, undefined, { ref: false })]);
-    }
     await startSource(prepared, this, this.#relays!, this.signal);
   }
 

@@ -21,8 +21,6 @@ import type { GuestAddress } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
 import type { Departure, SourceGuest } from './sourceGuest.js';
 
-/** QEMU is to keep iterating until it is told otherwise. Zero would end it at the first clean pass. */
-export const iterateDowntimeLimitMs = 1;
 /** Above what any QEMU reaches: the link is what limits, by backpressure. */
 const unlimitedBytesPerSecond = 2 ** 40;
 
@@ -80,7 +78,7 @@ export class DirectSource implements SourceGuest {
     return new QgaSocket(path);
   }
 
-  async prepare({ streamPath, isInFiles, mayThrottle }: Departure, signal: AbortSignal): Promise<void> {
+  async prepare({ streamPath, isInFiles, downtimeLimitMs, mayThrottle }: Departure, signal: AbortSignal): Promise<void> {
     this.#streamPath = streamPath;
     this.#previous = await applyMigrationSettings(
       this.monitor,
@@ -98,7 +96,7 @@ export class DirectSource implements SourceGuest {
         },
         parameters: {
           'max-bandwidth': unlimitedBytesPerSecond,
-          'downtime-limit': iterateDowntimeLimitMs,
+          'downtime-limit': downtimeLimitMs,
           ...(mayThrottle ? hardlyThrottled : {}),
         },
       },

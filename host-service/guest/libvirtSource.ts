@@ -33,7 +33,6 @@ import {
   Virsh,
 } from '../../hypervisor/index.js';
 import { untilAborted } from '../untilAborted.js';
-import { iterateDowntimeLimitMs } from './directSource.js';
 import { makeStreamPath } from './libvirtPaths.js';
 import { TunnelEntrance } from './libvirtTunnel.js';
 import type { Departure, DomainDeparture, SourceGuest } from './sourceGuest.js';
@@ -41,8 +40,6 @@ import { leavingOut, VirshGuard } from './virshGuard.js';
 import { VirshQga } from './virshQga.js';
 
 const pollMs = 50;
-/** For what a guest has beside its memory, where that is in files: QEMU sends it in a moment. */
-const filesDowntimeLimitMs = 50;
 /** For libvirt to put things in order after a stream that broke. */
 const unwindTimeoutMs = 8_000;
 /** For the same once it has lost the destination, too. */
@@ -105,7 +102,7 @@ export class LibvirtSource implements SourceGuest {
     // libvirt is busy with the destination for longer than that takes.
     const { 'downtime-limit': limitMs } = await this.monitor.execute('query-migrate-parameters', {}, { signal });
     this.#previousDowntimeMs = limitMs ?? null;
-    await this.allowDowntime(departure.isInFiles ? filesDowntimeLimitMs : iterateDowntimeLimitMs, signal);
+    await this.allowDowntime(departure.downtimeLimitMs, signal);
     if (departure.isInFiles) await this.#leaveMemoryOut(signal);
     await this.#tunnel?.reached;
   }
@@ -162,8 +159,6 @@ export class LibvirtSource implements SourceGuest {
   }
 
   async allowDowntime(limitMs: number, signal: AbortSignal): Promise<void> {
-    // It has been told before it set out, and what is left is little.
-    if (this.#departure!.isInFiles && limitMs <= filesDowntimeLimitMs) return;
     await this.#virsh.run(['migrate-setmaxdowntime', '--domain', this.#address.domain, '--downtime', String(limitMs)], {
       signal,
     });

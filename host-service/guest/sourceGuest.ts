@@ -18,6 +18,8 @@ export interface Departure {
   readonly streamPath: string;
   /** The guest's memory is read from the files that it is kept in. */
   readonly isInFiles: boolean;
+  /** So little has to be left when QEMU stops the guest, until it is told otherwise. */
+  readonly downtimeLimitMs: number;
   /** The guest may be slowed down, should it write faster than the link takes. */
   readonly mayThrottle: boolean;
   /** Of a domain. */
@@ -56,7 +58,7 @@ export interface SourceGuest extends AsyncDisposable {
   openQga(path: string): QgaTransport;
   /** Readies QEMU. Nothing is sent yet. */
   prepare(departure: Departure, signal: AbortSignal): Promise<void>;
-  /** Resolves when QEMU migrates into the relay, and keeps doing so until it is given downtime. */
+  /** Resolves when QEMU migrates into the relay. */
   setOut(signal: AbortSignal): Promise<void>;
   /** Has begun, and has neither been undone nor brought to its end. */
   readonly hasSetOut: boolean;

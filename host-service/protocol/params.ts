@@ -111,6 +111,8 @@ export const methodParams = {
   'source.start': z.object({
     /** The guest may be slowed down, should `source.throttle` ask for it. */
     mayThrottle: z.boolean(),
+    /** QEMU does not send for so long, if the agent has not answered. */
+    agentPatienceMs: z.number().int().nonnegative(),
     domain: domainDepartureSchema.optional(),
   }),
   /** A QEMU that was held back goes on, as the link takes it. */
