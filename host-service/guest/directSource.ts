@@ -78,7 +78,10 @@ export class DirectSource implements SourceGuest {
     return new QgaSocket(path);
   }
 
-  async prepare({ streamPath, isInFiles, downtimeLimitMs, mayThrottle }: Departure, signal: AbortSignal): Promise<void> {
+  async prepare(
+    { streamPath, isInFiles, downtimeLimitMs, mayThrottle }: Departure,
+    signal: AbortSignal,
+  ): Promise<void> {
     this.#streamPath = streamPath;
     this.#previous = await applyMigrationSettings(
       this.monitor,
