@@ -15,6 +15,7 @@ import type { PostcopyStream } from '../postcopy/postcopyStream.js';
 import { Prefetcher } from '../prefetcher.js';
 import { Restorer, type RestorerSink } from '../restorer.js';
 import type { SwitchPhases } from './phases.js';
+import { SpareProcessors } from './spareProcessors.js';
 
 export interface DiskPagesOptions {
   readonly disks: readonly DiskReader[];
@@ -35,6 +36,7 @@ export class DiskPages {
   readonly #phases: Readonly<SwitchPhases>;
   readonly #restorer: Restorer;
   readonly #prefetcher: Prefetcher;
+  readonly #processors = new SpareProcessors(() => this.readOn());
   /** A frame's pages wait for QEMU: restoring, which comes after it, does not add to what it waits for. */
   #isWaiting = false;
 
@@ -53,8 +55,10 @@ export class DiskPages {
       pagesOfBlock,
       {
         ...sink,
-        place: (run, from, to, bytes) =>
-          void stream.place(run.block, run.page + from, to - from, bytes, from * pageBytes, 'local'),
+        place: (run, from, to, bytes) => {
+          void stream.place(run.block, run.page + from, to - from, bytes, from * pageBytes, 'local');
+          this.#processors.worked((to - from) * pageBytes);
+        },
         mayRead: () => this.#mayRead(),
       },
       { maxReadingBytes: reading.before, held },
@@ -65,9 +69,15 @@ export class DiskPages {
       counters,
       pagesOfBlock,
       {
-        place: (run, bytes) => void stream.place(run.block, run.page, run.count, bytes, 0, 'local'),
+        place: (run, bytes) => {
+          void stream.place(run.block, run.page, run.count, bytes, 0, 'local');
+          this.#processors.worked(run.count * pageBytes);
+        },
         mayPlace: () =>
-          !this.#isWaiting && this.#restorer.pending === 0 && stream.backlogBytes < maxBacklogBytes.before,
+          this.#hasTime &&
+          !this.#isWaiting &&
+          this.#restorer.pending === 0 &&
+          stream.backlogBytes < maxBacklogBytes.before,
       },
       reading.before,
     );
@@ -135,18 +145,26 @@ export class DiskPages {
 
   /** The guest has switched, or is about to. */
   readLess(): void {
+    this.#processors[Symbol.dispose]();
     this.#restorer.maxReadingBytes = reading.after;
   }
 
   /** Puts nothing in place from now on. */
   stop(): void {
+    this.#processors[Symbol.dispose]();
     this.#restorer.stop();
     this.#prefetcher.stop();
   }
 
+  /** The guest runs here, or nobody else's time is taken for it. */
+  get #hasTime(): boolean {
+    return this.#phases.hasSwitched || this.#processors.mayWork;
+  }
+
   #mayRead(): boolean {
     const { hasSwitched, isLoading } = this.#phases;
-    if (isLoading || this.#isWaiting || this.#stream.collectedBytes >= maxCollectedBytes) return false;
+    if (isLoading || !this.#hasTime || this.#isWaiting || this.#stream.collectedBytes >= maxCollectedBytes)
+      return false;
     return this.#stream.backlogBytes < (hasSwitched ? maxBacklogBytes.after : maxBacklogBytes.before);
   }
 }
