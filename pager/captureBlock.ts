@@ -1,10 +1,7 @@
-/** What is known of the pages of one RAM block that is kept in a file, or read from QEMU. Three bytes a page, and 18 for each group of pages. */
+/** What is known of the pages of one RAM block that is kept in a file, or read from QEMU. Seven bytes a page, and two for each group of pages. */
 import { HintTable } from './hintTable.js';
 import type { MemorySource } from './memorySource.js';
-
-export const pageBytes = 4096;
-/** Pages that are hinted, and checked later, together: one that has changed costs the others of its group. */
-export const groupPages = 16;
+import { groupPages, pageBytes } from './pageGroups.js';
 
 /** How a page will be told, as far as is known before it is read. */
 export const pageKind = { bytes: 0, reference: 1, fill: 2 } as const;

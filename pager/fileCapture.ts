@@ -31,10 +31,11 @@
  * references, take turns with that. Page cache is never hinted: the cache map, sent ahead, lets the destination read its
  * disk early, and the reference confirms it.
  */
-import { type CacheRun, CaptureBlock, type FileBlock, groupPages, pageBytes, pageKind } from './captureBlock.js';
+import { type CacheRun, CaptureBlock, type FileBlock, pageKind } from './captureBlock.js';
 import { FinalPass } from './finalPass.js';
 import { Flight, Flights, type SentSet } from './flights.js';
 import { HintPass } from './hintPass.js';
+import { groupPages, pageBytes } from './pageGroups.js';
 import type { Digester, PageBatch } from './pageTeller.js';
 import { WriteWatch, type WrittenPage } from './writeWatch.js';
 
@@ -84,7 +85,7 @@ export class FileCapture {
     this.#watch = new WriteWatch(this.#blocks, digester);
     const changed = (block: CaptureBlock, group: number) => this.#final.changed(block, group);
     const { hintLimitBytes: limitBytes, awaitsCache = false } = options;
-    this.#hints = new HintPass(this.#blocks, digester, changed, { limitBytes, awaitsCache });
+    this.#hints = new HintPass(this.#blocks, changed, { limitBytes, awaitsCache });
   }
 
   /** Whether a block is kept in a file; others come through QEMU's stream. */

@@ -1,6 +1,7 @@
 /** Goes through the memory of a guest that has stopped, and puts every page in a batch, once. */
-import { type CaptureBlock, groupPages, pageKind } from './captureBlock.js';
+import { type CaptureBlock, pageKind } from './captureBlock.js';
 import type { Flight } from './flights.js';
+import { groupPages } from './pageGroups.js';
 import { type Digester, type PageBatch, PageTeller } from './pageTeller.js';
 import { RangeQueue } from './rangeQueue.js';
 import { type PageRange, RangeStack } from './rangeStack.js';

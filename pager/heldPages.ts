@@ -3,7 +3,7 @@
  * the source has told the digest of the final bytes, and these are the same. What exceeds the limit is dropped: the source
  * is then asked for it.
  */
-import { groupPages, pageBytes } from './captureBlock.js';
+import { groupPages, pageBytes } from './pageGroups.js';
 import type { Digester } from './pageTeller.js';
 
 interface HeldRun {
@@ -15,7 +15,8 @@ interface HeldRun {
 const groupsPerBlock = 2 ** 28;
 
 export class HeldPages {
-  readonly #runs = new Map<number, HeldRun>();
+  /** By group. */
+  readonly #runs = new Map<number, readonly HeldRun[]>();
   #heldBytes = 0;
 
   constructor(
@@ -37,20 +38,32 @@ export class HeldPages {
       if (this.#heldBytes + lengthBytes <= this.limitBytes) {
         const copy = Buffer.allocUnsafeSlow(lengthBytes);
         bytes.copy(copy, 0, start + (at - page) * pageBytes);
-        this.#runs.set(key, { page: at, bytes: copy });
+        this.#runs.set(key, [{ page: at, bytes: copy }]);
         this.#heldBytes += lengthBytes;
       }
       at = end;
     }
   }
 
-  /** What is held of this run, if it has the digest, or null; in either case it is held no longer. */
+  /** What is held of this run, if it has the digest, or null; what has been compared is held no longer. */
   take(block: number, page: number, count: number, digest: Buffer): Buffer | null {
     const key = keyOf(block, page);
-    const run = this.#runs.get(key);
-    this.#forget(key);
-    if (run === undefined || run.page !== page || run.bytes.length !== count * pageBytes) return null;
-    return this.digester.digest(run.bytes).equals(digest) ? run.bytes : null;
+    const runs = this.#runs.get(key) ?? [];
+    const run = runs.find((one) => one.page <= page && page + count <= endOf(one));
+    if (run === undefined) return null;
+    const part = (from: number, to: number) =>
+      run.bytes.subarray((from - run.page) * pageBytes, (to - run.page) * pageBytes);
+    const rest = [
+      { page: run.page, bytes: onItsOwn(part(run.page, page)) },
+      { page: page + count, bytes: onItsOwn(part(page + count, endOf(run))) },
+    ];
+    this.#runs.set(
+      key,
+      [...runs.filter((one) => one !== run), ...rest].filter(({ bytes }) => bytes.length > 0),
+    );
+    this.#heldBytes -= count * pageBytes;
+    const bytes = part(page, page + count);
+    return this.digester.digest(bytes).equals(digest) ? bytes : null;
   }
 
   /** All of it, when nothing will be confirmed any more. */
@@ -60,9 +73,21 @@ export class HeldPages {
   }
 
   #forget(key: number): void {
-    this.#heldBytes -= this.#runs.get(key)?.bytes.length ?? 0;
+    for (const { bytes } of this.#runs.get(key) ?? []) this.#heldBytes -= bytes.length;
     this.#runs.delete(key);
   }
+}
+
+/** A small part does not keep all the rest in memory. */
+function onItsOwn(part: Buffer): Buffer {
+  if (2 * part.length >= part.buffer.byteLength) return part;
+  const copy = Buffer.allocUnsafeSlow(part.length);
+  part.copy(copy);
+  return copy;
+}
+
+function endOf({ page, bytes }: HeldRun): number {
+  return page + bytes.length / pageBytes;
 }
 
 function keyOf(block: number, page: number): number {

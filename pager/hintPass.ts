@@ -1,6 +1,7 @@
 /** Goes through the memory of a guest that still runs, and puts in batches what the destination had best know already. */
-import { type CaptureBlock, groupPages, pageBytes, pageKind } from './captureBlock.js';
-import { type Digester, isZero, type PageBatch } from './pageTeller.js';
+import { type CaptureBlock, pageKind } from './captureBlock.js';
+import { groupPages, pageBytes } from './pageGroups.js';
+import { isZero, type PageBatch } from './pageTeller.js';
 import type { PageRange } from './rangeStack.js';
 
 /** A call takes a millisecond or two at most. */
@@ -38,7 +39,6 @@ export class HintPass {
 
   constructor(
     private readonly blocks: readonly CaptureBlock[],
-    private readonly digester: Digester,
     private readonly changed: (block: CaptureBlock, group: number) => void,
     { limitBytes, awaitsCache = false, isBackwards = false, isPast = () => false }: HintPassOptions,
   ) {
@@ -154,10 +154,8 @@ export class HintPass {
       hints.clear(group);
       return 0;
     }
-    const digest = this.digester.digest(this.#bytes.subarray(start, start + count * pageBytes));
     if (isHeld) {
-      const isSame = hints.startOf(group) === page - first && hints.countOf(group) === count;
-      if (isSame && hints.matches(group, digest)) return 0;
+      if (hints.isSame(group, page - first, count, this.#bytes, start)) return 0;
       this.changed(block, group);
       hints.clear(group);
     }
@@ -167,7 +165,7 @@ export class HintPass {
       this.#noRoomFrom = Math.min(this.#noRoomFrom, heldPages);
       return 0;
     }
-    hints.set(group, page - first, count, digest);
+    hints.set(group, page - first, count, this.#bytes, start);
     for (let at = 0; at < count; at++) batch.addPage(block.index, page + at, this.#bytes, start + at * pageBytes);
     return count;
   }

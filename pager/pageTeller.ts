@@ -1,6 +1,7 @@
 /** Puts pages in a batch, in their final version: what the guest had when it stopped. */
-import { type CaptureBlock, groupPages, pageBytes, pageKind } from './captureBlock.js';
+import { type CaptureBlock, pageKind } from './captureBlock.js';
 import type { Flight } from './flights.js';
+import { groupPages, pageBytes } from './pageGroups.js';
 
 /** The part of a batch's builder that is needed here. */
 export interface PageBatch {
@@ -50,17 +51,23 @@ export class PageTeller {
     }
   }
 
-  /** A group that the destination holds as a hint, unless it has changed since. */
+  /** Of a group what the destination holds as a hint, but for what has changed since. */
   confirm(block: CaptureBlock, group: number, batch: PageBatch, flight: Flight): void {
-    const page = group * groupPages + block.hints.startOf(group);
-    const count = block.hints.countOf(group);
-    const digest = this.digester.digest(this.#read(block, page, count));
-    const isUnchanged = block.isUnsent(page, count) && block.hints.matches(group, digest);
+    const start = block.hints.startOf(group);
+    const page = group * groupPages + start;
+    const bytes = this.#read(block, page, block.hints.countOf(group));
+    const stretches = block.hints.compare(group, start, block.hints.countOf(group), bytes);
     block.hints.clear(group);
-    if (isUnchanged) {
-      const record = batch.addReference(block.index, page, count, heldDisk, 0, digest);
-      flight.addReference(record, block, page, count, true);
-    } else this.changed(block, group);
+    for (const { from, to, isHeld } of stretches)
+      if (isHeld && block.isUnsent(page + from, to - from) && !batch.isFull)
+        this.#held(block, page + from, bytes.subarray(from * pageBytes, to * pageBytes), batch, flight);
+    if (!stretches.every(({ isHeld }) => isHeld)) this.changed(block, group);
+  }
+
+  #held(block: CaptureBlock, page: number, bytes: Buffer, batch: PageBatch, flight: Flight): void {
+    const count = bytes.length / pageBytes;
+    const record = batch.addReference(block.index, page, count, heldDisk, 0, this.digester.digest(bytes));
+    flight.addReference(record, block, page, count, true);
   }
 
   /** What is unsent of the page cache around a page. */

@@ -4,9 +4,9 @@
  */
 import { readSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
-import { pageBytes } from './captureBlock.js';
 import { PagerError } from './errors.js';
 import type { FileRun, MemorySource } from './memorySource.js';
+import { pageBytes } from './pageGroups.js';
 
 const entryBytes = 8;
 /** Of the entry's last byte: the page is present, or swapped out. Others have never been written to. */

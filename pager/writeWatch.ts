@@ -3,7 +3,8 @@
  * changed is looked at page by page from then on. Most of what a guest has it does not write to for minutes, and what it
  * has just written it will read at once when it goes on.
  */
-import { type CaptureBlock, groupPages, pageBytes, pageKind } from './captureBlock.js';
+import { type CaptureBlock, pageKind } from './captureBlock.js';
+import { groupPages, pageBytes } from './pageGroups.js';
 import { type Digester, isZero } from './pageTeller.js';
 import type { PageRange } from './rangeStack.js';
 

@@ -3,7 +3,7 @@
  * carry, of a switch what the guest will look at first. The destination holds it. The guest goes on and writes to some of
  * it, so that nothing is promised: a page of the stream is told by what is held when it is the same still.
  */
-import { CaptureBlock, type Digester, groupPages, HintPass, heldDisk } from '../../pager/index.js';
+import { CaptureBlock, groupPages, type HintedStretch, HintPass, heldDisk } from '../../pager/index.js';
 import type { RamBlock } from '../../stream/handler.js';
 import { areSameBlocks } from '../digest.js';
 import type { BatchBuilder } from '../link/batch.js';
@@ -32,7 +32,7 @@ export class SentAhead {
   readonly diskOffsetBytes = 0;
 
   /** @param awaitsCache - until `know` nothing is sent but what is favoured */
-  constructor(memory: ReadableMemory, digester: Digester, { awaitsCache = false } = {}) {
+  constructor(memory: ReadableMemory, { awaitsCache = false } = {}) {
     this.#memory = memory;
     this.#blocks = readableBlocks(memory.blocks).map((block) => new CaptureBlock(block));
     this.#byIndex = new Map(this.#blocks.map((block) => [block.index, block]));
@@ -40,7 +40,7 @@ export class SentAhead {
     const options = { limitBytes: memory.limitBytes, awaitsCache, isBackwards: true };
     const isPast = ({ index }: CaptureBlock, group: number) =>
       index < this.#at.block || (index === this.#at.block && group * groupPages <= this.#at.page);
-    this.#pass = new HintPass(this.#blocks, digester, () => {}, { ...options, isPast });
+    this.#pass = new HintPass(this.#blocks, () => {}, { ...options, isPast });
   }
 
   /** Finds out what is not worth a look: what has never been written to. */
@@ -108,15 +108,15 @@ export class SentAhead {
   }
 
   /**
-   * Whether these pages were sent together and are the same still. In either case they will not be found again: what QEMU
-   * sends once more the guest has written to.
+   * Which of these pages, which were sent together, are the same still. None of them will be found again: what QEMU sends
+   * once more the guest has written to.
    */
-  take(block: number, page: number, count: number, digest: Buffer): boolean {
+  take(block: number, page: number, count: number, bytes: Buffer): HintedStretch[] {
     const { hints } = this.#byIndex.get(block)!;
     const group = Math.floor(page / groupPages);
-    const isWhole = hints.startOf(group) === page - group * groupPages && hints.countOf(group) === count;
-    const isHeld = isWhole && hints.matches(group, digest);
-    hints.clear(group);
-    return isHeld;
+    const start = page - group * groupPages;
+    const stretches = hints.compare(group, start, count, bytes);
+    hints.clearBefore(group, start + count);
+    return stretches;
   }
 }

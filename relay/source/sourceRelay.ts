@@ -168,7 +168,7 @@ export class SourceRelay implements AsyncDisposable {
    */
   async sendAhead(memory: ReadableMemory): Promise<void> {
     if (this.#link === null || this.#end.isDecided) return;
-    const ahead = new SentAhead(memory, this.#digester);
+    const ahead = new SentAhead(memory);
     await ahead.survey(this.#ended.signal);
     ahead.know(this.#frames.cacheMap);
     if (this.#end.isDecided || this.#counters.pages.seen > 0 || !this.#frames.useAhead(ahead)) return;

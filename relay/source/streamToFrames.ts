@@ -2,7 +2,7 @@
  * Turns QEMU's migration stream into frames: the decision, page by page, between nothing (zero), a
  * reference to the disk, and the bytes. What is not RAM pages is handed on byte for byte.
  */
-import { heldDisk } from '../../pager/index.js';
+import { heldDisk, isZero } from '../../pager/index.js';
 import { StreamEncoder } from '../../stream/encoder.js';
 import type { RamBlock, Section, StreamConfiguration, StreamHandler, TailReason } from '../../stream/handler.js';
 import { digestBatch } from '../batchDigest.js';
@@ -178,8 +178,7 @@ export class StreamToFrames implements StreamHandler {
     const ahead = this.#ahead;
     if (ahead?.find(block.index, pageIndex) && this.#run.collectFill(block.index, pageIndex, ahead, fill)) return;
     this.#closeRun();
-    this.#batch.addFill(block.index, pageIndex, fill);
-    if (this.#batch.isFull) this.flush();
+    this.#addFill(block.index, pageIndex, fill);
   }
 
   sectionEnd(section: Section): void {
@@ -252,6 +251,11 @@ export class StreamToFrames implements StreamHandler {
     if (this.#encoder.pendingBytes > 0) this.#sink.ordered(frameType.raw, this.#encoder.take(), nothingRetained);
   }
 
+  #addFill(block: number, page: number, fill: number): void {
+    this.#batch.addFill(block, page, fill);
+    if (this.#batch.isFull) this.flush();
+  }
+
   #addPage(block: number, page: number, source: Buffer, start: number): void {
     this.#batch.addPage(block, page, source, start);
     if (this.#batch.isFull || this.#batch.pageCount >= this.batchPages) this.flush();
@@ -260,9 +264,9 @@ export class StreamToFrames implements StreamHandler {
   #closeRun(): void {
     const { block, page, count, disk, diskOffsetBytes, bytes } = this.#run;
     if (count === 0) return;
-    const digest = this.digester.digest(bytes);
     this.#run.count = 0;
-    if (disk === heldDisk) return this.#tellHeld(block, page, count, bytes, digest);
+    if (disk === heldDisk) return this.#tellHeld(block, page, count, bytes);
+    const digest = this.digester.digest(bytes);
     const record = this.#batch.addReference(block, page, count, disk, diskOffsetBytes, digest);
     // What the destination has told to have, it will not ask for.
     if (!this.#teleportMap!.isInPlace(block, page, count, digest))
@@ -271,14 +275,24 @@ export class StreamToFrames implements StreamHandler {
     if (this.#batch.isFull) this.flush();
   }
 
-  /** Pages that were sent ahead, and may have changed since. */
-  #tellHeld(block: number, page: number, count: number, bytes: Buffer, digest: Buffer): void {
-    if (!this.#ahead!.take(block, page, count, digest)) {
-      for (let at = 0; at < count; at++) this.#addPage(block, page + at, bytes, at * pageBytes);
-      return;
+  /** Pages that were sent ahead, some of which may have changed since. */
+  #tellHeld(block: number, page: number, count: number, bytes: Buffer): void {
+    for (const { from, to, isHeld } of this.#ahead!.take(block, page, count, bytes)) {
+      if (isHeld) this.#addHeld(block, page + from, bytes.subarray(from * pageBytes, to * pageBytes));
+      else for (let at = from; at < to; at++) this.#addChanged(block, page + at, bytes, at * pageBytes);
     }
+  }
+
+  #addChanged(block: number, page: number, bytes: Buffer, start: number): void {
+    if (isZero(bytes, start)) this.#addFill(block, page, 0);
+    else this.#addPage(block, page, bytes, start);
+  }
+
+  #addHeld(block: number, page: number, bytes: Buffer): void {
+    const count = bytes.length / pageBytes;
+    const digest = this.digester.digest(bytes);
     const record = this.#batch.addReference(block, page, count, heldDisk, 0, digest);
-    this.#retained.set(record, { block, page, count, digest, bytes: this.#takeRun(bytes), isHeld: true });
+    this.#retained.set(record, { block, page, count, digest, bytes: Buffer.from(bytes), isHeld: true });
     if (this.#batch.isFull) this.flush();
   }
 

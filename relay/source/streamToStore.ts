@@ -2,19 +2,22 @@
  * Takes QEMU's migration stream into the page store, at memory speed: nothing here waits for the link. What is not RAM
  * is kept as well: what the stream begins with, and the device state that it ends with.
  */
-import { heldDisk } from '../../pager/index.js';
+import { heldDisk, isZero } from '../../pager/index.js';
 import type { RamBlock, Section, StreamConfiguration, StreamHandler, TailReason } from '../../stream/handler.js';
 import type { RelayCounters } from '../counters.js';
 import { pageBytes, type RunDigester, totalPagesOf } from '../digest.js';
 import { RelayError } from '../errors.js';
 import { maxReferencePages } from '../link/batch.js';
 import type { PageStore } from '../store/pageStore.js';
+import type { PageRange } from './memoryStretch.js';
 import { RunCollector } from './runCollector.js';
 import type { SentAhead } from './sentAhead.js';
 import { type CacheMap, TeleportMap } from './teleportMap.js';
 
 /** As much as a destination takes. */
 const maxTailBytes = 256 * 1024 * 1024;
+/** A guest touches no more at once. */
+const maxWritten = 4096;
 
 /** Where pages go. */
 export type PageSink = Pick<PageStore, 'putPage' | 'putFill' | 'putReference'>;
@@ -49,6 +52,8 @@ export class StreamToStore implements StreamHandler {
   #ahead: SentAhead | null = null;
   /** Of each block: the pages before it. */
   #pagesBefore: readonly number[] = [];
+  /** What came after the first pass, of late. */
+  #written: PageRange[] = [];
   /** The last page that came. */
   #block = 0;
   #page = -1;
@@ -74,6 +79,11 @@ export class StreamToStore implements StreamHandler {
   /** What is known of the page cache; null before there is a map, or the blocks are known. */
   get map(): TeleportMap | null {
     return this.#map;
+  }
+
+  /** What QEMU has sent again last, the last one last; without what is all of one byte. */
+  get written(): readonly PageRange[] {
+    return this.#written.slice(-maxWritten);
   }
 
   /** Pages that are still to come of the pass that QEMU is in: it goes through the blocks in their order. */
@@ -114,6 +124,7 @@ export class StreamToStore implements StreamHandler {
     this.#page = pageIndex;
     this.#ahead?.passed(block.index, pageIndex);
     this.#counters.pages.seen++;
+    if (this.#counters.pages.seen > this.#counters.totalPages) this.#noteWritten(block.index, pageIndex);
     const place = [this.#map, this.#ahead].find((one) => one?.find(block.index, pageIndex));
     if (place) return this.#run.collect(block.index, pageIndex, place, source, start);
     this.flush();
@@ -131,6 +142,16 @@ export class StreamToStore implements StreamHandler {
     if (ahead?.find(block.index, pageIndex) && this.#run.collectFill(block.index, pageIndex, ahead, fill)) return;
     this.flush();
     pages.putFill(block.index, pageIndex, 1, fill);
+  }
+
+  #putChanged(block: number, page: number, bytes: Buffer, start: number): void {
+    if (isZero(bytes, start)) this.#pages!.putFill(block, page, 1, 0);
+    else this.#pages!.putPage(block, page, bytes, start);
+  }
+
+  #noteWritten(block: number, page: number): void {
+    if (this.#written.length === 2 * maxWritten) this.#written = this.#written.slice(-maxWritten);
+    this.#written.push({ block, page, count: 1 });
   }
 
   #begun(): PageSink {
@@ -168,12 +189,18 @@ export class StreamToStore implements StreamHandler {
     const { block, page, count, disk, diskOffsetBytes, bytes } = this.#run;
     if (count === 0) return;
     this.#run.count = 0;
-    const digest = this.#digester.digest(bytes);
-    if (disk === heldDisk && !this.#ahead!.take(block, page, count, digest)) {
-      for (let at = 0; at < count; at++) this.#pages!.putPage(block, page + at, bytes, at * pageBytes);
-      return;
+    if (disk === heldDisk) return this.#putHeld(block, page, count, bytes);
+    this.#pages!.putReference(block, page, count, disk, diskOffsetBytes, this.#digester.digest(bytes), bytes);
+    this.#counters.pages.teleported += count;
+  }
+
+  /** Pages that were sent ahead, some of which may have changed since. */
+  #putHeld(block: number, page: number, count: number, bytes: Buffer): void {
+    for (const { from, to, isHeld } of this.#ahead!.take(block, page, count, bytes)) {
+      const part = bytes.subarray(from * pageBytes, to * pageBytes);
+      if (isHeld)
+        this.#pages!.putReference(block, page + from, to - from, heldDisk, 0, this.#digester.digest(part), part);
+      else for (let at = from; at < to; at++) this.#putChanged(block, page + at, bytes, at * pageBytes);
     }
-    this.#pages!.putReference(block, page, count, disk, diskOffsetBytes, digest, bytes);
-    if (disk !== heldDisk) this.#counters.pages.teleported += count;
   }
 }

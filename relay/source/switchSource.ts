@@ -55,7 +55,6 @@ export class SwitchSource implements AsyncDisposable {
   readonly #stream: IncomingStream;
   readonly #end: Conclusion;
   readonly #holdBack: HoldBack;
-  readonly #digester: RunDigester;
   /** Of a guest whose memory comes through QEMU's stream. */
   #usedAhead: UsedAhead | null = null;
   #expected: ExpectedUse | null = null;
@@ -66,7 +65,6 @@ export class SwitchSource implements AsyncDisposable {
     this.#options = options;
     this.#handlers = handlers;
     const digester = new RunDigester(options.credentials.key);
-    this.#digester = digester;
     const counters = this.#counters;
     const phases = this.#phases;
     const link = new SwitchLink(options, {
@@ -185,7 +183,7 @@ export class SwitchSource implements AsyncDisposable {
     // Once QEMU has named the guest's memory, nothing else does.
     if (this.#end.isDecided || this.#options.memory !== null || this.#capture.hasBegun) return;
     const { compress } = this.#options;
-    const ahead = new UsedAhead(memory, this.#digester, this.#link, { compress, done: () => this.#deliver() });
+    const ahead = new UsedAhead(memory, this.#link, { compress, done: () => this.#deliver() });
     this.#usedAhead = ahead;
     this.#capture.useAhead(ahead.pages);
     if (this.#expected !== null) ahead.favour(this.#expected);
@@ -310,7 +308,7 @@ export class SwitchSource implements AsyncDisposable {
     this.#stream.accept();
     this.#delivery.ahead?.stop();
     this.#capture.finish();
-    this.#capture.sendEnd(this.#delivery.sendFirst());
+    this.#capture.sendEnd(this.#delivery.sendFirst(this.#capture.written));
     this.#handlers.ready();
   }
 

@@ -7,8 +7,8 @@ import { type StoreContents, waiting } from './contents.js';
 import type { Flight, Flights, SentSet } from './flights.js';
 import { pageState } from './pageTable.js';
 
-/** `captured`: first captured, first sent. `recent`: the other way round. `latest`: of what goes first, too. */
-export type SendOrder = 'captured' | 'recent' | 'latest';
+/** `captured`: first captured, first sent. `recent`: the other way round. */
+export type SendOrder = 'captured' | 'recent';
 
 /** So many fills, next to each other as they mostly are, are no more work than a page. */
 const fillsForPage = 32;
@@ -86,8 +86,8 @@ export class Sender {
         id = isFromEnd ? lists.before(id) : lists.after(id);
       }
     };
-    choose(waiting.front, this.order === 'latest');
-    choose(waiting.bytes, this.order !== 'captured');
+    choose(waiting.front, false);
+    choose(waiting.bytes, this.order === 'recent');
     this.#chosen.subarray(0, count).sort();
     for (let at = 0; at < count; at++) this.#sendBytes(this.#chosen[at]!, builder, flight);
   }

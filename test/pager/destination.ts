@@ -16,6 +16,10 @@ export class TestDestination {
   confirmedPages = 0;
   /** `block/page`, in the order in which they were placed. */
   readonly order: string[] = [];
+  /** Of these, what came as bytes after the switch. */
+  readonly bytesOrder: string[] = [];
+  /** First pages and lengths of the references to what is held. */
+  readonly confirmed: [page: number, count: number][] = [];
 
   constructor(
     private readonly capture: FileCapture,
@@ -40,14 +44,17 @@ export class TestDestination {
         const found = isHeld
           ? this.held.take(block, page, count, digest!)
           : this.#read(disk, diskOffsetBytes, count, digest!);
+        if (isHeld) this.confirmed.push([page, count]);
         if (found !== null && isHeld) this.confirmedPages += count;
         if (found === null) this.resentPages += count;
         this.#placeRun(block, page, found ?? this.capture.bytesOf(sent.token, index)!.bytes);
       } else {
         const bytes = pages.subarray(at, at + count * pageBytes);
         at += bytes.length;
-        if (this.isSwitched) this.#placeRun(block, page, bytes);
-        else {
+        if (this.isSwitched) {
+          for (let i = 0; i < count; i++) this.bytesOrder.push(`${block}/${page + i}`);
+          this.#placeRun(block, page, bytes);
+        } else {
           this.held.hold(block, page, count, bytes, 0);
           this.hintedPages += count;
         }

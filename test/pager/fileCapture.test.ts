@@ -1,3 +1,4 @@
+import { crc32 } from 'node:zlib';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { FileCapture, heldDisk } from '../../pager/index.js';
@@ -137,11 +138,73 @@ describe('a capture from a memory file', () => {
     destination.isSwitched = true;
     destination.drain();
     expectAll(destination, memory, 512);
-    expect(destination.confirmedPages).toBe(256 - 16);
+    expect(destination.confirmedPages).toBe(256 - 1);
     expect(destination.resentPages).toBe(0);
-    expect(destination.wireBytes - hintBytes).toBeLessThan(20 * pageBytes);
-    const bytesOrder = destination.order.filter((key) => ['0/96', '0/100', '0/300'].includes(key));
-    expect(bytesOrder).toEqual(['0/96', '0/100', '0/300']);
+    const whole = range(0, 16).map((group): [number, number] => [16 * group, 16]);
+    expect(destination.confirmed).toEqual([...whole.slice(0, 6), [96, 4], [101, 11], ...whole.slice(7)]);
+    expect(destination.bytesOrder).toEqual(['0/100', '0/300']);
+    expect(destination.wireBytes - hintBytes).toBeLessThan(3 * pageBytes);
+  });
+
+  test('sends what has changed since it was hinted before other bytes, also before those that come earlier', async () => {
+    await using one = await guest(512, range(100, 356));
+    const { memory, capture, destination } = one;
+    await capture.survey();
+    destination.drain();
+    for (const page of [10, 120, 125]) memory.write(0, page, pageOf(page, 2)); // the first one in what was a hole
+    capture.freeze();
+    destination.isSwitched = true;
+    destination.drain();
+    expectAll(destination, memory, 512);
+    expect(destination.bytesOrder).toEqual(['0/120', '0/125', '0/10']);
+  });
+
+  test.each<[string, number[], [number, number][]]>([
+    ['a first page', [32], [[33, 15]]],
+    ['a last page', [47], [[32, 15]]],
+    [
+      'pages among them',
+      [35, 36, 40],
+      [
+        [32, 3],
+        [37, 3],
+        [41, 7],
+      ],
+    ],
+    ['all', range(32, 48), []],
+  ])('sends of pages that were hinted together just what has changed: %s', async (_, changed, around) => {
+    await using one = await guest(64, range(0, 64));
+    const { memory, capture, destination } = one;
+    destination.drain();
+    for (const page of changed) memory.write(0, page, pageOf(page, 2));
+    capture.freeze();
+    destination.isSwitched = true;
+    destination.drain();
+    expectAll(destination, memory, 64);
+    expect(destination.confirmed).toEqual([[0, 16], [16, 16], ...around, [48, 16]]);
+    expect(destination.bytesOrder).toEqual(changed.map((page) => `0/${page}`));
+    expect(destination.resentPages).toBe(0);
+    expect(destination.held.heldBytes).toBe(changed.length * pageBytes);
+  });
+
+  test('gives the bytes of what has changed unseen, and of what was sent with it', async () => {
+    await using one = await guest(64, range(0, 64));
+    const { memory, capture, destination } = one;
+    destination.drain();
+    // Bits of the CRC's polynomial, from the lowest of each byte on: it stays as it was.
+    const bytes = memory.read(0, 36);
+    for (const [at, bit] of [...'100000100110000010001110110110111'].entries())
+      if (bit === '1') bytes[at >>> 3]! ^= 1 << (at & 7);
+    expect(crc32(bytes)).toBe(crc32(memory.read(0, 36)));
+    memory.write(0, 36, bytes);
+    memory.write(0, 40, pageOf(40, 2));
+    capture.freeze();
+    destination.isSwitched = true;
+    destination.drain();
+    expectAll(destination, memory, 64);
+    expect(destination.resentPages).toBe(8);
+    expect(destination.confirmedPages).toBe(64 - 8 - 1);
+    expect(destination.bytesOrder).toEqual(['0/40']);
   });
 
   test('hints again what has changed in the meantime, and that alone', async () => {
@@ -227,7 +290,7 @@ describe('a capture from a memory file', () => {
     for (const page of pages) destination.disk.set(`0/${page * pageBytes}`, pageOf(page, 1));
     capture.setCache([{ block: 0, page: 128, count: 64, disk: 0, diskOffsetBytes: 128 * pageBytes }]);
     destination.drain();
-    memory.write(0, 20, pageOf(20, 2));
+    for (const page of [20, 40]) memory.write(0, page, pageOf(page, 2));
     capture.freeze();
     destination.isSwitched = true;
     const fault = (page: number) => {
@@ -237,7 +300,9 @@ describe('a capture from a memory file', () => {
     };
     expect(fault(3)).toEqual([0, 0, 16, 0]);
     expect(fault(3)).toEqual([undefined, undefined, undefined, 1]);
-    expect(fault(21)).toEqual([0, 1, 0, 0]);
+    expect(fault(21)).toEqual([0, 0, 15, 0]);
+    expect(fault(20)).toEqual([0, 1, 0, 0]);
+    expect(fault(40)).toEqual([0, 1, 15, 0]);
     expect(fault(150)).toEqual([0, 0, 64, 0]);
     expect(fault(400)).toEqual([1, 0, 0, 0]);
     const whole = capture.takeNow(0, 192, 64, destination.builder);

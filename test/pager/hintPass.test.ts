@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { CaptureBlock, groupPages, HintPass } from '../../pager/index.js';
 import { BatchBuilder, decodeBatch } from '../../relay/link/batch.js';
-import { digester, pageBytes, pageOf, TestMemory } from './memory.js';
+import { pageBytes, pageOf, TestMemory } from './memory.js';
 
 const pages = [200, 100];
 const unlimited = 2 ** 30;
@@ -34,20 +34,20 @@ const ofSecond = ['1/0+16', '1/32+16', '1/64+16', '1/96+4'];
 
 test('a pass goes through each group once, from the beginning', async () => {
   await using one = await guest();
-  const pass = new HintPass(one.blocks, digester, () => {}, { limitBytes: unlimited });
+  const pass = new HintPass(one.blocks, () => {}, { limitBytes: unlimited });
   expect(visited(pass)).toEqual([...ofFirst, ...ofSecond]);
 });
 
 test('a pass that goes backwards visits the same groups, each once, from the end of each block', async () => {
   await using one = await guest();
-  const pass = new HintPass(one.blocks, digester, () => {}, { limitBytes: unlimited, isBackwards: true });
+  const pass = new HintPass(one.blocks, () => {}, { limitBytes: unlimited, isBackwards: true });
   expect(visited(pass)).toEqual([...ofFirst.toReversed(), ...ofSecond.toReversed()]);
   expect(pass.fill(new BatchBuilder(), groupPages)).toBe(0);
 });
 
 test('a pass that goes backwards keeps to its limit, and leaves out the beginning', async () => {
   await using one = await guest();
-  const pass = new HintPass(one.blocks, digester, () => {}, { limitBytes: 24 * pageBytes, isBackwards: true });
+  const pass = new HintPass(one.blocks, () => {}, { limitBytes: 24 * pageBytes, isBackwards: true });
   expect(visited(pass)).toEqual(['0/192+8', '0/160+16']);
 });
 
@@ -56,7 +56,7 @@ test('a pass that begins again backwards finds what has changed in any group', a
   const { memory, blocks } = one;
   const changed: string[] = [];
   const note = (block: CaptureBlock, group: number) => void changed.push(`${block.index}/${group}`);
-  const pass = new HintPass(blocks, digester, note, { limitBytes: unlimited, isBackwards: true });
+  const pass = new HintPass(blocks, note, { limitBytes: unlimited, isBackwards: true });
   visited(pass);
   for (const page of [0, 70, 199]) memory.write(0, page, pageOf(page, 2));
   pass.restart();

@@ -4,7 +4,6 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { expect, test } from 'vitest';
 import { CaptureBlock, HintPass, ProcessMemory } from '../../pager/index.js';
-import { RunDigester } from '../../relay/digest.js';
 import { BatchBuilder } from '../../relay/link/batch.js';
 import { until } from './peers.js';
 import { pageBytes, RelayRig } from './rig.js';
@@ -40,7 +39,7 @@ test('no more is read once no more may be held', () => {
   const reads: number[] = [];
   const block = new CaptureBlock({ block: 0, lengthBytes: guest.length, file: sourceOf(guest, reads), fileOffset: 0 });
   const options = { limitBytes: 70 * pageBytes, isBackwards: true };
-  const pass = new HintPass([block], new RunDigester(Buffer.alloc(32)), () => {}, options);
+  const pass = new HintPass([block], () => {}, options);
   const builder = new BatchBuilder();
   while (!pass.isOver) {
     pass.fill(builder, 16);

@@ -125,8 +125,8 @@ export class LiarDestination implements AsyncDisposable {
   }
 }
 
-/** A guest of so many pages, of which the first few are sent. */
-export function guestStream(pages: number, sent = 8): Buffer {
+/** A guest of so many pages, of which the first few are sent. @param again - written to meanwhile, and sent once more */
+export function guestStream(pages: number, sent = 8, again: readonly number[] = []): Buffer {
   const block = { name: 'ram', index: 0, lengthBytes: pages * 4096, pageSizeBytes: null, gpa: null };
   const encoder = new StreamEncoder();
   encoder.header();
@@ -138,6 +138,7 @@ export function guestStream(pages: number, sent = 8): Buffer {
   encoder.sectionContinue('end', 2);
   for (let page = 0; page < sent; page++) encoder.page(block, page, pageOf(page & 0xff), 0);
   for (let page = sent; page < pages; page++) encoder.zeroPage(block, page);
+  for (const page of again) encoder.page(block, page, pageOf(0xaa), 0);
   encoder.eos();
   encoder.footer(2);
   encoder.sectionStart('full', 7, 'timer', 0, 2);

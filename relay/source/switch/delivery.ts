@@ -16,6 +16,7 @@ import { type Frame, frameType } from '../../link/frames.js';
 import { decodeHostPages } from '../../link/hostPages.js';
 import { FilePages } from '../filePages.js';
 import type { GuestPages } from '../guestPages.js';
+import type { PageRange } from '../memoryStretch.js';
 import { deliveryError } from '../streamError.js';
 import { AheadOfStream } from './aheadOfStream.js';
 import { BatchSender } from './batchSender.js';
@@ -80,7 +81,7 @@ export class Delivery implements AsyncDisposable {
         hasEnded: () => handlers.hasEnded(),
       });
     }
-    this.#hotPages = new HotPages(counters, this.files, options.prefetchShare ?? 1);
+    this.#hotPages = new HotPages(this.files, options.prefetchShare ?? 1);
     this.#pump = new Pump(phases, link, this.ahead, this.#hostPages, handlers);
     if (this.#batches !== null) this.#pump.supply(this.#batches);
     this.#faults = new FaultAnswers(counters, () => this.#pump.run());
@@ -122,12 +123,12 @@ export class Delivery implements AsyncDisposable {
     this.#pump.run();
   }
 
-  /** The guest has stopped: sends what costs little, and what it will look at first. @returns what the rest is in */
-  sendFirst(): BatchSender {
+  /** The guest has stopped: sends what costs little, and what it will look at first. @param written - what QEMU has sent again @returns what the rest is in */
+  sendFirst(written: readonly PageRange[]): BatchSender {
     const batches = this.#batches!;
     const { store } = batches;
     while (store.unsent.fill + store.unsent.reference > 0) if (!batches.send(maxBatchPages)) break;
-    this.#hotPages.send(batches);
+    this.#hotPages.send(batches, written);
     return batches;
   }
 

@@ -12,6 +12,7 @@ import { CaptureLog, type LoggedCapture } from '../../store/captureLog.js';
 import { PageStore } from '../../store/pageStore.js';
 import type { FilePages } from '../filePages.js';
 import type { GuestPages } from '../guestPages.js';
+import type { PageRange } from '../memoryStretch.js';
 import type { SentAhead } from '../sentAhead.js';
 import { type CaptureStart, type PageSink, StreamToStore } from '../streamToStore.js';
 import { type CacheMap, TeleportMap } from '../teleportMap.js';
@@ -95,6 +96,11 @@ export class GuestCapture implements Disposable {
   /** Pages that are still to come of the pass that QEMU is in; all of them before it has begun. */
   get leftOfPass(): number {
     return this.hasBegun ? this.#toStore.leftOfPass : Infinity;
+  }
+
+  /** What QEMU has sent again last, the last one last: the guest had written to it. */
+  get written(): readonly PageRange[] {
+    return this.#toStore.written;
   }
 
   /** Tells the destination of the guest's memory, once QEMU has. */

@@ -2,7 +2,6 @@
  * What the guest will look at first when it goes on. While QEMU loads it nothing can be asked for, and afterwards each
  * such page would cost a round trip: so some of it goes with the device state, and some before the rest.
  */
-import type { RelayCounters } from '../../counters.js';
 import type { FilePages } from '../filePages.js';
 import { type MemoryStretch, type PageRange, pagesOf } from '../memoryStretch.js';
 import type { BatchSender } from './batchSender.js';
@@ -23,7 +22,6 @@ const maxHotPages = 256;
 type SwitchedFiles = Pick<FilePages, 'written' | 'follow'>;
 
 export class HotPages {
-  readonly #counters: RelayCounters;
   readonly #files: SwitchedFiles | null;
   readonly #share: number;
   #expected: ExpectedUse = { now: [], soon: [], later: [] };
@@ -34,8 +32,7 @@ export class HotPages {
    * @param files - null: all of the guest's memory comes through QEMU's stream
    * @param share - of what is expected, and of what was written last, that is treated in a special way
    */
-  constructor(counters: RelayCounters, files: SwitchedFiles | null, share: number) {
-    this.#counters = counters;
+  constructor(files: SwitchedFiles | null, share: number) {
     this.#files = files;
     this.#share = share;
   }
@@ -61,14 +58,21 @@ export class HotPages {
     return isAll ? bytes : bytes + unknown;
   }
 
-  /** The guest has stopped. What it wrote last it will touch first, its devices' rings above all. */
-  send(batches: BatchSender): void {
-    batches.store.prefer('latest');
-    const { seen } = this.#counters.pages;
+  /**
+   * The guest has stopped. What it wrote last it will touch first, its devices' rings above all; then what is needed soon,
+   * in its order.
+   *
+   * @param written - what QEMU has sent again, the last one last
+   */
+  send(batches: BatchSender, written: readonly PageRange[]): void {
+    const { store } = batches;
     const most = Math.round(maxHotPages * this.#share);
-    let left = Math.min(most, seen - this.#counters.totalPages);
-    for (; left > 0; left -= pagesAtATime.after) if (!batches.send(Math.min(left, pagesAtATime.after))) break;
-    batches.store.prefer('recent');
+    if (this.#files === null)
+      for (const { block, page, count } of this.#favoured?.toReversed() ?? []) store.moveToFront(block, page, count);
+    if (this.#share > 0) for (const { block, page, count } of written) store.moveToFront(block, page, count);
+    store.prefer('recent');
+    for (let left = Math.min(most, written.length); left > 0; left -= pagesAtATime.after)
+      if (!batches.send(Math.min(left, pagesAtATime.after))) break;
     const now = pagesOf(this.#expected.now, batches.blocks);
     if (this.#files === null) for (const { block, page, count } of now) batches.sendNow(block, page, count);
     else this.#sendFiles(this.#files, now, most, batches);

@@ -2,7 +2,6 @@
  * What is sent of a guest's memory before QEMU's stream has it, where it is in no file: what the guest will look at first. The
  * stream brings it by address, much of it in the last moment before the guest stops. See sentAhead.ts.
  */
-import type { Digester } from '../../../pager/index.js';
 import { type Frame, frameType } from '../../link/frames.js';
 import { decodeSequences } from '../../link/sequences.js';
 import { AheadSender } from '../aheadSender.js';
@@ -28,11 +27,10 @@ export class UsedAhead implements Disposable {
   /** @param done - called when nothing waits for this any more */
   constructor(
     memory: ReadableMemory,
-    digester: Digester,
     link: Pick<SwitchLink, 'sendOrdered' | 'isOpenForBulk'>,
     { compress, done }: { readonly compress: boolean; readonly done: () => void },
   ) {
-    this.pages = new SentAhead(memory, digester, { awaitsCache: true });
+    this.pages = new SentAhead(memory, { awaitsCache: true });
     this.#memory = memory;
     this.#link = link;
     const sink = {

@@ -100,7 +100,7 @@ function toHeld(chunks: readonly Buffer[]): Decoded {
     nextData: (offset) => offset,
   };
   const memory = { blocks: [{ ...aheadBlock, place: { file: source, fileOffset: 0 } }], limitBytes: 2 ** 20 };
-  const ahead = new SentAhead(memory, digester);
+  const ahead = new SentAhead(memory);
   const held = new HeldPages(digester, 2 ** 20);
   const builder = new BatchBuilder();
   while (!ahead.isOver) ahead.fill(builder, maxBatchPages);

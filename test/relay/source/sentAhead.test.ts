@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { BatchBuilder, decodeBatch } from '../../../relay/link/batch.js';
 import { type ReadableMemory, SentAhead } from '../../../relay/source/sentAhead.js';
 import type { RamBlock } from '../../../stream/handler.js';
-import { digester, pageBytes, pageOf, TestMemory } from '../../pager/memory.js';
+import { pageBytes, pageOf, TestMemory } from '../../pager/memory.js';
 import { RelayRig } from '../rig.js';
 
 const never = new AbortController().signal;
@@ -16,9 +16,13 @@ function range(from: number, to: number): number[] {
   return Array.from({ length: to - from }, (_, at) => from + at);
 }
 
-function digestOf(pages: readonly number[]): Buffer {
-  return digester.digest(Buffer.concat(pages.map((page) => pageOf(page, 1))));
+/** These pages, of which some have changed. */
+function contentsOf(pages: readonly number[], changed: readonly number[] = []): Buffer {
+  return Buffer.concat(pages.map((page) => pageOf(page, changed.includes(page) ? 2 : 1)));
 }
+
+/** First page, end and whether it is held, of each stretch. */
+type Stretches = [from: number, to: number, isHeld: boolean][];
 
 describe('of a guest of three blocks, one of which is not read', () => {
   let memory: TestMemory;
@@ -39,7 +43,7 @@ describe('of a guest of three blocks, one of which is not read', () => {
       };
     });
     readable = { blocks: places, limitBytes: 2 ** 20 };
-    ahead = new SentAhead(readable, digester);
+    ahead = new SentAhead(readable);
   });
 
   /** All that is sent, as block, page and number of pages. */
@@ -81,7 +85,7 @@ describe('of a guest of three blocks, one of which is not read', () => {
     });
 
     beforeEach(async () => {
-      ahead = new SentAhead(readable, digester, { awaitsCache: true });
+      ahead = new SentAhead(readable, { awaitsCache: true });
       await ahead.survey(never);
     });
 
@@ -125,20 +129,90 @@ describe('of a guest of three blocks, one of which is not read', () => {
     expect(runOf(32)).not.toBe(runOf(31));
   });
 
-  test.each<[string, number, number, number[], boolean]>([
-    ['all that were sent together, as they were', 20, 12, range(20, 32), true],
-    ['with other contents', 20, 12, range(21, 33), false],
-    ['without the first', 21, 11, range(21, 32), false],
-    ['without the last', 20, 11, range(20, 31), false],
-    ['in another block than they were sent in', 16, 12, range(20, 32), false],
-  ])('pages are held or not, and not found again: %s', async (_, page, count, contents, isHeld) => {
+  function take(block: number, page: number, bytes: Buffer): Stretches {
+    const stretches = ahead.take(block, page, bytes.length / pageBytes, bytes);
+    return stretches.map(({ from, to, isHeld }) => [from, to, isHeld]);
+  }
+
+  test.each<[string, number, Buffer, Stretches, number[]]>([
+    ['all that were sent together, as they were', 20, contentsOf(range(20, 32)), [[0, 12, true]], []],
+    ['with other contents', 20, contentsOf(range(21, 33)), [[0, 12, false]], []],
+    ['without the first', 21, contentsOf(range(21, 32)), [[0, 11, true]], []],
+    ['without the last', 20, contentsOf(range(20, 31)), [[0, 11, true]], [31]],
+    ['some among them', 23, contentsOf(range(23, 27)), [[0, 4, true]], range(27, 32)],
+    [
+      'with another first',
+      20,
+      contentsOf(range(20, 32), [20]),
+      [
+        [0, 1, false],
+        [1, 12, true],
+      ],
+      [],
+    ],
+    [
+      'with another last',
+      20,
+      contentsOf(range(20, 32), [31]),
+      [
+        [0, 11, true],
+        [11, 12, false],
+      ],
+      [],
+    ],
+    [
+      'with others among them',
+      20,
+      contentsOf(range(20, 32), [22, 23, 27]),
+      [
+        [0, 2, true],
+        [2, 4, false],
+        [4, 7, true],
+        [7, 8, false],
+        [8, 12, true],
+      ],
+      [],
+    ],
+    [
+      'and before them others of their group, which were not sent',
+      18,
+      contentsOf(range(18, 32)),
+      [
+        [0, 2, false],
+        [2, 14, true],
+      ],
+      [],
+    ],
+  ])('pages are held one by one, and not found again: %s', async (_, page, bytes, stretches, left) => {
     await ahead.survey(never);
     sent();
-    const block = page === 16 ? 0 : 2;
-    expect(ahead.take(block, page, count, digestOf(contents))).toBe(isHeld);
-    expect(range(page, page + count).filter((at) => ahead.find(block, at))).toEqual([]);
-    expect(ahead.take(block, page, count, digestOf(contents))).toBe(false);
-    expect(ahead.find(2, 3)).toBe(true);
+    expect(take(2, page, bytes)).toEqual(stretches);
+    const found = range(0, 64).filter((at) => ahead.find(2, at));
+    expect(found).toEqual([...range(3, 9), ...left, ...range(32, 40)]);
+    expect(take(2, page, bytes)).toEqual([[0, bytes.length / pageBytes, false]]);
+    expect(range(0, 32).filter((at) => !ahead.find(0, at))).toEqual([]);
+  });
+
+  test('pages are not held in another block than they were sent in', async () => {
+    await ahead.survey(never);
+    sent();
+    expect(take(0, 16, contentsOf(range(20, 32)))).toEqual([[0, 12, false]]);
+    expect(range(0, 32).filter((at) => ahead.find(0, at))).toEqual([...range(0, 16), ...range(28, 32)]);
+    expect(take(2, 20, contentsOf(range(20, 32)))).toEqual([[0, 12, true]]);
+  });
+
+  test('pages that were sent together are held part by part, in the order of the stream', async () => {
+    await ahead.survey(never);
+    sent();
+    expect(take(2, 20, contentsOf(range(20, 24)))).toEqual([[0, 4, true]]);
+    expect(take(2, 25, contentsOf(range(25, 28), [26]))).toEqual([
+      [0, 1, true],
+      [1, 2, false],
+      [2, 3, true],
+    ]);
+    // It has been passed by.
+    expect(ahead.find(2, 24)).toBe(false);
+    expect(take(2, 28, contentsOf(range(28, 32)))).toEqual([[0, 4, true]]);
   });
 
   test('it is of a stream with these blocks, in this order', () => {

@@ -68,6 +68,26 @@ describe('what is sent', () => {
     expect(pagesSent(all, 3)).toEqual([0, 500, 501]);
   });
 
+  test('is what was moved to the front in the order of the moves, also when what was captured last goes first', () => {
+    const all = rig();
+    all.store.favour([{ block: 0, page: 500, count: 100 }]);
+    all.guest.write(0, 0, 1000);
+    // What is wanted first is moved last.
+    for (const [page, count] of [[510, 2] as const, [40, 2] as const, [580, 2] as const])
+      all.store.moveToFront(0, page, count);
+    all.store.prefer('recent');
+    expect(pagesSent(all, 1)).toEqual([580]);
+    expect(pagesSent(all, 2)).toEqual([40, 581]);
+    expect(pagesSent(all, 3)).toEqual([41, 510, 511]);
+    expect(pagesSent(all, 2)).toEqual([500, 501]);
+    // What is written again goes as it would have without the move.
+    all.guest.write(0, 580, 1);
+    all.guest.write(0, 40, 1);
+    expect(pagesSent(all, 95)).toHaveLength(95);
+    expect(all.store.takeNow(0, 500, 100, all.builder).sent).toBeNull();
+    expect(pagesSent(all, 3)).toEqual([40, 998, 999]);
+  });
+
   test('are those that are favoured, whenever they are captured', () => {
     const all = rig();
     all.guest.write(0, 0, 100);
@@ -78,18 +98,6 @@ describe('what is sent', () => {
     expect(pagesSent(all, 4)).toEqual([98, 99, 100, 101]);
     all.guest.write(0, 99, 1);
     expect(pagesSent(all, 2)).toEqual([0, 99]);
-  });
-
-  test('are of the favoured, too, the last captured first, when that is asked for', () => {
-    const all = rig();
-    all.store.favour([{ block: 0, page: 50, count: 10 }]);
-    all.guest.write(0, 0, 100);
-    all.guest.write(0, 52, 1);
-    all.store.prefer('recent');
-    expect(pagesSent(all, 1)).toEqual([50]);
-    all.store.prefer('latest');
-    expect(pagesSent(all, 3)).toEqual([52, 58, 59]);
-    expect(pagesSent(all, 8)).toEqual([51, 53, 54, 55, 56, 57, 98, 99]);
   });
 
   test('takes no harm from a range to move that the guest does not have', () => {
