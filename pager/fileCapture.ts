@@ -9,9 +9,11 @@
  * - what is sent after the stop is final, and every page is sent exactly once.
  *
  * What is sent while the guest runs are hints: the bytes of pages as they were when they were read. The destination holds
- * them (HeldPages), and may not show them to the guest. After the stop the source digests these pages again, at 3 GB/s:
+ * them (HeldPages), and may not show them to the guest. After the stop the source looks at these pages again, one by
+ * one, at 2 GB/s:
  *
- *   not changed   a reference with `heldDisk` for its disk: first page, count, and the digest of the final bytes
+ *   not changed   a reference with `heldDisk` for its disk: first page, count, and the digest of the final bytes, of those
+ *                 that lie together
  *   changed       the pages again, before all others: the guest has just written to them
  *
  * The digest in the reference makes it right whatever the destination holds: it places what it holds if that has the

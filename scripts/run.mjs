@@ -24,19 +24,25 @@ process.env.PATH = [...path, ...systemDirectories.filter((directory) => !path.in
 
 class Failure extends Error {}
 
+/** What runs at the moment. */
+const children = new Set();
+/** By a Ctrl-C, or a signal. */
+let isToldToEnd = false;
+
 /** Runs a command and gives its exit code. `quiet` shows its output only when it fails. */
 function run(command, args, { quiet = false, env = {} } = {}) {
   return new Promise((resolve, reject) => {
     const output = [];
     const stdio = quiet ? ['ignore', 'pipe', 'pipe'] : 'inherit';
     const child = spawn(command, args, { cwd: project, stdio, env: { ...process.env, ...env } });
+    children.add(child);
     child.stdout?.on('data', (chunk) => output.push(chunk));
     child.stderr?.on('data', (chunk) => output.push(chunk));
     child.once('error', (error) => reject(new Failure(`${command}: ${error.message}`)));
     child.once('close', (code, signal) => {
+      children.delete(child);
       if (quiet && code !== 0) process.stderr.write(Buffer.concat(output));
-      if (signal === 'SIGINT') process.exit(130);
-      resolve(code ?? 1);
+      resolve(signal === 'SIGINT' ? 130 : (code ?? 1));
     });
   });
 }
@@ -136,6 +142,7 @@ async function test(args, env) {
     const report = join(directory, `${name}.json`);
     const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
     const program = join(project, 'node_modules/vitest/vitest.mjs');
+    if (isToldToEnd) return { passed: 0, failed: 1, skipped: 0 };
     const code = await runAsRoot(process.execPath, [program, 'run', ...reporters, ...more], { env });
     return countTests(report, code);
   };
@@ -156,6 +163,8 @@ async function test(args, env) {
     return sum('failed') === 0 ? 0 : 1;
   } finally {
     rmSync(directory, { recursive: true, force: true });
+    // vitest ends at once, and leaves what its tests have started.
+    if (isToldToEnd) await runProgram('bin/vmmig.js', ['lab', 'down']);
   }
 }
 
@@ -242,8 +251,14 @@ async function main([verb, ...args]) {
   return verbs[verb]();
 }
 
-// A Ctrl-C reaches the program that runs, too; that one ends in good order, and is waited for.
-process.on('SIGINT', () => {});
+// A Ctrl-C reaches the program that runs, too; that one ends in good order, and is waited for. Another signal it is sent.
+process.on('SIGINT', () => {
+  isToldToEnd = true;
+});
+process.on('SIGTERM', () => {
+  isToldToEnd = true;
+  for (const child of children) child.kill('SIGINT');
+});
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
