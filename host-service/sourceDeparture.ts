@@ -92,10 +92,12 @@ export class SourceDeparture implements Disposable {
     const downtimeLimitMs = isInFiles ? filesDowntimeLimitMs : iterateDowntimeLimitMs;
     await guest.prepare({ streamPath, isInFiles, downtimeLimitMs, mayThrottle, domain: leaves }, signal);
     this.#tellIterating();
-    // QEMU's setting out holds up the guest, and so its answer, for longer than it saves. libvirt is busy for longer than the
-    // agent before it has QEMU set out; the stream waits for the answer at the relay.
-    if (!isInFiles && !this.#isDomain) await untilAborted(answered, signal);
-    if (!isInFiles) await guest.setOut(signal);
+    if (!isInFiles) {
+      // QEMU's setting out holds up the guest, and so its answer, for longer than it saves. libvirt is busy for longer than the
+      // agent before it has QEMU set out; the stream waits for the answer at the relay.
+      if (!this.#isDomain) await untilAborted(answered, signal);
+      await guest.setOut(signal);
+    }
     switching?.departs(guest.letGo());
   }
 

@@ -45,6 +45,7 @@ export class SourceSide implements AsyncDisposable {
   #memory: OpenMemory | null = null;
   #directory: string | null = null;
   #migrationId = '';
+  #agentPatienceMs = 0;
   #departure: SourceDeparture | null = null;
   /** Of a teleport. */
   #ahead: MemoryAhead | null = null;
@@ -94,6 +95,7 @@ export class SourceSide implements AsyncDisposable {
     this.#directory = directory;
     this.#cache.useDisks(params.diskIndexes);
     this.#migrationId = params.migrationId;
+    this.#agentPatienceMs = params.agentPatienceMs;
     this.#patience.extend(params.reconnectTimeoutMs);
     const guest = this.#guest!;
     const streamPath = await guest.streamPath(params.migrationId, directory);
@@ -122,16 +124,13 @@ export class SourceSide implements AsyncDisposable {
   }
 
   /** Meets the destination relay, and lets QEMU's stream in once there is a map of what need not be sent. */
-  async connect(
-    { peerBootId, agentPatienceMs, ...endpoint }: Params<'source.connect'>,
-    signal: AbortSignal,
-  ): Promise<null> {
+  async connect({ peerBootId, ...endpoint }: Params<'source.connect'>, signal: AbortSignal): Promise<null> {
     if (this.#relay === null) throw new ServiceError('VMMIG_SERVICE_ORDER', 'there is no relay to connect');
     await (this.#switch ?? this.#teleport)!.knowPeer(peerBootId);
     await this.#relay.connect(endpoint);
     // Of a switch, what the guest uses may go before more is known.
     if (this.#switch !== null) void this.#sendAhead();
-    await this.#cache.answered(agentPatienceMs);
+    await this.#cache.answered(this.#agentPatienceMs);
     if (this.#cache.isKnown && this.#teleport !== null) void this.#sendAhead();
     if (this.#isDomain) await untilAborted(this.#departure!.isIterating, signal);
     this.#relay.begin();
@@ -178,7 +177,7 @@ export class SourceSide implements AsyncDisposable {
   /** Lets QEMU migrate into the relay. */
   async start(params: Params<'source.start'>, signal: AbortSignal): Promise<null> {
     this.#ahead?.watch(this.#fateOf);
-    await this.#departure!.begin(params, this.#cache.answered(params.agentPatienceMs), signal);
+    await this.#departure!.begin(params, this.#cache.answered(this.#agentPatienceMs), signal);
     this.#sampling.start();
     return null;
   }

@@ -49,7 +49,7 @@ export function connectRelays(
   migration: RelayedMigration,
   signal: AbortSignal,
 ): RelaysMeeting {
-  const { id: migrationId, request, intent, reconnectTimeoutMs } = migration;
+  const { id: migrationId, request, intent, reconnectTimeoutMs, agentPatienceMs } = migration;
   const key = randomBytes(32).toString('base64');
   const listening = call(
     source.rpc,
@@ -67,6 +67,7 @@ export function connectRelays(
       diskIndexes: [...plan.restorableIndexes],
       switching: switchingOf(migration, source),
       watchesUse: Math.max(source.loginMs, destination.loginMs) >= worthWatchingMs,
+      agentPatienceMs,
     },
     { signal },
   );
@@ -88,8 +89,7 @@ export function connectRelays(
   const meet = async () => {
     const { relay } = await there;
     await listening;
-    const { agentPatienceMs } = migration;
-    await call(source.rpc, 'source.connect', { ...relay, agentPatienceMs }, { signal });
+    await call(source.rpc, 'source.connect', relay, { signal });
   };
   const connected = meet();
   const tunnel = there.then((listens) => listens.tunnel);

@@ -9,7 +9,7 @@ import { pageBytes } from './units.js';
 /** The source's relay listens: QEMU sets out, into it. */
 export async function startSource(
   { source }: Prepared,
-  { request, intent, switching, agentPatienceMs }: RelayedMigration,
+  { request, intent, switching }: RelayedMigration,
   { tunnel }: RelaysMeeting,
   signal: AbortSignal,
 ): Promise<void> {
@@ -17,7 +17,7 @@ export async function startSource(
     ? { domain: await domainDeparture(request, intent.to, await tunnel, switching !== null) }
     : {};
   const mayThrottle = request.onNoConverge === 'throttle';
-  await call(source.rpc, 'source.start', { mayThrottle, agentPatienceMs, ...domain }, { signal });
+  await call(source.rpc, 'source.start', { mayThrottle, ...domain }, { signal });
 }
 
 export async function startDestination(

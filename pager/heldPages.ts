@@ -53,14 +53,11 @@ export class HeldPages {
     if (run === undefined) return null;
     const part = (from: number, to: number) =>
       run.bytes.subarray((from - run.page) * pageBytes, (to - run.page) * pageBytes);
-    const rest = [
-      { page: run.page, bytes: onItsOwn(part(run.page, page)) },
-      { page: page + count, bytes: onItsOwn(part(page + count, endOf(run))) },
-    ];
-    this.#runs.set(
-      key,
-      [...runs.filter((one) => one !== run), ...rest].filter(({ bytes }) => bytes.length > 0),
-    );
+    const left = runs.filter((one) => one !== run);
+    if (run.page < page) left.push({ page: run.page, bytes: onItsOwn(part(run.page, page)) });
+    if (page + count < endOf(run)) left.push({ page: page + count, bytes: onItsOwn(part(page + count, endOf(run))) });
+    if (left.length > 0) this.#runs.set(key, left);
+    else this.#runs.delete(key);
     this.#heldBytes -= count * pageBytes;
     const bytes = part(page, page + count);
     return this.digester.digest(bytes).equals(digest) ? bytes : null;

@@ -24,8 +24,9 @@ const pollMs = 25;
 const startTimeoutMs = 60_000;
 /** For a daemon that is busy with ending a QEMU. */
 const endTimeoutMs = 10_000;
-/** From the last byte that QEMU gets to the guest's running: at most, and mostly less than. */
+/** From the last byte that QEMU gets to the guest's running. */
 const loadTimeoutMs = 30_000;
+/** Mostly it takes less than that. */
 const usualLoadMs = 500;
 
 /** What became of a guest that was to run here. */
@@ -89,11 +90,7 @@ export class LibvirtDestination implements AsyncDisposable {
     const { domain } = this.#address;
     await handOver();
     // To ask slows it down.
-    const resumed = this.#resumed.then(
-      () => {},
-      () => {},
-    );
-    await Promise.race([resumed, delay(usualLoadMs, undefined, { ref: false })]);
+    await Promise.race([this.#resumed.catch(() => {}), delay(usualLoadMs, undefined, { ref: false })]);
     for (const deadline = Date.now() + loadTimeoutMs; ; await delay(pollMs)) {
       const found = await domainState(this.#virsh, domain);
       if (found?.state === 'running') return await Promise.race([this.#resumed, delay(pollMs).then(() => Date.now())]);

@@ -99,6 +99,8 @@ export const methodParams = {
     switching: switchingSchema.nullable(),
     /** Of a switch: whether to find out what the guest uses, though that may slow it down. */
     watchesUse: z.boolean(),
+    /** So long QEMU does not send, and its stream is not read, for an agent that has not answered. */
+    agentPatienceMs: z.number().int().nonnegative(),
   }),
   /** Of the destination's list: those that it cannot read. Their pages are sent. */
   'source.skipDisks': z.object({ indexes: z.array(z.number().int()) }),
@@ -106,13 +108,10 @@ export const methodParams = {
   'source.connect': z.object({
     ...endpointSchema.shape,
     peerBootId: z.string(),
-    agentPatienceMs: z.number().int().nonnegative(),
   }),
   'source.start': z.object({
     /** The guest may be slowed down, should `source.throttle` ask for it. */
     mayThrottle: z.boolean(),
-    /** QEMU does not send for so long, if the agent has not answered. */
-    agentPatienceMs: z.number().int().nonnegative(),
     domain: domainDepartureSchema.optional(),
   }),
   /** A QEMU that was held back goes on, as the link takes it. */

@@ -123,7 +123,12 @@ export class Delivery implements AsyncDisposable {
     this.#pump.run();
   }
 
-  /** The guest has stopped: sends what costs little, and what it will look at first. @param written - what QEMU has sent again @returns what the rest is in */
+  /**
+   * The guest has stopped: sends what costs little, and what it will look at first.
+   *
+   * @param written - what QEMU has sent again, the last one last
+   * @returns what the rest is in
+   */
   sendFirst(written: readonly PageRange[]): BatchSender {
     const batches = this.#batches!;
     const { store } = batches;
