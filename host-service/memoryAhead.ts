@@ -14,15 +14,18 @@ import {
 } from '../hypervisor/index.js';
 import type { PageFate } from '../relay/source/streamToFrames.js';
 import { compressOnce } from '../relay/zstd.js';
+import { type Written, WrittenMemory } from './writtenMemory.js';
 
-/** The guest goes on, and fills memory that was zero. */
-const lookAgainMs = 5_000;
+/** The guest goes on, and writes. */
+const lookAgainMs = 2_500;
 
 export interface Ahead {
   /** Pages that are not zero: QEMU sends them, and some need not cross the link. */
   readonly pages: number;
   /** What the link will have to carry. */
   readonly bytes: number;
+  /** What comes to that because the guest writes; null before it is known. */
+  readonly written: Written | null;
 }
 
 export type FateOf = (block: string, page: number) => PageFate;
@@ -30,6 +33,7 @@ export type FateOf = (block: string, page: number) => PageFate;
 export class MemoryAhead implements Disposable {
   readonly #opening: Promise<PhysicalMemory | null>;
   readonly #runs: readonly SampledRun[];
+  readonly #written: WrittenMemory;
   readonly #isCompressed: boolean;
   readonly #ended = new AbortController();
   #found: readonly (RunContents | null)[] | null = null;
@@ -38,6 +42,7 @@ export class MemoryAhead implements Disposable {
   /** @param compress - whether the relay does */
   constructor(qmp: QmpMonitor, { process, memory }: GuestInspection, { compress }: { readonly compress: boolean }) {
     this.#runs = runsToLookAt(memory.gpaMap);
+    this.#written = new WrittenMemory(this.#runs);
     this.#isCompressed = compress;
     this.#opening = PhysicalMemory.open(qmp, process, memory.gpaMap, this.#ended.signal).catch(() => null);
   }
@@ -50,7 +55,8 @@ export class MemoryAhead implements Disposable {
 
   /** Null before it is known. */
   estimate(fateOf: FateOf): Ahead | null {
-    return this.#found === null ? null : aheadOf(this.#runs, this.#found, fateOf);
+    if (this.#found === null) return null;
+    return { ...aheadOf(this.#runs, this.#found, fateOf), written: this.#written.found };
   }
 
   [Symbol.dispose](): void {
@@ -62,22 +68,21 @@ export class MemoryAhead implements Disposable {
     const memory = await this.#opening;
     const { signal } = this.#ended;
     while (memory !== null && !signal.aborted) {
-      const found = await this.#look(memory, fateOf);
-      if (found === null) return;
+      const isAhead = this.#runs.map(({ block, page }) => fateOf(block, page) !== 'passed');
+      if (!isAhead.includes(true)) return;
+      const found = await this.#look(memory);
       this.#found = found;
+      this.#written.looked(performance.now(), found, (run) => !isAhead[run]);
       await delay(lookAgainMs, undefined, { signal, ref: false });
     }
   }
 
-  /** Null when there is nothing to look at any more, or that cannot be done. */
-  async #look(memory: PhysicalMemory, fateOf: FateOf): Promise<(RunContents | null)[] | null> {
+  async #look(memory: PhysicalMemory): Promise<(RunContents | null)[]> {
     const { signal } = this.#ended;
     const found: (RunContents | null)[] = [];
-    for (const run of this.#runs) {
-      const isAhead = !signal.aborted && fateOf(run.block, run.page) !== 'passed';
-      found.push(isAhead ? await lookAt(memory, run, (pages) => this.#sentBytes(pages)) : null);
-    }
-    return found.every((contents) => contents === null) ? null : found;
+    for (const run of this.#runs)
+      found.push(signal.aborted ? null : await lookAt(memory, run, (pages) => this.#sentBytes(pages)));
+    return found;
   }
 
   #sentBytes(pages: Buffer): number {
@@ -86,7 +91,11 @@ export class MemoryAhead implements Disposable {
 }
 
 /** @param found - of each run; null for what was not looked at */
-export function aheadOf(runs: readonly SampledRun[], found: readonly (RunContents | null)[], fateOf: FateOf): Ahead {
+export function aheadOf(
+  runs: readonly SampledRun[],
+  found: readonly (Pick<RunContents, 'pages' | 'bytes'> | null)[],
+  fateOf: FateOf,
+): Omit<Ahead, 'written'> {
   let pages = 0;
   let bytes = 0;
   for (const [at, { block, page, weight }] of runs.entries()) {

@@ -9,6 +9,7 @@ import type { Results } from './protocol/results.js';
 
 export type { AgentRoute } from '../guest-agent/guestAgent.js';
 export type { FaultStatistics } from '../relay/destination/postcopy/faults.js';
+export type { Ahead } from './memoryAhead.js';
 export type { HostedMigration, TeleportStatus } from './protocol/hosted.js';
 export {
   type DomainDepartureParams,
@@ -33,6 +34,7 @@ export type {
   TakeOver,
 } from './protocol/results.js';
 export type { DestinationSample, SourceSample } from './protocol/samples.js';
+export type { Written } from './writtenMemory.js';
 
 /** Calls a method of a host's service. */
 export function call<M extends Method>(

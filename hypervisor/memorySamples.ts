@@ -2,6 +2,7 @@
  * A look at a few pages here and there in a running guest's memory: what all of it holds follows within a few percent. What
  * its host has pages for says less: in transparent huge pages most may still be zero.
  */
+import { crc32 } from 'node:zlib';
 import type { GpaRange } from './gpaMap.js';
 
 const pageBytes = 4096;
@@ -29,6 +30,8 @@ export interface RunContents {
   readonly pages: number;
   /** What those take when they are sent. */
   readonly bytes: number;
+  /** Of each page, another one when it has been written to. */
+  readonly marks: readonly number[];
 }
 
 /** Where guest physical memory can be read. */
@@ -76,13 +79,15 @@ export async function lookAt(
 ): Promise<RunContents | null> {
   const run = Buffer.allocUnsafe(pages * pageBytes);
   if (!(await memory.load(gpa, run))) return null;
+  const marks: number[] = [];
   let kept = 0;
   for (let at = 0; at < run.length; at += pageBytes) {
+    marks.push(crc32(run.subarray(at, at + pageBytes)));
     if (isZero(run, at)) continue;
     run.copyWithin(kept * pageBytes, at, at + pageBytes);
     kept++;
   }
-  return { pages: kept, bytes: kept === 0 ? 0 : sentBytes(run.subarray(0, kept * pageBytes)) };
+  return { pages: kept, bytes: kept === 0 ? 0 : sentBytes(run.subarray(0, kept * pageBytes)), marks };
 }
 
 const zeroPage = Buffer.alloc(pageBytes);

@@ -1,4 +1,5 @@
 /** When the guest will run on the destination, from what is known while its memory is copied. */
+import type { Ahead, Written } from '../host-service/protocol.js';
 
 export interface EtaView {
   readonly totalPages: number;
@@ -10,7 +11,7 @@ export interface EtaView {
   /** What they took: on the destination, or under way. */
   readonly sentBytes: number;
   /** Of the first pass, what it has not come to yet: pages that are not zero, and bytes for the link; null where it is not known. */
-  readonly ahead: { readonly pages: number; readonly bytes: number } | null;
+  readonly ahead: Ahead | null;
   /** Pages that the host has memory for: the others are zero. Null where that is not known. For want of `ahead`. */
   readonly touchedPages: number | null;
   /** Pages that need not be sent as bytes. */
@@ -41,17 +42,18 @@ export function etaMs(view: EtaView): number | null {
   if (dirtySyncCount >= 2) return wireMs(dirtyBytes(view, linkBytesPerSecond)) + stopMs;
   const ahead = view.ahead ?? guessAhead(view);
   if (ahead === null) return null;
-  return Math.max(wireMs(ahead.bytes), (ahead.pages / Math.max(1, view.pagesPerSecond)) * 1000) + stopMs;
+  const passMs = Math.max(wireMs(ahead.bytes), (ahead.pages / Math.max(1, view.pagesPerSecond)) * 1000);
+  return passMs + writtenMs(ahead.written, passMs, linkBytesPerSecond) + stopMs;
 }
 
 /** By what the first pass has sent so far; null before there is any of that. */
-function guessAhead(view: EtaView): { pages: number; bytes: number } | null {
+function guessAhead(view: EtaView): Ahead | null {
   const { totalPages, seenPages, sentPages, teleportedPages, zeroPages, touchedPages, cachedPages } = view;
   if (sentPages === 0) return null;
   const bytesPerPage = view.sentBytes / sentPages;
   const leftPages = Math.max(0, totalPages - seenPages);
   const leftCached = Math.min(leftPages, Math.max(0, cachedPages - teleportedPages));
-  const guess = (pages: number) => ({ pages: pages + leftCached, bytes: pages * bytesPerPage });
+  const guess = (pages: number) => ({ pages: pages + leftCached, bytes: pages * bytesPerPage, written: null });
   if (touchedPages === null)
     return guess((leftPages - leftCached) * (sentPages / Math.max(1, seenPages - teleportedPages)));
   // More zeroes than there are pages that were never written to: so many were written to, and are zero again.
@@ -60,9 +62,23 @@ function guessAhead(view: EtaView): { pages: number; bytes: number } | null {
   return guess((Math.max(0, leftTouched - leftCached) * sentPages) / (sentPages + zeroAgain));
 }
 
-/** What is dirty, and what will be by then: each pass leaves a share of the one before. */
+/** What is dirty, and what will be by then. */
 function dirtyBytes(view: EtaView, linkBytesPerSecond: number): number {
   const { remainingBytes, wireBytesPerMemoryByte, dirtyBytesPerSecond } = view;
   const load = ((dirtyBytesPerSecond ?? 0) * wireBytesPerMemoryByte) / linkBytesPerSecond;
-  return (remainingBytes * wireBytesPerMemoryByte) / (1 - Math.min(mostLoad, load));
+  return inPasses(remainingBytes * wireBytesPerMemoryByte, load);
+}
+
+/** What it takes to send again what will be dirty when the first pass is over: no more than the guest writes to at all. */
+function writtenMs(written: Written | null, passMs: number, linkBytesPerSecond: number): number {
+  if (written === null) return 0;
+  const { behindBytes, bytesPerSecond, everBytes, newBytesPerSecond } = written;
+  const byThen = (bytes: number, perSecond: number) => bytes + (perSecond * passMs) / 1000;
+  const dirty = Math.min(byThen(behindBytes, bytesPerSecond), byThen(everBytes, newBytesPerSecond));
+  return (inPasses(dirty, bytesPerSecond / linkBytesPerSecond) / linkBytesPerSecond) * 1000;
+}
+
+/** Each pass leaves a share of the one before. */
+function inPasses(bytes: number, load: number): number {
+  return bytes / (1 - Math.min(mostLoad, load));
 }

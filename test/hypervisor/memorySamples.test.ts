@@ -64,15 +64,22 @@ describe('a look at a run', () => {
       asked.push(Buffer.from(pages));
       return 100;
     });
-    expect(found).toEqual({ pages: 2, bytes: 100 });
+    expect(found).toMatchObject({ pages: 2, bytes: 100 });
     expect(asked).toEqual([Buffer.concat([Buffer.alloc(pageBytes, 5), Buffer.alloc(pageBytes, 7)])]);
+  });
+
+  test('marks pages by what they hold', async () => {
+    const { marks } = (await lookAt(memory, run, () => 1))!;
+    expect(marks).toHaveLength(4);
+    expect(marks[1]).toBe(marks[3]);
+    expect(new Set(marks).size).toBe(3);
   });
 
   test('does not ask what nothing takes', async () => {
     const never = () => {
       throw new Error('asked');
     };
-    expect(await lookAt(memory, { ...run, gpa: 6 * pageBytes, pages: 1 }, never)).toEqual({ pages: 0, bytes: 0 });
+    expect(await lookAt(memory, { ...run, gpa: 6 * pageBytes, pages: 1 }, never)).toMatchObject({ pages: 0, bytes: 0 });
   });
 
   test('knows nothing of what cannot be read', async () => {

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import type { Written } from '../../host-service/protocol.js';
 import { type EtaView, etaMs } from '../../migrate/eta.js';
 
 /** 400 MB of 1 GB have ever been written to, half of that was sent; the link takes 10 MB/s. Nobody could look at the rest. */
@@ -24,15 +25,30 @@ const halfway: EtaView = {
 
 describe('the time that is left', () => {
   test('of the first pass is what a look at the rest has shown', () => {
-    const seen = { ...halfway, ahead: { pages: 30_000, bytes: 60e6 } };
+    const seen = { ...halfway, ahead: { pages: 30_000, bytes: 60e6, written: null } };
     expect(etaMs(seen)).toBeCloseTo(6_000 + 1_000 + 100, -2);
     expect(etaMs({ ...seen, touchedPages: null, sentPages: 0 })).toBeCloseTo(6_000 + 1_000 + 100, -2);
-    expect(etaMs({ ...seen, ahead: { pages: 0, bytes: 0 } })).toBeCloseTo(1_000 + 100, -2);
+    expect(etaMs({ ...seen, ahead: { pages: 0, bytes: 0, written: null } })).toBeCloseTo(1_000 + 100, -2);
   });
 
   test('is no less than QEMU takes to read what is ahead, page cache included', () => {
-    const seen = { ...halfway, ahead: { pages: 50_000, bytes: 10e6 }, pagesPerSecond: 10_000 };
+    const seen = { ...halfway, ahead: { pages: 50_000, bytes: 10e6, written: null }, pagesPerSecond: 10_000 };
     expect(etaMs(seen)).toBeCloseTo(5_000 + 100, -2);
+  });
+
+  test('is longer by what the guest writes meanwhile, and while that is sent', () => {
+    const writing = (written: Partial<Written>): EtaView => ({
+      ...halfway,
+      ahead: {
+        ...{ pages: 30_000, bytes: 60e6 },
+        written: { behindBytes: 10e6, bytesPerSecond: 2e6, everBytes: 20e6, newBytesPerSecond: 2e6, ...written },
+      },
+    });
+    // Until the first pass is over 7 s, in which 14 MB are written; a fifth as long again for each pass.
+    expect(etaMs(writing({}))).toBeCloseTo(7_000 + 2_400 / 0.8 + 100, -2);
+    // The same 12 MB again and again.
+    expect(etaMs(writing({ everBytes: 12e6, newBytesPerSecond: 0 }))).toBeCloseTo(7_000 + 1_200 / 0.8 + 100, -2);
+    expect(Number.isFinite(etaMs(writing({ bytesPerSecond: 1e9 }))!)).toBe(true);
   });
 
   test('without such a look is what has been touched, by what pages have cost so far', () => {
