@@ -72,6 +72,8 @@ class LocalProcess implements HostProcess {
       encoding: 'buffer',
       // It learns from its stdin that this process has ended, and knows best what then.
       cleanup: false,
+      // In a session of its own, as SSH's are: signals of the terminal are not for it, and its niceness is nobody else's.
+      detached: true,
     });
     this.stdin = child.stdin;
     this.stdout = child.stdout;

@@ -14,6 +14,7 @@ import type { GuestAddress, Pulled } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
 import { concludeDestination } from './orphans.js';
 import { keepVigil } from './vigil.js';
+import { yieldToFirstMoments } from './yielding.js';
 
 export interface DestinationSwitchOptions {
   readonly runDir: string;
@@ -243,7 +244,10 @@ export class DestinationSwitch implements AsyncDisposable {
   }
 
   #tell(answer: 'tellRunning' | 'tellRefused'): void {
-    if (answer === 'tellRunning') return this.relay.tellRunning();
+    if (answer === 'tellRunning') {
+      yieldToFirstMoments();
+      return this.relay.tellRunning();
+    }
     const { failure } = this.#commit;
     this.relay.tellRefused(failure instanceof Error ? failure.message : 'it was given up');
   }

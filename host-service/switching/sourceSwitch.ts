@@ -17,6 +17,7 @@ import { SourceCommit } from '../sourceCommit.js';
 import type { OpenMemory } from './guestMemory.js';
 import { captureLogPath, noteMemory, type SourceRemains } from './keptMemory.js';
 import { endOrphan, lookAtSource, resumeOrphan } from './leftGuest.js';
+import { yieldToFirstMoments } from './yielding.js';
 
 export interface SourceSwitchOptions {
   readonly runDir: string;
@@ -75,7 +76,10 @@ export class SourceSwitch implements AsyncDisposable {
         this.#requireRelay();
         options.holdGuest();
       },
-      sendGo: () => this.relay.go(),
+      sendGo: () => {
+        yieldToFirstMoments();
+        return this.relay.go();
+      },
       resumeGuest: async () => {
         this.relay?.abort();
         await options.resumeGuest();

@@ -1,6 +1,7 @@
 /**
- * Until a guest runs here, others do, and its own is still running elsewhere: what puts it together yields to them. It
- * needs root to be undone, so without root it is not begun.
+ * Who yields to guests. Until a guest runs here, others do, and its own is still running elsewhere: what puts it together
+ * yields to them. In its first moments it needs the processors more than whoever brings it the rest. To yield needs root to be
+ * undone, so without root it is not begun.
  *
  * Where the kernel shares its time between sessions first (autogroup, sched(7)), a niceness counts for nothing beyond the
  * session that a process is in, and the session has one of its own.
@@ -9,14 +10,17 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { getPriority, setPriority } from 'node:os';
 
 const yieldingNiceness = 10;
+/** Until the guest has gone through what it does all the time. */
+const firstMomentsMs = 400;
 
 export class Yielding {
   readonly #undo: (() => void)[] = [];
 
-  /** Of the process's main thread, which is the one that loads, and of its session. */
+  /** Of the process's main thread, which is the one that loads, and of the session that it leads. */
   add(pid: number): void {
     if (process.getuid?.() !== 0) return;
     this.#change(mainThreadNiceness(pid), (niceness) => setPriority(pid, niceness));
+    if (!leadsSession(pid)) return;
     const path = `/proc/${pid}/autogroup`;
     this.#change(sessionNiceness(path), (niceness) => writeFileSync(path, String(niceness)));
   }
@@ -31,11 +35,30 @@ export class Yielding {
   }
 }
 
+/** This process yields to a guest that is about to go on. */
+export function yieldToFirstMoments(): void {
+  const yielding = new Yielding();
+  yielding.add(process.pid);
+  setTimeout(() => yielding.end(), firstMomentsMs);
+}
+
 function mainThreadNiceness(pid: number): number | null {
   try {
     return getPriority(pid);
   } catch {
     return null;
+  }
+}
+
+/** Others' are not for this process to slow down. */
+function leadsSession(pid: number): boolean {
+  try {
+    const [, , , session] = readFileSync(`/proc/${pid}/stat`, 'utf8')
+      .replace(/^.*\) /s, '')
+      .split(' ');
+    return session === String(pid);
+  } catch {
+    return false;
   }
 }
 
