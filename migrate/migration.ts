@@ -209,9 +209,14 @@ export abstract class Migration implements AsyncDisposable {
     else await this.#scans?.over;
   }
 
+  /** A guest that is to stop does not answer any more. */
+  protected giveUpScan(): void {
+    this.#scans?.giveUp();
+  }
+
   /** Nothing is told of it after the report. */
   async #endScan(): Promise<void> {
-    this.#scans?.giveUp();
+    this.giveUpScan();
     await this.#scans?.over.catch(() => {});
   }
 

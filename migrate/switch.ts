@@ -90,6 +90,7 @@ class Switch extends Migration {
       await this.journal.writeDurably('committing');
       this.isHeld = true;
       this.commit = view.commit = 'asked';
+      this.giveUpScan();
       const growing = this.#allowDowntime(source);
       const standstill = new Standstill();
       try {

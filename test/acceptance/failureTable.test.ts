@@ -75,12 +75,15 @@ describe('The failure table', () => {
   });
 });
 
-describe('After', () => {
+describe.each([
+  { what: 'a guest', modes: ['teleport', 'switch'], sharedMemory: false },
+  ...(isFull ? [{ what: 'a guest whose memory is in a file', modes: ['switchFile'], sharedMemory: true } as const] : []),
+] as const)('Of $what, after', ({ modes, sharedMemory }) => {
   useLab(fastWan);
 
   const keeper: GuestKeeper = {
     start: async () => {
-      const guest = await Guest.start('vm1', guestOptions);
+      const guest = await Guest.start('vm1', { ...guestOptions, sharedMemory });
       await guest.run('fill-cache');
       return guest;
     },
@@ -90,7 +93,7 @@ describe('After', () => {
   const struck = new StruckGuest(keeper);
   beforeAll(() => struck.makeSound());
 
-  it.each(shownCells('teleport', 'switch'))(
+  it.each(shownCells(...modes))(
     '%s: %s, in %s: it is as the table says',
     { timeout: 480_000 },
     async (_mode, _strike, _phase, cell) => await struck.expectCell(cell),
@@ -104,12 +107,15 @@ describe('After', () => {
   });
 });
 
-describe.runIf(isFull)('Of libvirt, after', () => {
+describe.runIf(isFull).each([
+  { what: 'a domain', mode: 'domain', sharedMemory: false },
+  { what: 'a domain whose memory is in a file', mode: 'domainFile', sharedMemory: true },
+] as const)('Of $what, after', ({ mode, sharedMemory }) => {
   useLab({ ...fastWan, libvirt: '9.0' });
 
   const keeper: GuestKeeper = {
     start: async () => {
-      const guest = await Guest.start('vm1', { ...guestOptions, libvirt: true });
+      const guest = await Guest.start('vm1', { ...guestOptions, libvirt: true, sharedMemory });
       await guest.run('fill-cache');
       return guest;
     },
@@ -128,7 +134,7 @@ describe.runIf(isFull)('Of libvirt, after', () => {
   const struck = new StruckGuest(keeper);
   beforeAll(() => struck.makeSound());
 
-  it.each(shownCells('domain'))(
+  it.each(shownCells(mode))(
     '%s: %s, in %s: it is as the table says',
     { timeout: 480_000 },
     async (_mode, _strike, _phase, cell) => await struck.expectCell(cell),

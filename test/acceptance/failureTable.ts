@@ -8,7 +8,13 @@
  */
 import { readFileSync } from 'node:fs';
 
-export const modes = { Teleport: 'teleport', Switch: 'switch', 'Domains of libvirt': 'domain' } as const;
+export const modes = {
+  Teleport: 'teleport',
+  Switch: 'switch',
+  'Switch, memory in a file': 'switchFile',
+  'Domains of libvirt': 'domain',
+  'Domains, memory in a file': 'domainFile',
+} as const;
 export type TableMode = (typeof modes)[keyof typeof modes];
 
 export interface Expectation {

@@ -20,10 +20,10 @@ const untilPhase = async (move: Move, name: PhaseName) =>
   await move.until((event) => event.type === 'phase' && event.name === name && event.state === 'begin');
 
 const inPhase =
-  (wan: typeof slowWan | typeof distantWan, name: PhaseName): Begin =>
+  (verb: 'begin' | 'beginSwitch', name: PhaseName): Begin =>
   async (guest, more) => {
-    await setWan(wan);
-    const move = guest.begin(...more);
+    await setWan(distantWan);
+    const move = guest[verb](...more);
     await untilPhase(move, name);
     return move;
   };
@@ -50,8 +50,8 @@ const nearTheEnd =
   };
 
 const teleport: Readonly<Record<string, Begin>> = {
-  preflight: inPhase(distantWan, 'preflight'),
-  prepare: inPhase(distantWan, 'prepare destination'),
+  preflight: inPhase('begin', 'preflight'),
+  prepare: inPhase('begin', 'prepare destination'),
   'first pass': async (guest, more) => {
     await setWan(slowWan);
     const move = guest.begin(...more);
@@ -80,6 +80,8 @@ const teleport: Readonly<Record<string, Begin>> = {
 };
 
 const switchOver: Readonly<Record<string, Begin>> = {
+  preflight: inPhase('beginSwitch', 'preflight'),
+  prepare: inPhase('beginSwitch', 'prepare destination'),
   // QEMU may stop the guest at any time, and comes to it as late as a slow link lets a small page store empty.
   'first pass': async (guest, more) => {
     await setWan(slowWan);
@@ -102,6 +104,14 @@ const switchOver: Readonly<Record<string, Begin>> = {
   },
 };
 
+/** As long as the guest may not stop, what is sent of the file is sent ahead. */
+const ahead: Begin = async (guest, more) => {
+  await setWan(slowWan);
+  const move = guest.beginSwitch('--after', '60s', ...more);
+  await move.untilPagesMove();
+  return move;
+};
+
 const ofDomain =
   (begin: Begin): Begin =>
   async (guest, more) =>
@@ -110,12 +120,14 @@ const ofDomain =
 export const phases: Readonly<Record<TableMode, Readonly<Record<string, Begin>>>> = {
   teleport,
   switch: switchOver,
+  switchFile: { ahead, 'hand-over': switchOver['hand-over']!, pull: switchOver.pull! },
   domain: {
     'teleport, first pass': ofDomain(teleport['first pass']!),
     'teleport, held': ofDomain(teleport.held!),
     'switch, first pass': ofDomain(switchOver['first pass']!),
     'switch, pull': ofDomain(switchOver.pull!),
   },
+  domainFile: { ahead: ofDomain(ahead), 'hand-over': ofDomain(switchOver['hand-over']!), pull: ofDomain(switchOver.pull!) },
 };
 
 export function signalQemu(host: HostName, signal: NodeJS.Signals): void {
