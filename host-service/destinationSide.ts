@@ -79,12 +79,13 @@ export class DestinationSide implements AsyncDisposable {
     const guest = await this.#qemu.start(params, directory, signal);
     const teleport = await this.#teleporting;
     await teleport?.started(guest);
-    void guest.qmp.closed.then((error) => teleport?.lostGuest(error));
+    const switching = await this.#switching;
+    void guest.qmp.closed.then((error) => (teleport ?? switching)?.lostGuest(error));
     const pageSizes = await this.#qemu.accept(params.postcopy, directory, signal);
     const { disks } = params;
     const { capabilities } = this.#qemu;
     const needs = { disks, pageSizes: Object.fromEntries(pageSizes), capabilities };
-    await (await this.#switching)?.started(guest, needs);
+    await switching?.started(guest, needs);
     await this.#openDisks(disks);
     this.#listening(pageSizes);
     return { pid: guest.pid, startTime: guest.startTime, bootId: await bootId() };

@@ -33,6 +33,8 @@ export interface Departing {
 export interface DepartureHandlers {
   /** QEMU has stopped the guest. */
   stopped(): void;
+  /** QEMU's monitor has gone before that. */
+  lost(error: Error): void;
   /** Pages of the guest's memory that have ever been written to. */
   touched(pages: number | null): void;
 }
@@ -87,7 +89,10 @@ export class SourceDeparture implements Disposable {
     // It is to be stopped as soon as that can be, or is held back by the relay.
     if (switching !== null) this.#tellIterating();
     this.#stopped = guest.monitor.waitFor('STOP').then(eventTimeMs);
-    this.#stopped.then(() => this.#handlers.stopped()).catch(() => {});
+    this.#stopped.then(
+      () => this.#handlers.stopped(),
+      (error) => this.#handlers.lost(error),
+    );
     this.#isDomain = leaves !== null;
     const downtimeLimitMs = isInFiles ? filesDowntimeLimitMs : iterateDowntimeLimitMs;
     await guest.prepare({ streamPath, isInFiles, downtimeLimitMs, mayThrottle, domain: leaves }, signal);

@@ -105,7 +105,12 @@ export class SourceSide implements AsyncDisposable {
     const what = { guest, inspection: this.#inspection!, streamPath, directory, credentials };
     this.#departure = new SourceDeparture(
       { ...what, switching: this.#switch, memory: this.#memory },
-      { stopped: () => this.#guestStopped(), touched: (pages) => this.#sampling.touched(pages) },
+      {
+        stopped: () => this.#guestStopped(),
+        // Whose memory comes through a stream is missed there.
+        lost: (error) => void (this.#memory === null ? null : this.#switch?.lostGuest(error)),
+        touched: (pages) => this.#sampling.touched(pages),
+      },
     );
     if (this.#switch !== null) void this.#departure.findUse(params.watchesUse);
     else this.#ahead = new MemoryAhead(guest.monitor, this.#inspection!, params);

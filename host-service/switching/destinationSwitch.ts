@@ -4,7 +4,7 @@
  */
 import { HypervisorError, type ProcessId, processId } from '../../hypervisor/index.js';
 import { SwitchDestination, type SwitchDestinationOptions } from '../../relay/destination/switchDestination.js';
-import type { RelayError } from '../../relay/errors.js';
+import { RelayError } from '../../relay/errors.js';
 import { type DestinationState, type Ledger, removeLedger, updateLedger, writeLedger } from '../commit/index.js';
 import { type Control, serveControl } from '../control.js';
 import { DestinationCommit } from '../destinationCommit.js';
@@ -168,6 +168,13 @@ export class DestinationSwitch implements AsyncDisposable {
   async ask(): Promise<DestinationState> {
     await this.#goingOn;
     return await this.#commit.post('ask');
+  }
+
+  /** Its QEMU has ended. The relay may have no stream to it yet; once it may run here, that is for others to find out. */
+  async lostGuest(error: unknown): Promise<void> {
+    if (this.state !== 'loading') return;
+    const ended = new RelayError('VMMIG_RELAY_QEMU', `the destination's QEMU has ended: ${String(error)}`, error);
+    await this.#commit.failed(await this.#explained(ended));
   }
 
   /** Resolves when the guest runs here. @throws when it never will */

@@ -189,10 +189,13 @@ export class SourceSwitch implements AsyncDisposable {
   /** It has set out. @param letGo - rejects when it will not go */
   departs(letGo: Promise<void>): void {
     this.#letGo = letGo;
-    letGo.catch(async (error) => {
-      await this.#note(error);
-      void this.#commit.post('abandon');
-    });
+    letGo.catch((error) => this.lostGuest(error));
+  }
+
+  /** It will not go any more, or has ended. */
+  async lostGuest(error: Error): Promise<void> {
+    await this.#note(error);
+    void this.#commit.post('abandon');
   }
 
   /** The guest may go, as far as the command is concerned. */

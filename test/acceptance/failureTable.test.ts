@@ -77,7 +77,9 @@ describe('The failure table', () => {
 
 describe.each([
   { what: 'a guest', modes: ['teleport', 'switch'], sharedMemory: false },
-  ...(isFull ? [{ what: 'a guest whose memory is in a file', modes: ['switchFile'], sharedMemory: true } as const] : []),
+  ...(isFull
+    ? [{ what: 'a guest whose memory is in a file', modes: ['switchFile'], sharedMemory: true } as const]
+    : []),
 ] as const)('Of $what, after', ({ modes, sharedMemory }) => {
   useLab(fastWan);
 

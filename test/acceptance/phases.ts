@@ -107,7 +107,7 @@ const switchOver: Readonly<Record<string, Begin>> = {
 /** As long as the guest may not stop, what is sent of the file is sent ahead. */
 const ahead: Begin = async (guest, more) => {
   await setWan(slowWan);
-  const move = guest.beginSwitch('--after', '60s', ...more);
+  const move = guest.beginSwitch('--after', '30s', ...more);
   await move.untilPagesMove();
   return move;
 };
@@ -127,7 +127,11 @@ export const phases: Readonly<Record<TableMode, Readonly<Record<string, Begin>>>
     'switch, first pass': ofDomain(switchOver['first pass']!),
     'switch, pull': ofDomain(switchOver.pull!),
   },
-  domainFile: { ahead: ofDomain(ahead), 'hand-over': ofDomain(switchOver['hand-over']!), pull: ofDomain(switchOver.pull!) },
+  domainFile: {
+    ahead: ofDomain(ahead),
+    'hand-over': ofDomain(switchOver['hand-over']!),
+    pull: ofDomain(switchOver.pull!),
+  },
 };
 
 export function signalQemu(host: HostName, signal: NodeJS.Signals): void {

@@ -112,7 +112,11 @@ function coverInputs(
 }
 
 function checkLeak(heldAtFirst: number, options: FuzzOptions, input: Buffer): void {
-  global.gc?.();
-  const grownBytes = heldBytes() - heldAtFirst;
+  let grownBytes = Infinity;
+  // What lies outside of the heap is counted as free by the collection after the one that frees it.
+  for (let collections = 0; collections < 3 && grownBytes > maxLeakBytes; collections++) {
+    global.gc?.();
+    grownBytes = heldBytes() - heldAtFirst;
+  }
   if (grownBytes > maxLeakBytes) options.found(input, { kind: 'memory', message: `${grownBytes} bytes are kept` });
 }
