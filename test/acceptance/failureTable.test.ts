@@ -50,7 +50,13 @@ describe('The failure table', () => {
   });
 
   it('says what else vmmig says: exit codes where the guest is, and codes of errors that there are', () => {
-    const exitCodes = { source: [1, 3, 4, 5, null], destination: [0, 6, null], paused: [7, null], lost: [6, 7] };
+    const exitCodes = {
+      source: [1, 3, 4, 5, null],
+      destination: [0, 6, null],
+      waiting: [6],
+      paused: [7, null],
+      lost: [6, 7],
+    };
     for (const { outcomes } of cells) {
       const distinct = outcomes.map(({ where, exitCode }) => (exitCode === null ? where : exitCode));
       expect(new Set(distinct).size).toBe(outcomes.length);

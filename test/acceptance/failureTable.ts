@@ -18,8 +18,8 @@ export const modes = {
 export type TableMode = (typeof modes)[keyof typeof modes];
 
 export interface Expectation {
-  /** `paused`: on the source, and it stays so; `lost`: nowhere. */
-  readonly where: 'source' | 'destination' | 'paused' | 'lost';
+  /** `waiting`: on the destination, for memory; `paused`: on the source, and it stays so; `lost`: nowhere. */
+  readonly where: 'source' | 'destination' | 'waiting' | 'paused' | 'lost';
   /** Null when the command was killed. */
   readonly exitCode: number | null;
   /** Any of these, without `VMMIG_`; none when the report has no error. */
@@ -38,7 +38,7 @@ export interface Cell {
   readonly outcomes: readonly TableOutcome[];
 }
 
-const expectation = /^(source|destination|paused|lost) (\d|–)(?: ([A-Z_]+(?:\/[A-Z_]+)*))?$/;
+const expectation = /^(source|destination|waiting|paused|lost) (\d|–)(?: ([A-Z_]+(?:\/[A-Z_]+)*))?$/;
 
 /** @throws SyntaxError for what is no such table */
 export function readFailureTable(): Cell[] {

@@ -89,6 +89,8 @@ export class StruckGuest {
         for (const host of hostNames) signalQemu(host, 'SIGCONT');
       }
       await struck;
+      // The rest of the guest's memory need not take its time.
+      if (phase.endsWith('pull') && after === undefined) await setWan(fastWan);
       return await move.ended;
     } finally {
       await after?.(this.guest);
@@ -120,6 +122,8 @@ export class StruckGuest {
     if (where === 'source' || where === 'destination') {
       guest.host = where === 'source' ? from : to;
       await guest.expectToRun(counted);
+    } else if (where === 'waiting') {
+      expect(await stateOn(from, guest.name)).not.toBe('running');
     } else if (where === 'paused') {
       // Its monitor is the service's, while that waits for the link.
       expect(await stateOn(from, guest.name)).toMatch(/^(paused|postmigrate|finish-migrate|unknown)$/);
@@ -142,7 +146,7 @@ function expectReport({ where, codes, exitCode }: Expectation, report: Migration
   else expect(codes.map((code) => `VMMIG_${code}`)).toContain(report.error?.code);
   // Of a guest that is lost: where its QEMU is, when it has one.
   const lostAt = exitCode === 6 ? 'destination' : 'unknown';
-  const vmLocation = where === 'paused' ? 'unknown' : where === 'lost' ? lostAt : where;
+  const vmLocation = { waiting: 'destination', paused: 'unknown', lost: lostAt }[where as string] ?? where;
   expect(report.vmLocation).toBe(vmLocation);
 }
 
