@@ -24,6 +24,8 @@ const pollMs = 25;
 const startTimeoutMs = 60_000;
 /** For a daemon that is busy with ending a QEMU. */
 const endTimeoutMs = 10_000;
+/** For one that is being restarted: what was connected to it hears of that when it next asks. */
+const restartMs = 3_000;
 /** From the last byte that QEMU gets to the guest's running. */
 const loadTimeoutMs = 30_000;
 /** Mostly it takes less than that. */
@@ -110,13 +112,15 @@ export class LibvirtDestination implements AsyncDisposable {
   async settle(mayRun: boolean): Promise<Fate> {
     const { domain } = this.#address;
     let hasAsked = false;
-    for (const deadline = Date.now() + endTimeoutMs; ; await delay(pollMs)) {
+    const askedAtMs = Date.now();
+    for (const deadline = askedAtMs + endTimeoutMs; ; await delay(pollMs)) {
       let found: DomainState | null;
       try {
         found = await domainState(this.#virsh, domain);
       } catch (thrown) {
-        if (thrown instanceof LibvirtError) return 'unknown';
-        throw thrown;
+        if (!(thrown instanceof LibvirtError)) throw thrown;
+        if (Date.now() - askedAtMs > restartMs) return 'unknown';
+        continue;
       }
       if (!isActive(found)) return mayRun && !this.#hasGivenUp ? 'unknown' : 'ended';
       if (!isWaiting(found!)) return 'running';

@@ -34,8 +34,8 @@ export class JsonLineReader extends AbstractMessageReader implements MessageRead
     super();
     this.#readable = readable;
     readable.on('data', this.#onData);
-    readable.on('error', (error) => this.fireError(error));
-    // A pipe ends; a socket or channel that was cut only closes.
+    // A pipe ends; a socket or channel that was cut only closes, and one whose other end was killed says so. Why, others know.
+    readable.on('error', this.#onEnd);
     readable.on('end', this.#onEnd);
     readable.on('close', this.#onEnd);
   }

@@ -55,7 +55,7 @@ describe('The failure table', () => {
       destination: [0, 6, null],
       waiting: [6],
       paused: [7, null],
-      lost: [6, 7],
+      lost: [5, 6, 7],
     };
     for (const { outcomes } of cells) {
       const distinct = outcomes.map(({ where, exitCode }) => (exitCode === null ? where : exitCode));

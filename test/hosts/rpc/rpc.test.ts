@@ -87,6 +87,15 @@ describe('a client', () => {
     expect(await client.closed).toBe(reason);
   });
 
+  test('gives it also when its stream broke, as a process that is killed has it', async () => {
+    const { stdin, stdout } = start({ wait: () => new Promise(() => {}) });
+    const reason = new Error('the cable was cut');
+    const client = await connectRpc(stdout, stdin, { whyEnded: async () => reason });
+    const pending = client.request('wait');
+    stdout.destroy(new Error('read ECONNRESET'));
+    await expect(pending).rejects.toBe(reason);
+  });
+
   test('keeps requests that are made while it finds out why the streams ended until it knows', async () => {
     const { stdin, stdout } = start({});
     const reason = new Error('the cable was cut');
