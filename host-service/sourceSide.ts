@@ -107,8 +107,10 @@ export class SourceSide implements AsyncDisposable {
       { ...what, switching: this.#switch, memory: this.#memory },
       {
         stopped: () => this.#guestStopped(),
-        // Whose memory comes through a stream is missed there.
-        lost: (error) => void (this.#memory === null ? null : this.#switch?.lostGuest(error)),
+        lost: (error) => {
+          // Where its memory comes through a stream, that has broken, too.
+          if (this.#memory !== null) void this.#switch?.lostGuest(error);
+        },
         touched: (pages) => this.#sampling.touched(pages),
       },
     );
