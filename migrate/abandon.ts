@@ -70,9 +70,15 @@ export async function findOut(migration: AbandonedMigration): Promise<End> {
 
 /** The source has let go of the guest: the destination need not remember any more. */
 export async function conclude(migration: AbandonedMigration): Promise<void> {
-  await withSide(migration, 'destination', ({ host, rpc }) =>
-    call(rpc, 'destination.conclude', migration.migrationOn(host), limits),
-  );
+  const told = await withSide(migration, 'destination', async ({ host, rpc }) => {
+    await call(rpc, 'destination.conclude', migration.migrationOn(host), limits);
+    return true;
+  });
+  if (told) return;
+  const { vm } = migration.request;
+  const to = migration.intent.to.name;
+  const text = `${vm} runs on ${to}, which could not be told that the source has let go of it: "vmmig recover ${vm}" removes what ${to} has noted`;
+  migration.recorder.notice('warn', 'VMMIG_DESTINATION_NOT_TOLD', text);
 }
 
 /** The guest runs on the destination. The source's remains are ended if that can be done. */
