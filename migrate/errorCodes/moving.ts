@@ -35,7 +35,8 @@ export const migration = {
     VMMIG_DESTINATION_NOT_TOLD: {
       summary: 'The guest moved, and the destination could not be told that the source has let go of it.',
       whereIsTheGuest: 'On the destination, running.',
-      nextStep: '`vmmig recover` when the destination is within reach: it removes what that has noted of the migration.',
+      nextStep:
+        '`vmmig recover` when the destination is within reach: it removes what that has noted of the migration.',
     },
     VMMIG_SOURCE_NOT_RELEASED: {
       summary: 'The guest moved, but what is left of it on the source could not be removed.',
