@@ -94,12 +94,26 @@ export class DestinationSide implements AsyncDisposable {
   /** Opens the disks that a guest will be restored from which libvirt brings. */
   async expect(params: Params<'destination.expect'>, _signal: AbortSignal): Promise<StartedProcess> {
     await this.#openDisks(params.disks);
-    await (await this.#switching)?.started(null, null);
-    this.#domain!.listens().then(
-      () => this.#listening(new Map(Object.entries(params.pageSizes))),
-      () => {},
-    );
+    const switching = await this.#switching;
+    await switching?.started(null, null);
+    void this.#followDomain(this.#domain!, switching, params);
     return { pid: 0, startTime: 0, bootId: await bootId() };
+  }
+
+  async #followDomain(
+    domain: DomainArrival,
+    switching: DestinationSwitch | null,
+    { pageSizes }: Params<'destination.expect'>,
+  ): Promise<void> {
+    try {
+      await domain.listens();
+      this.#listening(new Map(Object.entries(pageSizes)));
+      if (switching === null) return;
+      await domain.gone();
+      await switching.lostGuest(new Error('libvirt has the domain no more'));
+    } catch {
+      // What is waited for there tells why.
+    }
   }
 
   /** Listens for the source relay. What comes before QEMU is there waits for it. */

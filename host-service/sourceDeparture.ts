@@ -1,5 +1,5 @@
 /** How the guest leaves: QEMU sets out, goes through its memory, and stops it when it is allowed to. */
-import { type GuestInspection, touchedPages } from '../hypervisor/index.js';
+import { type GuestInspection, HypervisorError, touchedPages, watchForEnd } from '../hypervisor/index.js';
 import type { GuestMemory } from '../relay/source/filePages.js';
 import { eventTimeMs } from './clock.js';
 import type { DomainDeparture, SourceGuest } from './guest/sourceGuest.js';
@@ -33,7 +33,7 @@ export interface Departing {
 export interface DepartureHandlers {
   /** QEMU has stopped the guest. */
   stopped(): void;
-  /** QEMU's monitor has gone before that. */
+  /** QEMU, or its monitor, has gone before that. */
   lost(error: Error): void;
   /** Pages of the guest's memory that have ever been written to. */
   touched(pages: number | null): void;
@@ -94,6 +94,7 @@ export class SourceDeparture implements Disposable {
       (error) => this.#handlers.lost(error),
     );
     this.#isDomain = leaves !== null;
+    if (isInFiles && this.#isDomain) void this.#watchProcess();
     const downtimeLimitMs = isInFiles ? filesDowntimeLimitMs : iterateDowntimeLimitMs;
     await guest.prepare({ streamPath, isInFiles, downtimeLimitMs, mayThrottle, domain: leaves }, signal);
     this.#tellIterating();
@@ -104,6 +105,18 @@ export class SourceDeparture implements Disposable {
       await guest.setOut(signal);
     }
     switching?.departs(guest.letGo());
+  }
+
+  /** Before QEMU streams anything libvirt does not tell that it has ended. */
+  async #watchProcess(): Promise<void> {
+    const over = new AbortController();
+    this.#stopped!.catch(() => {}).finally(() => over.abort());
+    try {
+      await watchForEnd(this.#what.inspection.process, over.signal);
+      this.#handlers.lost(new HypervisorError('VMMIG_SOURCE_MIGRATION', "the guest's QEMU has ended"));
+    } catch {
+      // It has been stopped.
+    }
   }
 
   #domainDeparture(domain: DomainParams | null): DomainDeparture | null {

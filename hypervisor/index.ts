@@ -30,7 +30,7 @@ export { lookAt, type RunContents, runsToLookAt, type SampledRun } from './memor
 export { applyMigrationSettings, type MigrationSettings, type PreviousSettings } from './migrationSettings.js';
 export { type MigrationState, migrationState, waitForMigrationEnd } from './migrationStatus.js';
 export { hostAddress, PhysicalMemory } from './physicalMemory.js';
-export { isRunning, processId } from './process.js';
+export { isRunning, processId, watchForEnd } from './process.js';
 export type { QmpMonitor } from './qmpMonitor.js';
 export { parseRamBlocks, type RamBlockInfo } from './ramBlocks.js';
 export type { RamStretch } from './ramStretch.js';

@@ -6,6 +6,7 @@ import { HypervisorError } from './errors.js';
 import type { ProcessId, ProcessInspection } from './inspection.js';
 
 const POLL_INTERVAL_MS = 10;
+const WATCH_INTERVAL_MS = 500;
 
 const syscall = koffi.load(null).func('long syscall(long number, int a, int b, void *c, int d)');
 const closeFd = koffi.load(null).func('int close(int fd)');
@@ -42,6 +43,11 @@ export async function waitForEnd(id: ProcessId, timeoutMs: number, signal?: Abor
     await delay(POLL_INTERVAL_MS, undefined, signal === undefined ? {} : { signal });
   }
   return true;
+}
+
+/** Resolves when this very process has ended, soon after. @throws when aborted */
+export async function watchForEnd(id: ProcessId, signal: AbortSignal): Promise<void> {
+  while (await isRunning(id)) await delay(WATCH_INTERVAL_MS, undefined, { signal, ref: false });
 }
 
 /** Sends a signal to this very process; does nothing when it has ended. */

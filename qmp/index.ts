@@ -20,7 +20,7 @@ export type { QmpEventFilter } from './eventHub.js';
 export type { QmpLimits } from './interruption.js';
 export type { QmpGreeting, QmpVersion } from './messages.js';
 export type { QmpSchema } from './schema.js';
-export { openTransport, type QmpTransportTarget } from './transport.js';
+export { nobodyListens, openTransport, type QmpTransportTarget } from './transport.js';
 export type * from './types/block.js';
 export type { ArgumentsOf, QmpCommands, ReturnOf } from './types/commands.js';
 export type { QmpEvent, QmpEvents } from './types/events.js';

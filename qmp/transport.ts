@@ -33,8 +33,7 @@ export async function openTransport(target: QmpTransportTarget, retry: boolean, 
     try {
       return await connectSocket(target, signal);
     } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (!retry || code === undefined || !NOT_YET.has(code)) {
+      if (!retry || !isNotYet(error)) {
         const { message } = error as Error;
         const tried = notYet === undefined ? '' : ` (${(notYet as Error).message})`;
         throw new QmpConnectError(`cannot reach the QMP monitor at ${where}: ${message}${tried}`, error);
@@ -44,6 +43,16 @@ export async function openTransport(target: QmpTransportTarget, retry: boolean, 
     // An abort during the pause shows in the next attempt.
     await delay(RETRY_INTERVAL_MS, undefined, { signal }).catch(() => undefined);
   }
+}
+
+/** Why no connection came about: there is no monitor at all, not one that is busy. */
+export function nobodyListens(error: unknown): boolean {
+  return error instanceof QmpConnectError && isNotYet(error.cause);
+}
+
+function isNotYet(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code !== undefined && NOT_YET.has(code);
 }
 
 function connectSocket(target: net.NetConnectOpts, signal: AbortSignal): Promise<net.Socket> {

@@ -78,6 +78,11 @@ export class DomainArrival implements AsyncDisposable {
     await this.#destination.listens(this.streamPath);
   }
 
+  /** Resolves when the domain that was being brought here is gone. @throws when this is disposed of before */
+  async gone(): Promise<void> {
+    await this.#destination.gone();
+  }
+
   /** What the commit point asks of it. @param handOver - of a teleport: gives QEMU what it needs to run the guest */
   arrived(handOver: () => Promise<void>): ArrivedGuest {
     if (!this.#options.isSwitch) return arrivedByLibvirt(this.#destination, handOver);

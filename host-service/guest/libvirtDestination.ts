@@ -21,6 +21,7 @@ import { eventTimeMs } from '../clock.js';
 import { makeStreamPath, removeStreamPath } from './libvirtPaths.js';
 
 const pollMs = 25;
+const watchMs = 1_000;
 const startTimeoutMs = 60_000;
 /** For a daemon that is busy with ending a QEMU. */
 const endTimeoutMs = 10_000;
@@ -73,6 +74,21 @@ export class LibvirtDestination implements AsyncDisposable {
           'VMMIG_DESTINATION_START',
           `libvirt did not start a QEMU for ${this.#address.domain}`,
         );
+    }
+  }
+
+  /** Resolves when the domain that was being brought here is gone. @throws when this is disposed of before */
+  async gone(): Promise<void> {
+    const { signal } = this.#over;
+    for (;;) {
+      try {
+        const found = await domainState(this.#virsh, this.#address.domain, { signal, isPatient: true });
+        if (!isActive(found)) return;
+      } catch (thrown) {
+        // A daemon that is down says nothing about its guests.
+        if (signal.aborted || !(thrown instanceof LibvirtError)) throw thrown;
+      }
+      await delay(watchMs, undefined, { signal, ref: false });
     }
   }
 

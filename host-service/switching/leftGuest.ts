@@ -16,7 +16,7 @@ import {
   resumeAfterFailure,
   Virsh,
 } from '../../hypervisor/index.js';
-import { QmpClient } from '../../qmp/index.js';
+import { nobodyListens, QmpClient } from '../../qmp/index.js';
 import type { Ledger } from '../commit/index.js';
 import { untouched } from '../guest/arrivedGuest.js';
 import { isWaiting, LibvirtDestination } from '../guest/libvirtDestination.js';
@@ -59,14 +59,21 @@ export async function leftAtSource(address: GuestAddress, ledger: Ledger | null)
   };
 }
 
-/** What the source's QEMU is about. @throws ServiceError VMMIG_QEMU_SILENT when it is there and does not answer */
+/**
+ * What the source's QEMU is about.
+ * @param ledger - null when nothing is noted any more, which is so once QEMU was let run on, or has ended
+ * @throws ServiceError VMMIG_QEMU_SILENT when it is there and does not answer
+ */
 export async function lookAtSource(
   guest: Pick<GuestAddress, 'name' | 'qmpPath'>,
   ledger: Ledger | null,
 ): Promise<LeftAtSource['state']> {
-  await using qmp = await monitorOf(guest);
+  let isListening = true;
+  await using qmp = await monitorOf(guest, (thrown) => {
+    isListening = !nobodyListens(thrown);
+  });
   if (qmp !== null) return (await qmp.execute('query-status')).running ? 'running' : 'paused';
-  if (await hasEnded(ledger)) return 'gone';
+  if (ledger === null ? !isListening : await hasEnded(ledger)) return 'gone';
   throw new ServiceError('VMMIG_QEMU_SILENT', `the QEMU of ${guest.name} does not answer on its monitor`);
 }
 
@@ -162,10 +169,15 @@ export async function leftByLibvirtAtDestination(
   };
 }
 
-async function monitorOf({ qmpPath }: Pick<GuestAddress, 'qmpPath'>): Promise<QmpClient | null> {
+/** @param failed - gets why there is none */
+async function monitorOf(
+  { qmpPath }: Pick<GuestAddress, 'qmpPath'>,
+  failed: (thrown: unknown) => void = () => {},
+): Promise<QmpClient | null> {
   try {
     return await QmpClient.connect({ path: qmpPath }, { timeoutMs: monitorTimeoutMs });
-  } catch {
+  } catch (thrown) {
+    failed(thrown);
     return null;
   }
 }

@@ -89,6 +89,12 @@ describe('A domain in a shared memory file', () => {
     await expectStayed(move);
   });
 
+  it('stays whole when the QEMU that was started for it is killed, and need not wait to be told', async () => {
+    const move = await beginReady();
+    await kill(guest.otherHost, await processOn(guest.otherHost, processes.qemu));
+    await expectStayed(move);
+  });
+
   it.each(['host', 'otherHost'] as const)(
     'stays whole when libvirt is restarted on its %s',
     {
@@ -116,6 +122,15 @@ describe('A domain in a shared memory file', () => {
     guest.host = otherHost;
     await expectIntact();
     expect((await domainsOn(host)).vm1 ?? 'shut off').toBe('shut off');
+    await expectQuiet();
+  });
+
+  it('is said to have ended as soon as it has', async () => {
+    const move = await beginReady();
+    await kill(guest.host, await processOn(guest.host, processes.qemu));
+    const { exitCode, report, stderr } = await move.ended;
+    expect(report?.error, stderr).toMatchObject({ code: 'VMMIG_GUEST_ENDED' });
+    expect(exitCode).toBe(7);
     await expectQuiet();
   });
 });
