@@ -40,6 +40,17 @@ function seeds(): Buffer[] {
   return [plain, precopyStream()];
 }
 
+function feedAll(relay: StreamToFrames, chunks: readonly Buffer[]): void {
+  const decoder = new StreamDecoder(relay, limits);
+  try {
+    for (const chunk of chunks) decoder.feed(chunk);
+    decoder.end();
+    relay.flush();
+  } finally {
+    relay.close();
+  }
+}
+
 /** Frames that any destination can take. */
 function toFrames(chunks: readonly Buffer[]): Decoded {
   const frames: string[] = [];
@@ -63,10 +74,7 @@ function toFrames(chunks: readonly Buffer[]): Decoded {
     new BufferPool(64 * 4096, 4),
   );
   relay.setCacheMap(cacheMap());
-  const decoder = new StreamDecoder(relay, limits);
-  for (const chunk of chunks) decoder.feed(chunk);
-  decoder.end();
-  relay.flush();
+  feedAll(relay, chunks);
   // A tail has as many frames as chunks.
   return { value: [frames.filter((each) => each !== `${frameType.tail} `), relay.root().toString('hex')] };
 }
@@ -151,7 +159,6 @@ function toHeld(chunks: readonly Buffer[]): Decoded {
   );
   relay.useAhead(ahead);
   const told = new Map<string, Buffer>();
-  const decoder = new StreamDecoder(relay, limits);
   const plain = new StreamDecoder(
     {
       page: ({ index }, at, bytes, start) =>
@@ -160,12 +167,8 @@ function toHeld(chunks: readonly Buffer[]): Decoded {
     },
     limits,
   );
-  for (const chunk of chunks) {
-    decoder.feed(chunk);
-    plain.feed(chunk);
-  }
-  decoder.end();
-  relay.flush();
+  feedAll(relay, chunks);
+  for (const chunk of chunks) plain.feed(chunk);
   require(put.size === told.size, () => `${put.size} pages of ${told.size}`);
   for (const [key, bytes] of told) require(put.get(key)?.equals(bytes) === true, () => `another page ${key}`);
   return { value: [references, relay.root().toString('hex')] };
