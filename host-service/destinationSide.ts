@@ -268,6 +268,7 @@ export class DestinationSide implements AsyncDisposable {
   /** Resolves when this service is of no use to the guest any more. */
   async settled(): Promise<void> {
     await this.#switch?.settled();
+    await (await this.#teleporting.catch(() => null))?.settled();
     await this.#vigil;
   }
 

@@ -280,7 +280,7 @@ export class SourceSide implements AsyncDisposable {
 
   /** Resolves when this service is of no use to the guest any more. */
   async settled(): Promise<void> {
-    await this.#switch?.settled();
+    await (this.#switch ?? this.#teleport)?.settled();
   }
 
   /** Resolves when QEMU has sent everything and the destination's memory was found equal. */

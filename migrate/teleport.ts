@@ -76,9 +76,16 @@ class Teleport extends Migration {
   #hasToldOfDirt = false;
   /** Seen not to converge with all of the throttling that there is. */
   #throttledSinceMs: number | null = null;
+  /** Nobody needs the services any more. */
+  #isOver = false;
 
   override get reconnectTimeoutMs(): number {
     return this.request.reconnectTimeoutMs ?? defaultReconnectTimeoutMs;
+  }
+
+  /** From the commit point on they may find out from each other what a lost command does not tell them. */
+  protected override get leavesServices(): boolean {
+    return this.isHeld && !this.#isOver;
   }
 
   /** An agent that has processor time tells of a million pages within that. */
@@ -88,6 +95,13 @@ class Teleport extends Migration {
     const stoppedAtMs = await this.#precopy(prepared, scans);
     await this.#letRun(prepared, stoppedAtMs);
     await this.#release(prepared);
+    this.#isOver = true;
+  }
+
+  protected override async giveUp(thrown: unknown): Promise<MigrationReport> {
+    const report = await super.giveUp(thrown);
+    this.#isOver = report.vmLocation !== 'unknown';
+    return report;
   }
 
   /** From the start of QEMU's migration to the destination's QEMU holding the same memory. @returns when the guest stopped */

@@ -15,6 +15,8 @@ import type { GuestAddress, Loaded } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
 import { untilAborted } from '../untilAborted.js';
 
+/** Whoever asked is gone: for the source to let go of the guest that runs here. */
+const releaseTimeoutMs = 30_000;
 /** For QEMU to say what was wrong with the stream. */
 const lastWordsMs = 1000;
 
@@ -33,10 +35,15 @@ export class DestinationTeleport implements AsyncDisposable {
   #control: Control | null = null;
   relay: DestinationRelay | null = null;
   #isConcluded = false;
+  #tellConcluded!: () => void;
+  readonly #concluded = new Promise<void>((resolve) => {
+    this.#tellConcluded = resolve;
+  });
 
   private constructor(options: DestinationTeleportOptions) {
     this.#options = options;
-    this.#commit = new DestinationCommit('loading', { ...options, phaseOnceItRuns: 'ended' });
+    const tell = (answer: 'tellRunning' | 'tellRefused') => this.#tell(answer);
+    this.#commit = new DestinationCommit('loading', { ...options, phaseOnceItRuns: 'ended', tell });
   }
 
   /** @throws LedgerError when nothing can be noted here */
@@ -59,7 +66,7 @@ export class DestinationTeleport implements AsyncDisposable {
    * @param givenUp - called when the relay has
    */
   async listen(options: DestinationRelayOptions, givenUp: () => void): Promise<DestinationRelay> {
-    const relay = await DestinationRelay.start(options);
+    const relay = await DestinationRelay.start(options, { released: () => this.conclude() });
     this.relay = relay;
     // Nobody may be left to ask for it when the network is gone, and without the link this QEMU is of no use.
     relay.finished.catch(async (error) => {
@@ -129,6 +136,17 @@ export class DestinationTeleport implements AsyncDisposable {
   /** The source has let go of the guest: nobody has to ask any more. */
   conclude(): void {
     this.#isConcluded = true;
+    this.#tellConcluded();
+  }
+
+  /**
+   * Who has asked for the teleport is gone: it is given up, unless the guest runs here. Resolves when the source has let go
+   * of it then, or will not.
+   */
+  async settled(): Promise<void> {
+    if ((await this.#commit.post('abandon')) !== 'running' || this.#isConcluded) return;
+    const limit = delay(releaseTimeoutMs, undefined, { ref: false });
+    await Promise.race([this.#concluded, this.relay!.parted, limit]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -136,6 +154,12 @@ export class DestinationTeleport implements AsyncDisposable {
     await this.#commit.post('abandon');
     await this.#control?.[Symbol.asyncDispose]();
     if (!this.isInDoubt) await removeLedger(runDir, migrationId, 'destination');
+  }
+
+  #tell(answer: 'tellRunning' | 'tellRefused'): void {
+    if (answer === 'tellRunning') return this.relay?.tellRunning();
+    const { failure } = this.#commit;
+    this.relay?.tellRefused(failure instanceof Error ? failure.message : 'it was given up');
   }
 
   #whyNot(): unknown {

@@ -2,14 +2,19 @@
  * The source host's part in a teleport: the relay, the source's side of the commit point, and what the host notes of it: for
  * `status` and `recover`, from any machine. The permission to run the guest (`go`) is the answer to `hold`, and the command hands it on.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import type { GuestInspection } from '../../hypervisor/index.js';
 import { SourceRelay, type SourceRelayOptions } from '../../relay/source/sourceRelay.js';
-import { removeLedger, type SourceState, writeLedger } from '../commit/index.js';
+import { removeLedger, type SourceEvent, type SourceState, writeLedger } from '../commit/index.js';
 import { type Control, serveControl } from '../control.js';
 import { newLedger } from '../newLedger.js';
 import type { Params } from '../protocol.js';
 import { ServiceError } from '../serviceError.js';
 import { SourceCommit } from '../sourceCommit.js';
+
+/** Whoever asked is gone: for the destination, which notices that by itself, to say what has become of the guest. */
+const lastWordTimeoutMs = 30_000;
+const settled: ReadonlySet<SourceState> = new Set(['kept', 'resumed', 'inDoubt', 'released']);
 
 export interface SourceTeleportOptions {
   readonly params: Params<'source.listen'>;
@@ -45,7 +50,10 @@ export class SourceTeleport implements AsyncDisposable {
     const facts = { migrationId, mode: 'teleport', guest, peer, link: null } as const;
     await writeLedger(runDir, await newLedger('source', facts, inspection.process));
     try {
-      own.relay = await SourceRelay.listen(relayOptions(options));
+      own.relay = await SourceRelay.listen(relayOptions(options), {
+        running: () => void own.#post('running'),
+        refused: () => void own.#post('refused'),
+      });
       own.#control = await serveControl(runDir, migrationId, 'source', {
         status: async () => ({ commit: own.state, ...own.relay.state, interruptedAtMs: own.relay.interruptedAtMs }),
         pulled: () => Promise.reject(new ServiceError('VMMIG_SERVICE_ORDER', 'a teleport has no pull')),
@@ -88,7 +96,23 @@ export class SourceTeleport implements AsyncDisposable {
   }
 
   async post(event: 'abandon' | 'release' | 'resume'): Promise<SourceState> {
-    return await this.#commit.post(event);
+    return await this.#post(event);
+  }
+
+  /** Who has asked for the teleport is gone. Resolves when the destination has told what became of the guest, or will not. */
+  async settled(): Promise<void> {
+    if (this.state !== 'held' && this.state !== 'releasing') return;
+    const decided = this.#commit.until((state) => settled.has(state));
+    const limit = delay(lastWordTimeoutMs, undefined, { ref: false });
+    await Promise.race([decided, this.relay.parted, limit]);
+    // What the destination has said last is still being done.
+    if (this.state !== 'held') await decided;
+  }
+
+  async #post(event: SourceEvent): Promise<SourceState> {
+    const state = await this.#commit.post(event);
+    if (state === 'released') this.relay.tellReleased();
+    return state;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -41,6 +41,11 @@ export interface DestinationRelayOptions {
   readonly holdsDeviceState?: boolean;
 }
 
+export interface DestinationRelayHandlers {
+  /** The source has let go of the guest. */
+  released(): void;
+}
+
 export interface DestinationRelayState {
   readonly counters: RelayCounters;
   readonly bytesOnWire: number;
@@ -57,6 +62,10 @@ export class DestinationRelay implements AsyncDisposable {
   readonly #end = new Milestone<void>();
   /** Resolves when QEMU has been given everything and the roots are equal; rejects with a `RelayError`. */
   readonly finished: Promise<void> = this.#end.reached;
+  readonly #parting = new Milestone<void>();
+  /** Resolves when nothing more will be heard of the source relay. */
+  readonly parted: Promise<void> = this.#parting.reached;
+  readonly #handlers: DestinationRelayHandlers;
   readonly #options: DestinationRelayOptions;
   readonly #counters = newCounters();
   readonly #digester: RunDigester;
@@ -79,8 +88,9 @@ export class DestinationRelay implements AsyncDisposable {
   #heldBytes = 0;
   readonly #acknowledgements = new Acknowledgements((payload) => this.#link?.send(frameType.acknowledge, 0, payload));
 
-  private constructor(options: DestinationRelayOptions, listener: Listener) {
+  private constructor(options: DestinationRelayOptions, handlers: DestinationRelayHandlers, listener: Listener) {
     this.#options = options;
+    this.#handlers = handlers;
     this.#digester = new RunDigester(options.credentials.key);
     this.#sentAhead = new SentAhead(this.#digester, options.heldLimitBytes ?? 0);
     this.#listener = listener;
@@ -88,9 +98,10 @@ export class DestinationRelay implements AsyncDisposable {
   }
 
   /** Listens for the source relay. */
-  static async start(options: DestinationRelayOptions): Promise<DestinationRelay> {
+  static async start(options: DestinationRelayOptions, handlers: DestinationRelayHandlers): Promise<DestinationRelay> {
     const staysOpen = options.reconnectTimeoutMs > 0;
-    const relay = new DestinationRelay(options, await listen(options.credentials, { ...options.listen, staysOpen }));
+    const listener = await listen(options.credentials, { ...options.listen, staysOpen });
+    const relay = new DestinationRelay(options, handlers, listener);
     relay.#join().catch((error: RelayError) => relay.#fail(error));
     return relay;
   }
@@ -104,10 +115,21 @@ export class DestinationRelay implements AsyncDisposable {
     };
   }
 
+  /** The guest runs here. */
+  tellRunning(): void {
+    this.#link?.sendUrgent(frameType.running, Buffer.alloc(0));
+  }
+
+  /** The guest does not run here, and will not. */
+  tellRefused(message: string): void {
+    this.#link?.sendUrgent(frameType.refused, Buffer.from(message));
+    void this.#part();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#end.isDecided) this.#fail(new RelayError('VMMIG_RELAY_ABORTED', 'the migration was aborted'));
     await this.#listener[Symbol.asyncDispose]();
-    await this.#link?.close();
+    await this.#part();
     this.#qemu?.destroy();
   }
 
@@ -118,8 +140,11 @@ export class DestinationRelay implements AsyncDisposable {
       peers,
       {
         ordered: (frame) => this.#queue.add(frame),
-        immediate: (frame) => this.#resent(frame),
-        lost: (cause) => this.#fail(cause),
+        immediate: (frame) => this.#hear(frame),
+        lost: (cause) => {
+          this.#fail(cause);
+          this.#parting.reach();
+        },
       },
       {
         by: { accept: this.#listener },
@@ -223,9 +248,25 @@ export class DestinationRelay implements AsyncDisposable {
     return this.#memory;
   }
 
-  #resent({ type, sequence, payload }: Frame): void {
-    if (type !== frameType.resend)
-      throw new RelayError('VMMIG_LINK_PROTOCOL', `the source relay sent a frame of type ${type}`);
+  #hear(frame: Frame): void {
+    switch (frame.type) {
+      case frameType.resend:
+        return this.#resent(frame);
+      case frameType.released:
+        this.#handlers.released();
+        return void this.#part();
+      default:
+        throw new RelayError('VMMIG_LINK_PROTOCOL', `the source relay sent a frame of type ${frame.type}`);
+    }
+  }
+
+  /** Both sides have said all they had to say. */
+  async #part(): Promise<void> {
+    this.#parting.reach();
+    await this.#link?.close();
+  }
+
+  #resent({ sequence, payload }: Frame): void {
     if (this.#memory === null) throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source relay resent nothing');
     this.#memory.resent(sequence, decodeResend(payload));
   }
@@ -261,7 +302,7 @@ export class DestinationRelay implements AsyncDisposable {
     if (!this.#end.miss(error)) return;
     this.#folding?.[Symbol.dispose]();
     this.#link?.send(frameType.failure, 0, Buffer.from(error.message));
-    void this.#link?.close();
+    void this.#part();
     this.#qemu?.destroy();
     this.#memory?.stop();
   }

@@ -9,7 +9,7 @@
  */
 import { RelayError } from '../errors.js';
 
-export const linkVersion = 5;
+export const linkVersion = 6;
 
 export const frameType = {
   // ordered, source to destination
@@ -47,6 +47,7 @@ export const frameType = {
   placed: 33,
   hostPages: 34,
   givenBack: 35,
+  released: 36,
 } as const;
 
 export const frameHeaderBytes = 9;

@@ -54,6 +54,13 @@ export interface SourceRelayOptions {
   readonly answersQemu?: boolean;
 }
 
+/** What the destination tells of the guest, once it has all of it. */
+export interface SourceRelayHandlers {
+  running(): void;
+  /** The guest does not run there, and will not. */
+  refused(): void;
+}
+
 /** What the policy needs in order to decide when to switch over. */
 export interface SourceRelayState {
   readonly counters: RelayCounters;
@@ -76,6 +83,10 @@ export class SourceRelay implements AsyncDisposable {
   readonly #end = new Milestone<void>();
   /** Resolves once both sides have compared their memory and found it equal; rejects with a `RelayError`. */
   readonly finished: Promise<void> = this.#end.reached;
+  readonly #parting = new Milestone<void>();
+  /** Resolves when nothing more will be heard of the destination relay. */
+  readonly parted: Promise<void> = this.#parting.reached;
+  readonly #handlers: SourceRelayHandlers;
   readonly #counters = newCounters();
   readonly #window = new SendWindow();
   readonly #pool = new BufferPool(runBufferBytes, maxRetainedBytes / runBufferBytes);
@@ -95,8 +106,9 @@ export class SourceRelay implements AsyncDisposable {
   interruptedAtMs: number | null = null;
   #streamEnded = false;
 
-  private constructor(options: SourceRelayOptions) {
+  private constructor(options: SourceRelayOptions, handlers: SourceRelayHandlers) {
     this.#options = options;
+    this.#handlers = handlers;
     this.#digester = new RunDigester(options.credentials.key);
     const patienceMs = options.stoppedPatienceMs ?? stoppedPatienceMs;
     this.#stoppedGuest = new StoppedGuest(patienceMs, () => {
@@ -116,7 +128,7 @@ export class SourceRelay implements AsyncDisposable {
       this.#digester,
       this.#pool,
     );
-    const handlers: IncomingStreamHandlers = {
+    const streamed: IncomingStreamHandlers = {
       decoded: () => {
         const { totalPages, pages } = this.#counters;
         if (pages.seen > 0) this.#ahead?.[Symbol.dispose]();
@@ -130,12 +142,12 @@ export class SourceRelay implements AsyncDisposable {
       ended: () => this.#endOfStream(),
       failed: (error) => this.#fail(error),
     };
-    this.#stream = new IncomingStream(this.#frames, this.#counters, handlers, options);
+    this.#stream = new IncomingStream(this.#frames, this.#counters, streamed, options);
   }
 
   /** Listens for QEMU, whose stream waits for `begin`. */
-  static async listen(options: SourceRelayOptions): Promise<SourceRelay> {
-    const relay = new SourceRelay(options);
+  static async listen(options: SourceRelayOptions, handlers: SourceRelayHandlers): Promise<SourceRelay> {
+    const relay = new SourceRelay(options, handlers);
     await relay.#stream.listen(options.socketPath);
     return relay;
   }
@@ -152,7 +164,10 @@ export class SourceRelay implements AsyncDisposable {
         received: () => this.#received(),
         interrupted: () => this.#interrupted(),
         resumed: () => this.#resumed(),
-        lost: (cause) => this.#fail(cause),
+        lost: (cause) => {
+          this.#fail(cause);
+          this.#parting.reach();
+        },
       },
       { ...options, bucket, by: { dial: endpoint, credentials } },
     );
@@ -217,6 +232,12 @@ export class SourceRelay implements AsyncDisposable {
     this.#stoppedGuest.stopped();
   }
 
+  /** The guest is this host's no more: the destination need not remember where it came from. */
+  tellReleased(): void {
+    this.#link?.sendUrgent(frameType.released, Buffer.alloc(0));
+    void this.#part();
+  }
+
   /** Gives up: the link and QEMU's connection are closed, which makes QEMU's migration fail and its guest go on. */
   abort(): void {
     this.#fail(new RelayError('VMMIG_RELAY_ABORTED', 'the migration was aborted'));
@@ -225,7 +246,7 @@ export class SourceRelay implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#end.isDecided) this.abort();
     await this.#stream[Symbol.asyncDispose]();
-    await this.#link?.close();
+    await this.#part();
   }
 
   /** What the link takes in a moment: what is collected for a batch does not move. */
@@ -241,7 +262,7 @@ export class SourceRelay implements AsyncDisposable {
 
   #interrupted(): void {
     this.interruptedAtMs = Date.now();
-    this.#stoppedGuest.interrupted();
+    if (!this.#end.isDecided) this.#stoppedGuest.interrupted();
   }
 
   #resumed(): void {
@@ -270,12 +291,27 @@ export class SourceRelay implements AsyncDisposable {
       case frameType.rootResult:
         this.#conclude(frame.payload[0] === 1);
         break;
+      case frameType.running:
+        if (!this.#end.isDecided)
+          throw new RelayError('VMMIG_LINK_PROTOCOL', 'the destination runs what it has not got whole');
+        this.#handlers.running();
+        break;
+      case frameType.refused:
+        this.#refused(peerText(frame.payload));
+        break;
       case frameType.failure:
         this.#fail(new RelayError('VMMIG_RELAY_QEMU', `the destination relay gave up: ${peerText(frame.payload)}`));
         break;
       default:
         throw new RelayError('VMMIG_LINK_PROTOCOL', `the destination relay sent a frame of type ${frame.type}`);
     }
+  }
+
+  #refused(message: string): void {
+    if (!this.#end.isDecided)
+      return this.#fail(new RelayError('VMMIG_RELAY_QEMU', `the destination gave up: ${message}`));
+    this.#handlers.refused();
+    void this.#part();
   }
 
   /** The destination has read a run ahead. */
@@ -330,8 +366,12 @@ export class SourceRelay implements AsyncDisposable {
     this.#stream.accept();
     this.#end.reach();
     this.#stoppedGuest[Symbol.dispose]();
-    // Both sides have said all they had to say; whoever ends this relay later need not wait for the peer.
-    void this.#link!.close();
+  }
+
+  /** Both sides have said all they had to say: whoever ends this relay later need not wait for the peer. */
+  async #part(): Promise<void> {
+    this.#parting.reach();
+    await this.#link?.close();
   }
 
   #fail(error: RelayError): void {
@@ -340,6 +380,7 @@ export class SourceRelay implements AsyncDisposable {
     this.#frames.close();
     this.#stoppedGuest[Symbol.dispose]();
     this.#link?.fail(error);
+    this.#parting.reach();
     this.#stream.close();
   }
 }

@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { labExec, setWan } from '../../lab/index.js';
 import type { MigrationReport, StatusReport } from '../../migrate/index.js';
 import { reportDocument } from './reportSchema.js';
-import { expectNothingLeft, fastWan, Guest, useLab } from './rig.js';
+import { expectNothingLeft, fastWan, Guest, kill, processes, processOn, useLab } from './rig.js';
 import { ThirdMachine } from './thirdMachine.js';
 
 /** Without an agent the page cache is memory as any other, and takes this link some seconds. */
@@ -145,15 +145,31 @@ describe('A switch that nobody watches', () => {
     await expectNothingLeft([guest]);
   });
 
-  it('may have been a teleport whose command was killed when it had asked: the hosts know', async () => {
+  /** A teleport whose command is killed when it has asked, and the answer is on the way. */
+  async function teleportUnwatched(struck: () => Promise<void> = async () => {}): Promise<void> {
     await setWan({ rttMs: 200, rateBps: 1e9 });
-    const counted = await guest.count();
     const move = guest.begin();
     await move.until((event) => event.type === 'phase' && event.name === 'verify' && event.state === 'begin');
-    // It has been asked by now, and its answer is on the way.
     await sleep(60);
     move.signal('SIGKILL');
+    await struck();
     await move.ended;
+  }
+
+  it('may have been a teleport whose command was killed when it had asked: the hosts end it', async () => {
+    const counted = await guest.count();
+    await teleportUnwatched();
+    guest.host = guest.otherHost;
+    await setWan(fastWan);
+    await expectNothingLeft([guest]);
+    await guest.expectToRun(counted);
+    expect((await third('recover', 'vm1')).stderr).toContain('VMMIG_USAGE_NOTHING_TO_RECOVER');
+    await guest.teleport();
+  }, 60_000);
+
+  it('may have been a teleport whose command and service were killed then: the hosts know', async () => {
+    const counted = await guest.count();
+    await teleportUnwatched(async () => kill('hostA', await processOn('hostA', processes.service)));
     expect((await status(third)).migrations).toMatchObject([{ vm: 'vm1', mode: 'teleport', pid: null }]);
     const recovered = await third('recover', 'vm1', '--progress', 'none');
     expect(recovered.exitCode, recovered.stderr).toBe(0);

@@ -37,16 +37,19 @@ class HostileDestination implements AsyncDisposable {
     const credentials = newCredentials();
     const listener = await listen(credentials, { host });
     const socketPath = join(dir, 'source');
-    const relay = await SourceRelay.listen({
-      socketPath,
-      credentials,
-      connections: 1,
-      bandwidthBps: null,
-      elide: true,
-      compress: true,
-      reconnectTimeoutMs: 0,
-      ...options,
-    });
+    const relay = await SourceRelay.listen(
+      {
+        socketPath,
+        credentials,
+        connections: 1,
+        bandwidthBps: null,
+        elide: true,
+        compress: true,
+        reconnectTimeoutMs: 0,
+        ...options,
+      },
+      { running: () => {}, refused: () => {} },
+    );
     await relay.connect({ host, port: listener.port });
     relay.begin();
     expect((await stat(socketPath)).mode & 0o777).toBe(0o600);
@@ -125,6 +128,8 @@ describe('a source relay', () => {
     ['an empty request', resendRequest, 2, Buffer.alloc(0)],
     ['a result before the end', rootResult, 0, Buffer.of(1)],
     ['a bad result before the end', rootResult, 0, Buffer.of(0)],
+    ['a guest that runs before the end', frameType.running, 0, Buffer.alloc(0)],
+    ['a guest that the destination has let go of', frameType.released, 0, Buffer.alloc(0)],
     ['a second greeting', frameType.hello, 0, Buffer.from('{}')],
     ['a resent run', frameType.resend, 0, Buffer.alloc(3)],
   ])('gives up on %s', async (_, type, sequence, payload) => {
@@ -163,14 +168,17 @@ describe('a source relay', () => {
     expect(await destination.failure()).toMatchObject({ code: 'VMMIG_LINK_PROTOCOL' });
   });
 
-  test("passes on why its peer gave up, and keeps to the peer's words", async () => {
-    await using destination = await HostileDestination.start();
-    destination.link().send(failure, 0, Buffer.from('the disk is gone'));
-    expect(await destination.failure()).toMatchObject({
-      code: 'VMMIG_RELAY_QEMU',
-      message: expect.stringContaining('the disk is gone'),
-    });
-  });
+  test.each([failure, frameType.refused])(
+    "passes on why its peer gave up, and keeps to the peer's words (%i)",
+    async (type) => {
+      await using destination = await HostileDestination.start();
+      destination.link().send(type, 0, Buffer.from('the disk is gone'));
+      expect(await destination.failure()).toMatchObject({
+        code: 'VMMIG_RELAY_QEMU',
+        message: expect.stringContaining('the disk is gone'),
+      });
+    },
+  );
 
   test('sends a run again for as long as it is not acknowledged, and not afterwards', async () => {
     await using destination = await HostileDestination.start();

@@ -31,14 +31,17 @@ class HostileSource implements AsyncDisposable {
     const qemuSocketPath = join(dir, 'incoming');
     await new Promise<void>((resolve) => qemu.listen(qemuSocketPath, resolve));
     const credentials = newCredentials();
-    source.relay = await DestinationRelay.start({
-      credentials,
-      listen: { host },
-      qemuSocketPath,
-      disks: [],
-      reconnectTimeoutMs: 0,
-      heldLimitBytes: 2 ** 20,
-    });
+    source.relay = await DestinationRelay.start(
+      {
+        credentials,
+        listen: { host },
+        qemuSocketPath,
+        disks: [],
+        reconnectTimeoutMs: 0,
+        heldLimitBytes: 2 ** 20,
+      },
+      { released: () => {} },
+    );
     const endpoint = { host, port: source.relay.port };
     source.link = new DurableLink(await dial(endpoint, credentials, { connections: 2 }), {
       immediate: (frame) => source.heard.push({ ...frame, payload: Buffer.from(frame.payload) }),

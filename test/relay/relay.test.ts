@@ -85,6 +85,36 @@ describe('two relays', () => {
     expect(rig.source.state.counters.pages.mismatched).toBe(0);
   });
 
+  test('tell each other what becomes of a guest that has moved, and part', async () => {
+    await using rig = await RelayRig.start(pages, Buffer.alloc(0));
+    await rig.send([[[0, 7]], []]);
+    await rig.moved();
+    expect(rig.source.state.isConnected).toBe(true);
+    rig.destination.tellRunning();
+    await expect.poll(() => rig.heard).toEqual(['running']);
+    rig.source.tellReleased();
+    await Promise.all([rig.source.parted, rig.destination.parted]);
+    expect(rig.heard).toEqual(['running', 'released']);
+  });
+
+  test('tell of a guest that does not run on the other host, and part', async () => {
+    await using rig = await RelayRig.start(pages, Buffer.alloc(0));
+    await rig.send([[[0, 7]], []]);
+    await rig.moved();
+    rig.destination.tellRefused('it was given up');
+    await Promise.all([rig.source.parted, rig.destination.parted]);
+    expect(rig.heard).toEqual(['refused']);
+  });
+
+  test.each(['source', 'destination'] as const)('part when the %s ends without a word', async (which) => {
+    await using rig = await RelayRig.start(pages, Buffer.alloc(0));
+    await rig.send([[[0, 7]], []]);
+    await rig.moved();
+    await rig[which][Symbol.asyncDispose]();
+    await Promise.all([rig.source.parted, rig.destination.parted]);
+    expect(rig.heard).toEqual([]);
+  });
+
   test('end with an error on both sides when one of them is aborted, and hand QEMU no end of file', async () => {
     await using rig = await RelayRig.start(pages, randomBytes(pageBytes));
     const sending = rig.send([pagesOf(randomBytes(pages * pageBytes), 0, pages), []]).catch(() => {});

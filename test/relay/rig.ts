@@ -69,6 +69,8 @@ export class RelayRig implements AsyncDisposable {
     readonly reader: DiskReader,
     readonly qemu: Server,
     readonly between: Between | null,
+    /** What each relay was told by the other one of the guest that has moved. */
+    readonly heard: readonly string[],
   ) {
     this.received = new Promise((resolve) => {
       this.#received = resolve;
@@ -91,30 +93,37 @@ export class RelayRig implements AsyncDisposable {
     const listens = () => new Promise<void>((resolve) => qemu.listen(qemuPath, resolve));
     const qemuListens = qemuStarts?.then(listens) ?? (await listens());
     const credentials = { migrationId: 'test', key: randomBytes(32) };
-    const destination = await DestinationRelay.start({
-      credentials,
-      listen: { host: '127.0.0.1' },
-      qemuSocketPath: qemuPath,
-      disks: [seen(reader)],
-      reconnectTimeoutMs: options.reconnectTimeoutMs ?? 0,
-      ...(options.silenceLimitMs === undefined ? {} : { silenceLimitMs: options.silenceLimitMs }),
-      ...(heldLimitBytes === undefined ? {} : { heldLimitBytes }),
-      ...(qemuListens === undefined ? {} : { qemuListens }),
-    });
+    const heard: string[] = [];
+    const destination = await DestinationRelay.start(
+      {
+        credentials,
+        listen: { host: '127.0.0.1' },
+        qemuSocketPath: qemuPath,
+        disks: [seen(reader)],
+        reconnectTimeoutMs: options.reconnectTimeoutMs ?? 0,
+        ...(options.silenceLimitMs === undefined ? {} : { silenceLimitMs: options.silenceLimitMs }),
+        ...(heldLimitBytes === undefined ? {} : { heldLimitBytes }),
+        ...(qemuListens === undefined ? {} : { qemuListens }),
+      },
+      { released: () => void heard.push('released') },
+    );
     const between = (await via?.(destination.port, credentials)) ?? null;
-    const source = await SourceRelay.listen({
-      socketPath: join(dir, 'source'),
-      credentials,
-      connections: 2,
-      bandwidthBps: null,
-      elide: true,
-      compress: true,
-      reconnectTimeoutMs: 0,
-      ...options,
-    });
+    const source = await SourceRelay.listen(
+      {
+        socketPath: join(dir, 'source'),
+        credentials,
+        connections: 2,
+        bandwidthBps: null,
+        elide: true,
+        compress: true,
+        reconnectTimeoutMs: 0,
+        ...options,
+      },
+      { running: () => void heard.push('running'), refused: () => void heard.push('refused') },
+    );
     await source.connect({ host: '127.0.0.1', port: (between ?? destination).port });
     source.begin();
-    const rig = new RelayRig(dir, pages, disk, source, destination, reader, qemu, between);
+    const rig = new RelayRig(dir, pages, disk, source, destination, reader, qemu, between, heard);
     onTestFinished(() => rig[Symbol.asyncDispose]());
     qemu.on('connection', (socket) => {
       const decoder = new StreamDecoder({
