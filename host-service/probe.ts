@@ -2,7 +2,7 @@
 import * as z from 'zod';
 import { QgaSocket } from '../guest-agent/qga/socket.js';
 import { inspectGuestServices, migrationState } from '../hypervisor/index.js';
-import { QmpClient } from '../qmp/index.js';
+import { nobodyListens, QmpClient } from '../qmp/index.js';
 import { probeDomain } from './guest/probeDomain.js';
 import { probeAgent } from './probeAgent.js';
 import type { GuestProbe, Params } from './protocol.js';
@@ -21,7 +21,7 @@ export async function probeGuest(guest: Params<'guest.probe'>, signal: AbortSign
     qmp = await QmpClient.connect({ path: guest.qmpPath }, { signal, timeoutMs: answerTimeoutMs });
   } catch (thrown) {
     signal.throwIfAborted();
-    if (isAbsent(thrown)) return nothing;
+    if (nobodyListens(thrown)) return nothing;
     const problem = `QEMU does not answer on ${guest.qmpPath}: another program may hold the monitor`;
     return { ...nothing, state: 'unknown', problem };
   }
@@ -54,12 +54,4 @@ async function findRoute(
 ): Promise<GuestProbe['agentVia']> {
   const { portPath, qgaPath } = await inspectGuestServices(qmp, signal);
   return await probeAgent(agentPath ?? portPath, qgaPath === null ? null : new QgaSocket(qgaPath), signal);
-}
-
-/** No socket there, or nobody listening on it. */
-function isAbsent(thrown: unknown): boolean {
-  for (let error = thrown; error instanceof Error; error = error.cause) {
-    if ('code' in error && (error.code === 'ENOENT' || error.code === 'ECONNREFUSED')) return true;
-  }
-  return false;
 }

@@ -14,6 +14,7 @@
  * any more, and is then the best rate times the round trip, and that quarter (after BBR, Cardwell et al. 2016).
  */
 
+import { Extreme } from './extreme.js';
 import type { SendingWindow } from './sendingWindow.js';
 
 export interface BulkWindowOptions {
@@ -52,6 +53,8 @@ const minMeasureMs = 20;
 const floorShare = 0.75;
 /** A queue that stays for so long though the window is at its floor is not ours: other traffic, or a longer way. */
 const foreignQueueMs = 3000;
+/** Of throughput, likewise: a round trip of so many that the window and a late process explain. */
+const unexplained = 2;
 /** Growth while there is no queue: the first time, doubled each time that there is still none, and at most. */
 const probing = 1 / 16;
 const maxProbing = 1 / 8;
@@ -174,7 +177,6 @@ export class BulkWindow implements SendingWindow {
   /** A small frame, that waited behind no bulk data on this host, was answered after so long. */
   roundTrip(elapsedMs: number, nowMs: number): void {
     this.#base.add(elapsedMs, nowMs);
-    if (this.#favoursThroughput) return;
     const recent = this.#recent;
     const { baseMs } = this;
     recent.push({ elapsedMs, atMs: nowMs });
@@ -182,6 +184,7 @@ export class BulkWindow implements SendingWindow {
     const sinceMs = nowMs - (this.#isStarting ? baseMs / 4 : baseMs);
     while (recent.length > recentAnswers && recent[0]!.atMs < sinceMs) recent.shift();
     const queueMs = recent.reduce((smallest, answer) => Math.min(smallest, answer.elapsedMs), Infinity) - baseMs;
+    if (this.#favoursThroughput) return this.#suspectWay(baseMs, queueMs, nowMs);
     this.#queueMs = queueMs;
     if (this.#isStarting) {
       if (queueMs <= startupQueueMs) return;
@@ -195,6 +198,13 @@ export class BulkWindow implements SendingWindow {
     this.#movedAtMs = nowMs;
     this.#move(baseMs, queueMs, nowMs);
     this.#wasFull = this.roomBytes < this.#minBytes / 2;
+  }
+
+  /** A window that has been as small as it gets for a while makes no queue to speak of. */
+  #suspectWay(baseMs: number, queueMs: number, nowMs: number): void {
+    const ownMs = baseMs + lateMs + this.#windowBytes / this.#bestRate;
+    if (this.#windowBytes > this.#minBytes || baseMs + queueMs < unexplained * ownMs) this.#aboveFloorAtMs = nowMs;
+    else if (nowMs - this.#aboveFloorAtMs > foreignQueueMs) this.#base.restart(baseMs + queueMs, nowMs);
   }
 
   /** The connections are new: nothing is under way, and the link's speed may be another. */
@@ -232,40 +242,5 @@ export class BulkWindow implements SendingWindow {
 
   #set(windowBytes: number): void {
     this.#windowBytes = Math.round(Math.min(this.#maxBytes, Math.max(this.#minBytes, windowBytes)));
-  }
-}
-
-/** The smallest or largest value of the last one to two `memoryMs`. */
-class Extreme {
-  readonly #choose: (left: number, right: number) => number;
-  readonly #memoryMs: number;
-  #previous: number | null = null;
-  #current: number | null = null;
-  #startedAtMs = 0;
-
-  constructor(choose: (left: number, right: number) => number, memoryMs: number) {
-    this.#choose = choose;
-    this.#memoryMs = memoryMs;
-  }
-
-  get value(): number | null {
-    if (this.#previous === null || this.#current === null) return this.#current;
-    return this.#choose(this.#previous, this.#current);
-  }
-
-  add(value: number, nowMs: number): void {
-    if (this.#current !== null && nowMs - this.#startedAtMs <= this.#memoryMs) {
-      this.#current = this.#choose(this.#current, value);
-      return;
-    }
-    this.#previous = this.#current;
-    this.#current = value;
-    this.#startedAtMs = nowMs;
-  }
-
-  restart(value: number, nowMs: number): void {
-    this.#previous = null;
-    this.#current = value;
-    this.#startedAtMs = nowMs;
   }
 }

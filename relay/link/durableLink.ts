@@ -99,6 +99,16 @@ export class DurableLink implements AsyncDisposable {
     return this.#heartbeat.rttMs;
   }
 
+  /** Smallest of the last few, which queues may have made longer; 0 before the first. */
+  get recentRttMs(): number {
+    return this.#heartbeat.recentRttMs;
+  }
+
+  /** The way has become longer: what was measured before says nothing of it. */
+  forgetRtt(): void {
+    this.#heartbeat.forgetRtt();
+  }
+
   /** What crossed the network in both directions: TLS records and handshakes, without TCP/IP headers. */
   get bytesOnWire(): number {
     return this.#wires.bytesOnWire;

@@ -19,12 +19,15 @@ const pingIntervalMs = 500;
 /** While bulk data is under way, the round trip is measured as often as this. */
 const minBusyMs = 5;
 const maxBusyMs = 20;
+/** Pings: what was late once or twice does not count. */
+const recentPings = 4;
 
 export class Heartbeat {
   readonly #handlers: HeartbeatHandlers;
   readonly #timer: NodeJS.Timeout;
   #busyTimer: NodeJS.Timeout | null = null;
   #rttMs = 0;
+  readonly #recentMs: number[] = [];
   #beatAtMs = performance.now();
   #pingedAtMs = 0;
 
@@ -37,6 +40,16 @@ export class Heartbeat {
   /** The smallest; 0 before the first. */
   get rttMs(): number {
     return this.#rttMs;
+  }
+
+  /** The smallest of the last few, which queues may have made longer; 0 before the first. */
+  get recentRttMs(): number {
+    return this.#recentMs.length === 0 ? 0 : Math.min(...this.#recentMs);
+  }
+
+  /** The way has become longer: what was measured before says nothing of it. */
+  forgetRtt(): void {
+    this.#rttMs = this.recentRttMs;
   }
 
   ping(): void {
@@ -59,6 +72,7 @@ export class Heartbeat {
     const elapsedMs = nowMs - payload.readDoubleBE(0);
     if (!(elapsedMs >= 0)) return;
     if (this.#rttMs === 0 || elapsedMs < this.#rttMs) this.#rttMs = elapsedMs;
+    if (this.#recentMs.push(elapsedMs) > recentPings) this.#recentMs.shift();
     this.#handlers.measured(elapsedMs, nowMs);
   }
 

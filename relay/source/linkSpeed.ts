@@ -4,6 +4,8 @@
  * more would have been sent, that it may.
  */
 
+import { Extreme } from '../link/extreme.js';
+
 /** A destination that was busy receives what has waited for it all at once. */
 const measureMs = 200;
 /** With less under way the link has next to nothing to do. */
@@ -15,6 +17,9 @@ const trying = 1.25;
 /** The destination may be what takes long: that much more than arrives is tried at most. */
 const mostTried = 2;
 
+/** The best is forgotten after one to two of these. */
+const bestMemoryMs = 60_000;
+
 export class LinkSpeed {
   readonly #now: () => number;
   /** Sent and not received: where each ends in all that was sent, and since when. */
@@ -22,6 +27,7 @@ export class LinkSpeed {
   #sentBytes = 0;
   #receivedBytes = 0;
   #bytesPerMs = 0;
+  readonly #best = new Extreme(Math.max, bestMemoryMs);
   #measuredAtMs: number;
   #measuredBytes = 0;
   /** Since the last measurement. */
@@ -37,6 +43,11 @@ export class LinkSpeed {
   /** What the link has lately taken, or would; 0 before that is known. */
   get bytesPerMs(): number {
     return this.#bytesPerMs;
+  }
+
+  /** The most that has arrived of late; 0 before that is known. */
+  get bestBytesPerMs(): number {
+    return this.#best.value ?? 0;
   }
 
   /** Sent from the beginning. */
@@ -81,6 +92,7 @@ export class LinkSpeed {
 
   #measure(seen: number, dueMs: number): void {
     const known = this.#bytesPerMs;
+    this.#best.add(seen, this.#now());
     const isLate = this.#longestMs > dueMs;
     const wasBusy = this.#leastUnreceivedBytes >= busyBytes;
     const tried = this.#isHeldBack && !isLate ? Math.min(known * trying, seen * mostTried) : 0;

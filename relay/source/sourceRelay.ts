@@ -331,8 +331,8 @@ export class SourceRelay implements AsyncDisposable {
   }
 
   #received(): void {
-    const { unreceivedBytes, rttMs } = this.#link!;
-    this.#window.received(unreceivedBytes, rttMs);
+    const { unreceivedBytes, rttMs, recentRttMs } = this.#link!;
+    if (this.#window.received(unreceivedBytes, { smallest: rttMs, recent: recentRttMs })) this.#link!.forgetRtt();
     this.#resends.send(this.#link!);
   }
 

@@ -45,6 +45,10 @@ const firstPassQueueMs = 100;
 const queueMs = 20;
 /** Room to find out that the link takes more. */
 const growth = 1.5;
+/** So long the window has to be as small as it gets before long round trips are the way's. */
+const longerWayMs = 3000;
+/** They are not what it takes to send the window as fast as the link has lately gone, nor so many times that. */
+const unexplained = 4;
 /** While TCP finds the link's speed, measurements are too low. */
 const startMs = 1000;
 
@@ -62,6 +66,7 @@ export class SendWindow {
   isFirstPass = false;
   #runsAhead = false;
   #rttMs = 0;
+  #starvedSinceMs: number | null = null;
 
   /**
    * Whether QEMU is sure not to stop the guest yet. What waits for the link then is nothing that a newer version could make
@@ -112,10 +117,20 @@ export class SendWindow {
     if (this.#frameBytes >= this.#windowBytes) this.#speed.heldBack();
   }
 
-  /** @param unreceivedBytes - that the destination's relay has not received yet, in place or not */
-  received(unreceivedBytes: number, rttMs: number): void {
-    this.#rttMs = rttMs;
+  /**
+   * @param unreceivedBytes - that the destination's relay has not received yet, in place or not
+   * @param rttMs - the smallest, and the smallest of late
+   * @returns whether the way must have become longer: the window is small for nothing
+   */
+  received(unreceivedBytes: number, rttMs: { readonly smallest: number; readonly recent: number }): boolean {
+    this.#rttMs = rttMs.smallest;
     if (this.#speed.received(unreceivedBytes, this.#dueMs)) this.#resize();
+    const isStarved =
+      this.#windowBytes === minWindowBytes &&
+      rttMs.recent > this.#dueMs + unexplained * (minWindowBytes / this.#speed.bestBytesPerMs);
+    const nowMs = performance.now();
+    this.#starvedSinceMs = isStarved ? (this.#starvedSinceMs ?? nowMs) : null;
+    return isStarved && nowMs - this.#starvedSinceMs! > longerWayMs;
   }
 
   /** @returns the runs that need not be kept any longer; null when no such frame was under way */

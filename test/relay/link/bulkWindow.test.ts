@@ -131,6 +131,15 @@ describe('the bulk window', () => {
     expect(simulation.queuePercentile(0.5)).toBeLessThan(3);
   });
 
+  test('goes on at the best rate when the way has become much longer', () => {
+    const simulation = new Simulation();
+    simulation.window.favourThroughput();
+    simulation.run(5000, { rate: 125_000, baseMs: 1 });
+    simulation.run(30_000, { rate: 125_000, baseMs: 300 });
+    simulation.run(5000, { rate: 125_000, baseMs: 300 });
+    expect(simulation.deliveredBytes / 5000 / 125_000).toBeGreaterThan(0.8);
+  });
+
   test('does not grow while it is not used up', () => {
     const simulation = new Simulation();
     simulation.run(3000, { rate: 25_000, baseMs: 40 });

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { maxRetainedBytes, type ReferredRun, SendWindow } from '../../../relay/source/window.js';
 
 const nothing: ReadonlyMap<number, ReferredRun> = new Map();
@@ -7,6 +7,88 @@ const nothing: ReadonlyMap<number, ReferredRun> = new Map();
 function runOf(lengthBytes: number, page = 0): ReferredRun {
   return { block: 0, page, count: 1, bytes: Buffer.allocUnsafeSlow(lengthBytes), digest: Buffer.alloc(16, page) };
 }
+
+/** A link of so many bytes a millisecond, one round trip long, over which a window sends as much as it may. */
+class Line {
+  readonly window = new SendWindow();
+  smallestMs = Infinity;
+  #ms = 0;
+  #idleAtMs = 0;
+  #sequence = 0;
+  #underWay: { readonly sequence: number; readonly atMs: number }[] = [];
+  readonly #pings: { readonly sentAtMs: number; readonly atMs: number }[] = [];
+  #recent: number[] = [];
+
+  constructor() {
+    vi.spyOn(performance, 'now').mockImplementation(() => this.#ms);
+  }
+
+  /** @returns the share of the link that was used in the second half of that time */
+  run(forMs: number, { bytesPerMs, rttMs }: { readonly bytesPerMs: number; readonly rttMs: number }): number {
+    let sent = 0;
+    const startMs = this.#ms;
+    for (; this.#ms < startMs + forMs; this.#ms++) {
+      while (this.window.isOpen) {
+        this.window.add(this.#sequence, frameBytes, nothing);
+        this.#idleAtMs = Math.max(this.#idleAtMs, this.#ms) + frameBytes / bytesPerMs;
+        this.#underWay.push({ sequence: this.#sequence++, atMs: this.#idleAtMs + rttMs });
+        if (this.#ms > startMs + forMs / 2) sent += frameBytes;
+      }
+      if (this.#ms % 500 === 0)
+        this.#pings.push({ sentAtMs: this.#ms, atMs: Math.max(this.#idleAtMs, this.#ms) + rttMs });
+      this.#arrive();
+    }
+    return sent / (bytesPerMs * (forMs / 2));
+  }
+
+  /** What queues on the way. */
+  get queueMs(): number {
+    return this.#idleAtMs - this.#ms;
+  }
+
+  #arrive(): void {
+    while (this.#pings.length > 0 && this.#pings[0]!.atMs <= this.#ms) {
+      const { sentAtMs, atMs } = this.#pings.shift()!;
+      this.#recent = [...this.#recent.slice(-3), atMs - sentAtMs];
+      this.smallestMs = Math.min(this.smallestMs, atMs - sentAtMs);
+    }
+    const here = this.#underWay.filter(({ atMs }) => atMs <= this.#ms);
+    if (here.length === 0 || this.#recent.length === 0) return;
+    this.#underWay = this.#underWay.slice(here.length);
+    for (const { sequence } of here) this.window.acknowledge(sequence);
+    const recent = Math.min(...this.#recent);
+    if (this.window.received(this.#underWay.length * frameBytes, { smallest: this.smallestMs, recent }))
+      this.smallestMs = recent;
+  }
+}
+
+const frameBytes = 32 * 1024;
+
+describe('the window on a link', () => {
+  afterEach(() => {
+    vi.restoreAllMocks();
+  });
+
+  test.each([
+    ['1 Gbit/s', 125_000],
+    ['50 Mbit/s', 6_250],
+  ])('of %s fills it, and again when the way has become much longer', (_, bytesPerMs) => {
+    const line = new Line();
+    expect(line.run(6_000, { bytesPerMs, rttMs: 1 })).toBeGreaterThan(0.8);
+    line.run(30_000, { bytesPerMs, rttMs: 300 });
+    expect(line.run(10_000, { bytesPerMs, rttMs: 300 })).toBeGreaterThan(0.8);
+    expect(line.smallestMs).toBeGreaterThan(100);
+  });
+
+  test('that becomes slow does not take its queue for a longer way, and lets none stand for long', () => {
+    const line = new Line();
+    line.run(6_000, { bytesPerMs: 125_000, rttMs: 40 });
+    line.run(20_000, { bytesPerMs: 2_500, rttMs: 40 });
+    expect(line.run(10_000, { bytesPerMs: 2_500, rttMs: 40 })).toBeGreaterThan(0.8);
+    expect(line.smallestMs).toBeLessThan(45);
+    expect(line.queueMs).toBeLessThan(100);
+  });
+});
 
 describe('the window', () => {
   test('closes when enough is under way and opens again with acknowledgements', () => {
@@ -125,7 +207,7 @@ describe('the window', () => {
         await new Promise((resolve) => setTimeout(resolve, 10));
         for (let left = bytesPerMs * 10; left > 0 && acknowledged < sent; left -= 64 * 1024)
           window.acknowledge(acknowledged++);
-        window.received(window.frameBytes, 1);
+        window.received(window.frameBytes, { smallest: 1, recent: 1 });
       }
       return most;
     }
