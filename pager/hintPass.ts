@@ -76,9 +76,14 @@ export class HintPass {
   }
 
   /** It is known now what is page cache. */
+  knowCache(): void {
+    this.#isBlind = false;
+  }
+
+  /** That, and what else there is to be hinted. */
   open(): void {
     this.#isOpen = true;
-    this.#isBlind = false;
+    this.knowCache();
   }
 
   /** Only what is favoured from now on. */

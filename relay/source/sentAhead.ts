@@ -24,6 +24,8 @@ export class SentAhead {
   readonly #blocks: readonly CaptureBlock[];
   readonly #byIndex: ReadonlyMap<number, CaptureBlock>;
   readonly #pass: HintPass;
+  #isSurveyed = false;
+  #knowsCache = false;
   /** How far QEMU's first pass is. */
   readonly #at = { block: 0, page: -1 };
   /** Of the last page found: the run of pages that are held together. */
@@ -43,17 +45,24 @@ export class SentAhead {
     this.#pass = new HintPass(this.#blocks, () => {}, { ...options, isPast });
   }
 
-  /** Finds out what is not worth a look: what has never been written to. */
+  /** Finds out what is not worth a look: what has never been written to. What is favoured is, and does not wait for that. */
   async survey(signal: AbortSignal): Promise<void> {
     for (const block of this.#blocks) await block.survey(signal);
+    this.#isSurveyed = true;
+    this.#open();
   }
 
   /** Neither is page cache, as far as that is known: there is no more to wait for. */
   know(map: CacheMap | null): void {
     const runs = map === null ? [] : [...new TeleportMap(this.#memory.blocks, map).runs()];
     for (const block of this.#blocks) block.setCache(runs.filter((run) => run.block === block.index));
-    this.#pass.open();
-    if (this.#hasPassed) this.#pass.close();
+    this.#knowsCache = true;
+    this.#pass.knowCache();
+    this.#open();
+  }
+
+  #open(): void {
+    if (this.#isSurveyed && this.#knowsCache && !this.#hasPassed) this.#pass.open();
   }
 
   /** QEMU's stream has pages now, up to this one: of the others only what is favoured is worth it. */

@@ -22,7 +22,7 @@ export class UsedAhead implements Disposable {
   /** Not acknowledged yet. */
   readonly #sequences = new Set<number>();
   readonly #ended = new AbortController();
-  #isSurveyed = false;
+  #hasBegun = false;
 
   /** @param done - called when nothing waits for this any more */
   constructor(
@@ -46,8 +46,9 @@ export class UsedAhead implements Disposable {
   /** Once the relays have met. @throws PagerError when it cannot be read */
   async begin(): Promise<void> {
     this.#link.sendOrdered(frameType.memory, encodeMemory(this.#memory.blocks));
+    this.#hasBegun = true;
+    this.#sender.pump();
     await this.pages.survey(this.#ended.signal);
-    this.#isSurveyed = true;
     this.#sender.pump();
   }
 
@@ -65,7 +66,7 @@ export class UsedAhead implements Disposable {
   /** What QEMU's stream has brought is to wait for this. */
   get isFirst(): boolean {
     const { isOver, isWaiting } = this.pages;
-    return this.#isSurveyed && !isOver && !isWaiting && !this.#sender.isEnded;
+    return this.#hasBegun && !isOver && !isWaiting && !this.#sender.isEnded;
   }
 
   /** The link may take more. */

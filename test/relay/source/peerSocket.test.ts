@@ -21,6 +21,7 @@ const writer = `
     next();
     process.stdin.on('data', () => console.log(written));
     console.log('connected');
+    socket.on('error', () => process.exit());
   });
 `;
 
