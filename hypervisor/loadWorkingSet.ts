@@ -19,8 +19,8 @@ const optionRoms = { start: 0xc0000, lengthBytes: 0x20000 } as const;
 const maxBuffers = 4;
 const maxBufferBytes = 16_384;
 const descriptorBytes = 16;
-/** Of each device. One with serial ports has 64, of which a guest uses the first few; each has to be asked for. */
-const maxQueues = 16;
+/** Of each device. One with serial ports has 64, and Linux sets all of them up; each has to be asked for. */
+const maxQueues = 64;
 const hasNext = 1;
 
 type Memory = Pick<PhysicalMemory, 'read'>;
