@@ -14,7 +14,7 @@ import { SourceCommit } from '../sourceCommit.js';
 
 /** Whoever asked is gone: for the destination, which notices that by itself, to say what has become of the guest. */
 const lastWordTimeoutMs = 30_000;
-const settled: ReadonlySet<SourceState> = new Set(['kept', 'resumed', 'inDoubt', 'released']);
+const settledStates: ReadonlySet<SourceState> = new Set(['kept', 'resumed', 'inDoubt', 'released']);
 
 export interface SourceTeleportOptions {
   readonly params: Params<'source.listen'>;
@@ -102,7 +102,7 @@ export class SourceTeleport implements AsyncDisposable {
   /** Who has asked for the teleport is gone. Resolves when the destination has told what became of the guest, or will not. */
   async settled(): Promise<void> {
     if (this.state !== 'held' && this.state !== 'releasing') return;
-    const decided = this.#commit.until((state) => settled.has(state));
+    const decided = this.#commit.until((state) => settledStates.has(state));
     const limit = delay(lastWordTimeoutMs, undefined, { ref: false });
     await Promise.race([decided, this.relay.parted, limit]);
     // What the destination has said last is still being done.

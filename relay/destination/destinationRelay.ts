@@ -253,6 +253,8 @@ export class DestinationRelay implements AsyncDisposable {
       case frameType.resend:
         return this.#resent(frame);
       case frameType.released:
+        if (!this.#end.isDecided)
+          throw new RelayError('VMMIG_LINK_PROTOCOL', 'the source let go of a guest that it has not sent whole');
         this.#handlers.released();
         return void this.#part();
       default:

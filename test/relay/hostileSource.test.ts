@@ -191,6 +191,7 @@ describe('a destination relay', () => {
     ['what only a destination sends', [[acknowledge, Buffer.alloc(4)]]],
     ['a request for a run', [[resendRequest, Buffer.alloc(2)]]],
     ['a result', [[rootResult, Buffer.of(1)]]],
+    ['a guest that it has let go of before the end', [[frameType.released, Buffer.alloc(0)]]],
     ['a second greeting', [[frameType.hello, '{}']]],
   ])('gives up on %s', async (_, frames) => {
     await using source = await HostileSource.start();
