@@ -194,6 +194,8 @@ export class QmpSession {
 
   #take(message: QmpMessage): void {
     if (this.#state === 'greeting') {
+      // QEMU tells at once of what happens between a client's connecting and its own noticing that.
+      if (message.kind === 'event') return;
       if (message.kind !== 'greeting')
         throw new QmpGreetingError(`the peer sent a ${message.kind} before its greeting`);
       this.#negotiate(message.greeting);

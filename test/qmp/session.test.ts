@@ -101,7 +101,6 @@ describe('QmpSession negotiation', () => {
 
   it.each<[string, string]>([
     ['a reply', '{"return": {}}'],
-    ['an event', '{"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 1}}'],
     ['a greeting without version', '{"QMP": {"capabilities": []}}'],
     ['a greeting that is null', '{"QMP": null}'],
     ['no JSON', 'HTTP/1.1 400 Bad Request'],
@@ -111,6 +110,13 @@ describe('QmpSession negotiation', () => {
     session.session.receive(Buffer.from(`${line}\r\n`));
     expect(session.ends).toMatchObject([{ code: 'VMMIG_QMP_GREETING' }]);
     expect(() => session.submit('stop')).toThrow(expect.objectContaining({ code: 'VMMIG_QMP_INTERRUPTED' }));
+  });
+
+  it('passes over what happened before it was greeted', () => {
+    const session = new Recorded();
+    session.receive({ event: 'RESUME', timestamp: { seconds: 1, microseconds: 1 } }, GREETING);
+    session.reply(session.sent.shift()!);
+    expect([session.ready, session.events, session.ends]).toEqual([expect.any(Boolean), [], []]);
   });
 
   it('takes events while it negotiates', () => {
