@@ -22,8 +22,10 @@ export async function domainsOn(host: HostName): Promise<Record<string, string>>
   return Object.fromEntries(names.map((name, index) => [name, states[index]!]));
 }
 
+/** Resolves when its end is complete: until then the next one would find its lock. */
 export async function killDaemon(host: HostName): Promise<void> {
-  await labExec(host, ['sh', '-c', 'kill -KILL $(cat /run/libvirtd.pid)']);
+  const script = 'read pid </run/libvirtd.pid; kill -KILL $pid; while [ -e /proc/$pid ]; do sleep 0.01; done';
+  await labExec(host, ['sh', '-c', script]);
 }
 
 /** Resolves when it answers. */
